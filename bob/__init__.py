@@ -1,0 +1,14 @@
+"""BOB: contextual synthetic data for fine-grained classification, as batch jobs on Ray.
+
+The paper's steps, and where each lives:
+
+    1  caption    bob/caption.py     bob/captioners/   a VLM reads each photo's background and pose
+    2  fine-tune  bob/finetune.py    bob/diffusion/    LoRA on (class, background, pose) prompts
+    3  generate   bob/generate.py    bob/methods/      each class in contexts of the whole data set
+    4  classify   bob/classify.py    bob/backbones/    sweep and final training, real + synthetic
+    5  tabulate   bob/tabulate.py                      the tables: ours | paper | difference
+
+`bob/experiments.py` names what the paper ran, `bob/pipeline.py` turns it into work units,
+`bob/cluster/` runs them on Ray, `bob/store.py` keeps what they made. `bob/skyworld/` is the small
+world that a laptop runs all of it on. Importing this package imports nothing else.
+"""

@@ -1,0 +1,104 @@
+"""Downstream models: one file each, holding `backbone`, a `Backbone`.
+
+bob/backbones/x.py:   backbone = X(name="x", size=224, ...)
+"""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bob import registry
+from bob.settings import SweepSettings
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor, nn
+
+__all__ = ["Backbone", "load"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(abc.ABC):
+    """How pictures become logits: pre-trained weights, pixels and augmentation. Final leaves only."""
+
+    name: str
+    size: int
+    """Side in pixels of what the model sees."""
+    kept: int
+    """Side in pixels at which pictures are kept in memory; training crops `size` out of it."""
+    mean: tuple[float, float, float]
+    """Of the normalisation, per channel, for pixels in [0, 1]."""
+    std: tuple[float, float, float]
+    sweep: SweepSettings = SweepSettings()
+    """The grid and budgets that it is swept with, unless the run says otherwise."""
+
+    @abc.abstractmethod
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
+        """The model with its pre-trained weights and a fresh head, on the CPU.
+
+        Args:
+            class_names: indexed by class id; a model that reads text makes its head of them.
+            descriptor: one word for what all classes are, for the same purpose.
+
+        Returns:
+            Normalised float (b, 3, size, size) -> logits (b, classes). Draws the head from the
+            global generator, which the caller seeds.
+
+        Raises:
+            ValueError: if the weights are neither in `$BOB_MODELS`, nor here, nor to be had.
+        """
+
+    @abc.abstractmethod
+    def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
+        """Each picture augmented for itself, by the given CPU generator and nothing else.
+
+        Args:
+            images: float (b, 3, kept, kept) in [0, 1].
+
+        Returns:
+            float (b, 3, size, size) in [0, 1].
+        """
+
+    def parameter_groups(
+        self, model: "nn.Module", *, lr: float, weight_decay: float, layer_decay: float
+    ) -> list[dict[str, Any]]:
+        """Groups for AdamW, each with its own peak `lr` and `weight_decay`.
+
+        Here one group of all trainable parameters, biases and norms included (DataDream).
+
+        Raises:
+            ValueError: if a layer decay is asked of a model that has none.
+        """
+        if layer_decay != 1.0:
+            raise ValueError(f"{self.name} has no layer-wise learning rates: layer_decay must be 1, got {layer_decay}")
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
+
+    def prepare(self, image: "Image.Image") -> np.ndarray:
+        """A picture as it is kept: short side resized to `kept`, centre cropped, uint8 (kept, kept, 3)."""
+        from PIL import Image, ImageOps
+
+        side = (self.kept, self.kept)
+        return np.asarray(ImageOps.fit(image.convert("RGB"), side, Image.Resampling.BICUBIC))
+
+    def view(self, images: "Tensor") -> "Tensor":
+        """Pictures as evaluation sees them: float (b, 3, kept, kept) -> (b, 3, size, size), in [0, 1]."""
+        if self.kept == self.size:
+            return images
+        from torch.nn.functional import interpolate
+
+        smaller = interpolate(images, size=(self.size, self.size), mode="bicubic", antialias=True)
+        return smaller.clamp(0, 1)
+
+
+def load(name: str) -> Backbone:
+    """The backbone in the file called `name`.
+
+    Raises:
+        ValueError: if there is no such file; lists the known names and the nearest.
+    """
+    return registry.load("backbone", name)

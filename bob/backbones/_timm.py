@@ -1,0 +1,90 @@
+"""What the timm backbones share: finding weights (safetensors only), fresh heads, small ResNets."""
+
+import os
+from pathlib import Path
+
+import timm
+from torch import nn
+
+__all__ = ["find", "fresh_head", "small_resnet"]
+
+_FILE = "model.safetensors"
+
+
+def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
+    """The weights of the backbone `name`: `$BOB_MODELS/NAME/model.safetensors` if that exists.
+
+    Args:
+        name: of the backbone, which is the folder's name too.
+        hub: repository on the Hugging Face hub to turn to next.
+        packaged: folder inside this package to turn to next.
+
+    Raises:
+        ValueError: if none of these has them; says where they were looked for and what to do.
+    """
+    folders = [packaged] if packaged else []
+    if root := os.environ.get("BOB_MODELS"):
+        folders.insert(0, Path(root) / name)
+    for folder in folders:
+        if (folder / _FILE).exists():
+            return folder / _FILE
+    why = ""
+    if hub:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+        try:
+            return Path(hf_hub_download(hub, _FILE))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+            why = f" ({type(error).__name__})"
+    looked = [*(str(folder / _FILE) for folder in folders), *([f"huggingface.co/{hub}{why}"] if hub else [])]
+    raise ValueError(
+        f"wanted the weights of {name}, found none in: {', '.join(looked)}. Set BOB_MODELS to a folder that"
+        f" holds {name}/{_FILE}" + (f", or go online once, so that {hub} is cached" if hub else "")
+    )
+
+
+def fresh_head(model: nn.Module, weights: Path, *, head: str = "fc") -> nn.Module:
+    """Fills `model` from a file, all but its linear layer `head`, which is drawn from N(0, 0.01).
+
+    Raises:
+        ValueError: if the file lacks a tensor of the model, or has one of another shape or name.
+    """
+    from safetensors.torch import load_file
+
+    state = {k: v for k, v in load_file(weights).items() if not k.startswith(f"{head}.")}
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not fit {type(model).__name__}: {error}") from error
+    missing = [k for k in missing if not k.startswith(f"{head}.")]
+    if missing or unexpected:
+        raise ValueError(f"{weights} does not fit {type(model).__name__}: lacks {missing}, has also {unexpected}")
+    layer = model.get_submodule(head)
+    assert isinstance(layer, nn.Linear)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return model
+
+
+def small_resnet(
+    classes: int, *, layers: tuple[int, ...], channels: tuple[int, ...], strides: tuple[int, int, int]
+) -> nn.Module:
+    """timm's ResNet of basic blocks for 32 px, with random weights.
+
+    Args:
+        classes: width of its linear layer `fc`; 0 for none, then it returns features.
+        layers: blocks of each stage.
+        channels: of each stage.
+        strides: of the three convolutions of the stem. No pooling follows them: wings and fins of
+            a 32 px aircraft are two pixels wide.
+    """
+    model = timm.create_model(
+        "resnet18", layers=layers, channels=channels, stem_type="deep", stem_width=16, num_classes=classes
+    )
+    for name, stride in zip(("conv1.0", "conv1.3", "conv1.6"), strides, strict=True):
+        convolution = model.get_submodule(name)
+        assert isinstance(convolution, nn.Conv2d)
+        convolution.stride = (stride, stride)
+    model.maxpool = nn.Identity()
+    return model

@@ -1,0 +1,94 @@
+"""Step 1: what a captioner reads from the shots, and the bank that it fills. Plain PyTorch, no Ray."""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from bob import captioners, datasets, schema
+from bob.captioners._cleaning import PROMPT_VERSION, clean
+from bob.types import Context, Shot
+
+__all__ = ["PROMPT_VERSION", "Reader", "bank"]
+
+_OPEN = 32  # pictures in memory at once: a photo of a camera takes 70 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Captions shots, one worker's share at a time; its weights are loaded at the first, once."""
+
+    captioner: str
+    """As the user wrote it: `qwen_vl`, `qwen_vl:3b` ..."""
+    dataset: str
+    """As the user wrote it: opens the pictures and tells the class names, which must not leak."""
+    descriptor: str = ""
+    """One word for what all classes are; empty: the data set's own."""
+    device: str = "cpu"
+    """As torch names it: `cpu`, `cuda`, `cuda:1`."""
+
+    def __call__(self, shots: Sequence[Shot]) -> pa.Table:
+        """Captions some shots, whichever and in whatever groups they come.
+
+        Returns:
+            One row a shot in their order, schema `bob.schema.CAPTIONS`: answers raw and cleaned.
+
+        Raises:
+            ValueError: if the data set, the captioner, its weights or a picture is not there.
+        """
+        descriptor = self.descriptor or self._data.descriptor
+        rows: list[dict[str, object]] = []
+        for start in range(0, len(shots), _OPEN):
+            some = shots[start : start + _OPEN]
+            answers = self._model.caption([self._data.open(shot) for shot in some], descriptor=descriptor)
+            rows += (self._row(shot, answer, descriptor) for shot, answer in zip(some, answers, strict=True))
+        return schema.table(rows, schema.CAPTIONS)
+
+    def _row(self, shot: Shot, answer: captioners.Answer, descriptor: str) -> dict[str, object]:
+        words = {"descriptor": descriptor, "class_names": self._data.class_names}
+        background, in_background = clean(answer.background_raw, about="background", **words)
+        pose, in_pose = clean(answer.pose_raw, about="pose", **words)
+        return {
+            "image_id": shot.image_id,
+            "background": background,
+            "pose": pose,
+            "background_raw": answer.background_raw,
+            "pose_raw": answer.pose_raw,
+            "leaked": in_background or in_pose,
+            "captioner": self._model.name,
+            "revision": self._model.revision,
+            "prompt_version": PROMPT_VERSION,
+        }
+
+    @functools.cached_property
+    def _data(self) -> datasets.Dataset:
+        return datasets.load(self.dataset)
+
+    @functools.cached_property
+    def _model(self) -> captioners.Captioner:
+        return captioners.load(self.captioner, device=self.device)
+
+
+def bank(captions: pa.Table) -> dict[str, Context]:
+    """The caption bank: image_id -> context, each background with the pose it was read with (sec. 3.1).
+
+    Args:
+        captions: rows of `bob.schema.CAPTIONS`, in any order and of any number of workers.
+
+    Returns:
+        Ordered by image_id, so that a bank drawn from by position does not depend on who read what.
+
+    Raises:
+        ValueError: if an image has been captioned twice.
+    """
+    rows = sorted(captions.select(["image_id", "background", "pose"]).to_pylist(), key=lambda row: row["image_id"])
+    found = {row["image_id"]: Context(background=row["background"], pose=row["pose"]) for row in rows}
+    if len(found) < len(rows):
+        twice, count = Counter(row["image_id"] for row in rows).most_common(1)[0]
+        raise ValueError(
+            f"image {twice!r} has {count} captions, a bank holds one an image: pass those of one captioner and one"
+            " training set"
+        )
+    return found

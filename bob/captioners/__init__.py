@@ -1,0 +1,72 @@
+"""Captioners: one file each, holding `captioner`, a function that loads one.
+
+    bob/captioners/x.py:   def captioner(argument: str, *, device: str) -> Captioner: ...
+
+The argument is what the user wrote after the first colon (`qwen_vl:7b`); it may be empty.
+"""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bob import registry
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["QUESTIONS", "Answer", "Captioner", "load"]
+
+QUESTIONS = {
+    about: f"describe the {about} of the {{d}} in as few words as possible. Refer to the {{d}} as simply 'a {{d}}'."
+    for about in ("background", "pose")
+}
+"""What is asked for -> the paper's question (sec. 3.1), `{d}` standing for the descriptor.
+
+The article is always `a`, the first letter is small, as printed. No class name is in it: a captioner
+that knows the class would write it into the context, which is to be sampled without it.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a captioner wrote about one image, word for word."""
+
+    background_raw: str
+    pose_raw: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioner(abc.ABC):
+    """Reads background and pose from pictures. Final leaves only."""
+
+    name: str
+    """Registered name and checkpoint, `qwen_vl:7b`: what the user's name means when written out."""
+    revision: str
+    """Identifies the weights: a commit of their repository, or a hash of their files."""
+
+    @abc.abstractmethod
+    def caption(self, images: Sequence["Image.Image"], *, descriptor: str) -> list[Answer]:
+        """The answers to both questions, one `Answer` an image, in the order of the images.
+
+        An answer depends on its own image and the descriptor only, up to float reduction order.
+
+        Args:
+            images: RGB pictures of any size.
+            descriptor: one word for what all classes are; it goes into the questions.
+        """
+
+
+def load(name: str, *, device: str = "cpu") -> Captioner:
+    """The captioner that the user called `name`, its weights on `device`.
+
+    Args:
+        name: a file of this folder, with what it takes after the first colon: `qwen_vl`,
+            `qwen_vl:3b`, `qwen_vl:path:/models/mine`.
+        device: as torch names it: `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        ValueError: if there is no such captioner, or its weights are not there.
+    """
+    kind, _, argument = name.partition(":")
+    return registry.load("captioner", kind)(argument, device=device)

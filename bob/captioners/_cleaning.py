@@ -1,0 +1,127 @@
+"""What becomes of a captioner's raw answer: the bare words that fit into BOB's template.
+
+The template reads "... in the [background] background with the [pose] pose.", so an answer loses its
+article, its lead-in ("the background of the bird is") and a closing "background" or "pose". An answer
+that names a class would tie the context to that class again: the name becomes "a [descriptor]".
+The paper is silent on all of this; `PROMPT_VERSION` changes when a rule does.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+
+__all__ = ["PROMPT_VERSION", "clean"]
+
+PROMPT_VERSION = 1
+"""Of the questions and of the rules here: part of a caption's identity."""
+
+_FALLBACK = {"background": "plain", "pose": "typical"}
+_MAX_WORDS = 12
+_SYNONYMS = {"background": "background|backdrop|setting", "pose": "pose|position|posture"}
+_VERB = (
+    r"(?:is|are|was|shows?|features?|depicts?|includes?|contains?|appears?|seems?|consists? of)"
+    r"(?: to (?:be|have|show))?\b[:,]?"
+)
+
+# Words of class names (of birds, cars, flowers, pets, aircraft) that people also write about places, light and
+# bearing: alone they name no class. A whole name counts even if it is made of them.
+_COMMON = frozenset(
+    """
+    and by for from of on or the to with up poor will
+    black blue bronze brown cerulean chestnut colored crimson dark deep glossy gold golden gray green grey indigo
+    ivory light maroon olive orange painted pale pied pink purple red rose ruby rufous scarlet shiny silver sooty
+    spotted striped tan vermilion violet white yellow
+    alpine american arctic asian australian british californian canadian carolina chinese eastern egyptian english
+    european florida french german indian italian japanese kentucky louisiana mexican nashville northern norwegian
+    pacific persian peruvian philadelphia russian scottish southern spanish swiss tennessee tropical western
+    backed bearded bellied belted billed breasted capped cheeked chin chipping collared crested crowned eared eating
+    eyed face faced feathers foot footed fronted hair haired hairy headed hooded horned leaved legged lipped mourning
+    naked necked rumped sided streaked tailed throated warbling winged
+    air apple ball balloon bank barn bay bells blanket boat cactus canyon cape cave cedar city clay cliff corn
+    country cup desert field fire fish flower forest fox garden glory grape grass grasshopper ground herring hill
+    house island lake land leaf magnolia mangrove marsh meadow mist moon moss mountain ocean orchard palm paradise
+    park pigeon pine plant pool prairie rock sage sand savannah sea seaside shrub sky snow star sun sunset swamp
+    terrain thorn town tree wall water wire wood worm
+    autumn evening morning night spring summer winter
+    accent avalanche bird bull cab cargo club common compass cooper crew double edge express extended focus general
+    ghost giant global globe great hard heavy journey king least liberty little long love metro miniature model neon new
+    passion pocket pointer prince queen range regular ring saint short single smart song sonic standard super sweet
+    sword tall tiger trumpet type van wagon wild
+    """.split()
+)
+
+
+def clean(raw: str, *, about: str, descriptor: str, class_names: Sequence[str]) -> tuple[str, bool]:
+    """The words of one answer that go into a prompt.
+
+    Args:
+        raw: what the captioner wrote.
+        about: `background` or `pose`, what it was asked for.
+        descriptor: one word for what all classes are.
+        class_names: of the whole data set: a sibling's name leaks as well.
+
+    Returns:
+        1 to 12 words, never empty ("plain" background, "typical" pose), and whether the first sentence
+        of the answer named a class: whole, or by a word of its name that is not a common one.
+    """
+    text = _first_sentence(raw)
+    text, leaks = _leak(tuple(class_names), descriptor).subn(f"a {descriptor}", text)
+    text = _without_lead_in(text, about, descriptor)
+    text = re.sub(rf"(?i)(?:^|\s)(?:in (?:the|a|an) )?(?:{_SYNONYMS[about]})$", "", _trimmed(text))
+    text = _shortened(_trimmed(text))
+    if re.match(r"[A-Z][a-z]", text):
+        text = text[0].lower() + text[1:]
+    return text or _FALLBACK[about], leaks > 0
+
+
+def _first_sentence(raw: str) -> str:
+    line = next((line for line in raw.splitlines() if line.strip()), "")
+    line = re.sub(r"[\"“”„*_`]|(?<!\w)['‘’]|['‘’](?!\w)", " ", line)
+    return _trimmed(re.split(r"(?<=[^\W\d_]{3})[.!?](?:\s|$)", line, maxsplit=1)[0])
+
+
+def _trimmed(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip(" .,;:!?-")
+
+
+def _without_lead_in(text: str, about: str, descriptor: str) -> str:
+    """Drops "the background of a bird is", "a bird is", "in the background:" and an article, in turn."""
+    subject = rf"(?:(?:the|a|an|this|its) )?{re.escape(descriptor)}s?\b"
+    noun = rf"(?:(?:the|a|an|its) )?(?:{_SYNONYMS[about]})\b"
+    for lead_in in (
+        rf"in {noun},? (?:there (?:is|are)\b)?|{noun}(?: of| behind| for)?(?: {subject})? ?(?:{_VERB}|:)",
+        rf"{noun} (?:of|behind) {subject}[:,]?",
+        rf"{subject}(?:'s (?:{_SYNONYMS[about]}))? {_VERB}",
+        rf"{subject}(?=\s(?!of\b)\w)" if about == "pose" else r"(?!)",
+        r"there (?:is|are)\b|it (?:is|shows)\b|the|an|a",
+    ):
+        text = re.sub(rf"(?i)^(?:{lead_in})(?:\s+|$)", "", text)
+    return text
+
+
+def _shortened(text: str) -> str:
+    """The clauses that fit into `_MAX_WORDS`; the first words where not even one does."""
+    if len(text.split()) <= _MAX_WORDS:
+        return text
+    head = " ".join(text.split()[:_MAX_WORDS])
+    clauses = list(re.finditer(r"[,;:]\s| (?=(?:and|with|while|where|which|that|as) )", head))
+    head = head[: clauses[-1].start()] if clauses else head
+    return re.sub(r"(?i)(?:\s(?:a|an|the|and|or|of|in|on|at|by|to|with|its|is))+$", "", _trimmed(head))
+
+
+@functools.cache
+def _leak(class_names: tuple[str, ...], descriptor: str) -> re.Pattern[str]:
+    """Matches a noun phrase that names a class: article, names one after the other, descriptor."""
+    own = (descriptor.lower(), f"{descriptor.lower()}s")
+    named: set[str] = set()
+    for name in class_names:
+        parts = [part.lower() for part in re.findall(r"[^\W_]+", name)]
+        # Of two letters or digits there are too many that mean something else; the whole name still counts.
+        named |= {part for part in parts if len(part) > 2 and part not in _COMMON and part not in own}
+        if "".join(parts) not in own:
+            named.add(r"[\W_]*".join(parts))
+    either = "|".join(sorted(named - {""}, key=lambda word: (-len(word), word))) or "(?!)"
+    one = rf"(?<![^\W_])(?:{either})s?(?![^\W_])"
+    return re.compile(
+        rf"(?:\b(?:a|an|the) )?{one}(?:[\s-]+{one})*(?:[\s-]+{re.escape(descriptor)}s?\b)?", re.IGNORECASE
+    )

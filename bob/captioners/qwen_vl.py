@@ -1,0 +1,192 @@
+"""Qwen2.5-VL, the paper's captioner (sec. 3.1): 7B as published, 3B (Figure 5), or skyworld's mini one.
+
+    qwen_vl  qwen_vl:7b  qwen_vl:3b  qwen_vl:skyworld  qwen_vl:path:FOLDER
+
+All run the same lines. 7B takes 17 GB of a GPU in bfloat16, and then some for its activations.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from PIL import Image
+from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
+
+from bob import registry
+from bob.captioners import QUESTIONS, Answer, Captioner
+
+__all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner"]
+
+
+class Checkpoint(NamedTuple):
+    """Where a checkpoint comes from."""
+
+    hub_id: str
+    revision: str
+    """Commit of the repository on the hub."""
+    licence: str
+
+
+CHECKPOINTS = {
+    "7b": Checkpoint("Qwen/Qwen2.5-VL-7B-Instruct", "cc594898137f460bfe9f0759e9844b3ce807cfb5", "Apache-2.0"),
+    "3b": Checkpoint(
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        "66285546d2b821cf421d4f5eb2576359d3770cd3",
+        "Qwen Research License (no commercial use)",
+    ),
+}
+"""Short name -> origin; `$BOB_MODELS/qwen_vl-7b` is looked at before the cache of the hub."""
+
+_MAX_PIXELS = 512 * 512  # 324 visual tokens; the hub's own limit is 16,384, for pages of text
+_MAX_NEW_TOKENS = 32
+_BATCH = 16  # pictures; twice as many sequences
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QwenVL(Captioner):
+    """A loaded Qwen2.5-VL that answers greedily, so that the same picture gets the same words."""
+
+    model: Qwen2_5_VLForConditionalGeneration = field(repr=False)
+    processor: Any = field(repr=False)
+    """`Qwen2_5_VLProcessor`; what `AutoProcessor` returns has no static type."""
+
+    def caption(self, images: Sequence[Image.Image], *, descriptor: str) -> list[Answer]:
+        """Asks both questions of each picture.
+
+        Source: Yang et al. 2025, arXiv:2510.24078, sec. 3.1 for the words; that it decodes greedily
+        is ours, the paper names no temperature.
+
+        Raises:
+            ValueError: if a picture is more than 200 times as long as it is wide.
+            torch.OutOfMemoryError: if the device cannot hold one picture.
+        """
+        answers: list[Answer] = []
+        size = _BATCH
+        while len(answers) < len(images):
+            try:
+                answers += self._ask(images[len(answers) : len(answers) + size], descriptor)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = math.ceil(size / 2)
+        return answers
+
+    @torch.inference_mode()
+    def _ask(self, images: Sequence[Image.Image], descriptor: str) -> list[Answer]:
+        prompts = [self._prompt(question.format(d=descriptor)) for question in QUESTIONS.values()]
+        inputs = self.processor(
+            text=prompts * len(images),
+            images=[image for image in images for _ in prompts],
+            images_kwargs={"size": _capped(self.processor.image_processor.size)},
+            padding=True,
+            padding_side="left",  # a decoder goes on from the last token, which must not be padding
+            return_tensors="pt",
+        ).to(self.model.device)
+        written = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+        texts = self.processor.batch_decode(written, skip_special_tokens=True)
+        return [
+            Answer(background_raw=background, pose_raw=pose)
+            for background, pose in zip(texts[::2], texts[1::2], strict=True)
+        ]
+
+    def _prompt(self, question: str) -> str:
+        turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+        return self.processor.apply_chat_template([turn], add_generation_prompt=True)
+
+
+def captioner(argument: str, *, device: str) -> QwenVL:
+    """Loads one checkpoint: bfloat16 on a GPU, float32 on a CPU.
+
+    Args:
+        argument: `7b` (also if empty), `3b`, `skyworld` or `path:FOLDER`.
+        device: as torch names it.
+
+    Raises:
+        ValueError: if the argument is another, or the weights are not on this machine: nothing is
+            fetched here, for every worker of a cluster would.
+    """
+    argument = argument or "7b"
+    folder = _folder(argument)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=torch.bfloat16 if device.startswith("cuda") else torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    model.generation_config = _greedy(model.generation_config)
+    return QwenVL(
+        name=f"qwen_vl:{argument}",
+        revision=_fingerprint(folder),
+        model=model.to(device).eval(),
+        processor=AutoProcessor.from_pretrained(folder, local_files_only=True),
+    )
+
+
+def _capped(own: Mapping[str, int]) -> dict[str, int]:
+    """The checkpoint's limits on the pixels of a picture, for that is what Qwen's "edges" count."""
+    return {edge: min(own[edge], _MAX_PIXELS) for edge in ("shortest_edge", "longest_edge")}
+
+
+def _greedy(own: GenerationConfig) -> GenerationConfig:
+    """The checkpoint's tokens and repetition penalty (1.05 on the hub), none of its sampling."""
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=_MAX_NEW_TOKENS,
+        repetition_penalty=own.repetition_penalty,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+        pad_token_id=own.pad_token_id,
+    )
+
+
+def _folder(argument: str) -> Path:
+    """Where the weights lie on this machine."""
+    if argument == "skyworld":
+        folder = Path(__file__).parents[1] / "skyworld" / "weights" / "captioner"
+        return _checked(folder, "make it: python -m bob.skyworld.pretrain_captioner --out OUT")
+    if argument.startswith("path:"):
+        return _checked(Path(argument.removeprefix("path:")), "name the folder that holds config.json")
+    if argument not in CHECKPOINTS:
+        raise ValueError(registry.unknown("checkpoint of qwen_vl", argument, [*CHECKPOINTS, "skyworld", "path:FOLDER"]))
+    origin, models = CHECKPOINTS[argument], os.environ.get("BOB_MODELS")
+    if models and (folder := Path(models) / f"qwen_vl-{argument}").is_dir():
+        return _checked(folder, f"put all files of {origin.hub_id} there")
+    try:
+        return Path(huggingface_hub.snapshot_download(origin.hub_id, revision=origin.revision, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        first = f"{Path(models) / f'qwen_vl-{argument}'}, then in " if models else ""
+        raise ValueError(
+            f"the weights of captioner qwen_vl:{argument} ({origin.hub_id}, {origin.licence}) are not on this machine:"
+            f" looked in {first}the Hugging Face cache. Run `hf download {origin.hub_id} --revision {origin.revision}`,"
+            f" or put the files into $BOB_MODELS/qwen_vl-{argument}, or name their folder: qwen_vl:path:FOLDER."
+            " Without a GPU, qwen_vl:skyworld runs the data set skyworld."
+        ) from error
+
+
+def _checked(folder: Path, advice: str) -> Path:
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        return folder
+    raise ValueError(
+        f"no Qwen2.5-VL checkpoint in {folder}: wanted config.json and *.safetensors (no other weights"
+        f" are loaded, a pickle runs code); {advice}"
+    )
+
+
+def _fingerprint(folder: Path) -> str:
+    """12 hex digits of the config and of both ends of each weight file, wherever the folder lies."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(2**20))
+            file.seek(-min(2**20, path.stat().st_size), os.SEEK_END)
+            digest.update(file.read())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,82 @@
+"""Starting or joining Ray, and how many units of a step run at once."""
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from bob.types import Receipt, Unit
+
+__all__ = ["Slots", "attempt", "received", "slots", "start"]
+
+_GPUS = {"caption": 1.0, "finetune": 1.0, "generate": 1.0, "classify": 0.25}
+"""Of a GPU, what one unit of a step takes where Ray sees GPUs."""
+
+_STORE = 256 << 20
+"""Bytes of a local object store: only receipts and unit descriptions go through it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slots:
+    """What one unit of a step is given, and how many run at once."""
+
+    count: int
+    gpus: float
+    """Of one unit; 0 on a cluster without GPUs."""
+    threads: int
+    """torch's, of one unit."""
+
+    @property
+    def device(self) -> str:
+        """Where a unit runs, as torch names it."""
+        return "cuda" if self.gpus else "cpu"
+
+
+def start() -> None:
+    """Joins the cluster that `RAY_ADDRESS` or the job names, else starts one on this machine."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name in ("ray.data", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        ray.init(logging_level=logging.WARNING)
+    else:
+        ray.init(include_dashboard=False, object_store_memory=_STORE, logging_level=logging.WARNING)
+
+
+def slots(step: str, units: int) -> Slots:
+    """As many at once as GPUs allow, or as there are CPUs; never more than there are units."""
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0.0), int(resources.get("CPU", 1))
+    if gpus:
+        return Slots(count=max(1, min(units, int(gpus / _GPUS[step]))), gpus=_GPUS[step], threads=1)
+    count = max(1, min(units, cpus))
+    return Slots(count=count, gpus=0.0, threads=max(1, cpus // count))
+
+
+def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
+    """Does a unit inside a Ray process: a receipt as plain data, or the user's mistake in words.
+
+    A mistake comes back as words because Ray wraps what is raised into tracebacks; anything else is
+    raised, for Ray to retry or to show.
+    """
+    import dataclasses
+
+    try:
+        return dataclasses.asdict(worker(unit, **options))
+    except ValueError as error:
+        return {"target": unit.target, "mistake": str(error)}
+
+
+def received(answer: dict[str, Any]) -> Receipt:
+    """What `attempt` sent, as a receipt.
+
+    Raises:
+        ValueError: if it was the user's mistake.
+    """
+    if "mistake" in answer:
+        raise ValueError(answer["mistake"])
+    return Receipt(**answer)

@@ -1,0 +1,69 @@
+"""Fine-tunes on Ray Train: one trainer a unit, named by its key, which is how it resumes."""
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchTrainer, get_device
+
+from bob.cluster.session import Slots, attempt, received
+from bob.store import Store
+from bob.types import Receipt, Unit
+
+__all__ = ["run"]
+
+_STATE = "state.pt"
+
+
+def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
+    """`slots.count` trainers at once; Train's own folder is scratch, the adapter is the worker's."""
+    scratch = artefacts.scratch("train")
+    with ThreadPoolExecutor(slots.count) as threads:
+        running = [threads.submit(_fit, unit, artefacts.root, scratch, slots) for unit in units]
+        for done in as_completed(running):
+            yield received(done.result())
+
+
+def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
+    resources = {"GPU": slots.gpus, "CPU": 1.0} if slots.gpus else {"CPU": float(slots.threads)}
+    result = TorchTrainer(
+        _loop,
+        train_loop_config={"unit": dataclasses.asdict(unit), "root": root, "threads": slots.threads},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=unit.target.split("/")[-2],
+            storage_path=scratch,
+            failure_config=ray.train.FailureConfig(max_failures=2),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    ).fit()
+    assert isinstance(result.return_value, dict)
+    return result.return_value
+
+
+def _loop(config: dict[str, Any]) -> dict[str, Any]:
+    """In the worker process: resumes from the last checkpoint, trains, commits."""
+    import torch
+
+    from bob.workers import FinetuneWorker
+
+    torch.set_num_threads(config["threads"])
+    unit, last = Unit(**config["unit"]), ray.train.get_checkpoint()
+    state = None
+    if last is not None:
+        with last.as_directory() as folder:
+            state = Path(folder, _STATE).read_bytes()
+    worker = FinetuneWorker(config["root"], device=str(get_device()))
+    return attempt(worker, unit, state=state, save=_save)
+
+
+def _save(step: int, state: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, _STATE).write_bytes(state)
+        ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))

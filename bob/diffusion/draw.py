@@ -1,0 +1,46 @@
+"""Drawing requests with a Stable Diffusion pipeline: each image from its own generator."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+    from PIL import Image
+
+from bob.types import Request
+
+__all__ = ["initial_noise", "text2img"]
+
+
+def text2img(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> "list[Image.Image]":
+    """Draws one batch of text-to-image requests that agree in guidance and steps.
+
+    Returns:
+        One RGB picture a request, in order.
+
+    Raises:
+        FloatingPointError: if the model produced a value that is not finite.
+    """
+    first = requests[0]
+    with torch.inference_mode():
+        pixels = pipeline(
+            prompt=[request.prompt for request in requests],
+            negative_prompt=[request.negative_prompt for request in requests],
+            latents=initial_noise(pipeline, requests),
+            guidance_scale=first.guidance,
+            num_inference_steps=first.steps,
+            output_type="pt",
+        ).images
+    if not torch.isfinite(pixels).all():
+        raise FloatingPointError(f"the pictures of {first.request_id} and its batch hold values that are not finite")
+    return pipeline.image_processor.pt_to_pil(pixels.float())
+
+
+def initial_noise(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> torch.Tensor:
+    """Standard normal latents, (b, channels, h, w), each drawn on the CPU from its request's seed."""
+    side = pipeline.unet.config.sample_size
+    shape = (pipeline.unet.config.in_channels, side, side)
+    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)) for request in requests]
+    return torch.stack(noise).to(pipeline.device, pipeline.unet.dtype)

@@ -1,0 +1,72 @@
+"""LoRA on the attention of U-Net and text encoder, as DataDream and BOB tune it (paper Table 4).
+
+Rank 16 with alpha = rank, Gaussian A and zero B, no dropout; on q, k, v and out of every attention
+of the U-Net and of the text encoder. Saved in diffusers' own format, so a stock
+`StableDiffusionPipeline.load_lora_weights` reads it.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+__all__ = ["FILE", "add", "fuse", "parameters", "saved"]
+
+FILE = "pytorch_lora_weights.safetensors"
+"""The name that diffusers looks for."""
+
+_UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
+_TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+def add(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel", *, rank: int) -> None:
+    """Freezes both models and adds trainable low-rank branches that change nothing yet (B = 0)."""
+    from peft import LoraConfig
+
+    for model, targets in ((unet, _UNET_TARGETS), (text_encoder, _TEXT_TARGETS)):
+        model.requires_grad_(False)
+        model.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+        )
+
+
+def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters, by a name that is unique over the models, in a fixed order."""
+    return {
+        f"{k}.{name}": parameter
+        for k, model in enumerate(models)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def saved(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> bytes:
+    """The adapter as the bytes of a safetensors file in diffusers' format, float32."""
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict
+
+    with tempfile.TemporaryDirectory() as folder:
+        StableDiffusionPipeline.save_lora_weights(
+            folder,
+            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
+            text_encoder_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder)),
+        )
+        return Path(folder, FILE).read_bytes()
+
+
+def fuse(pipeline: "StableDiffusionPipeline", adapter: bytes) -> None:
+    """Adds an adapter into the pipeline's own weights: drawing then costs what the bare model costs.
+
+    There is no way back: rounding makes un-fusing drift. Keep a clean copy of the weights instead.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, FILE).write_bytes(adapter)
+        pipeline.load_lora_weights(folder, weight_name=FILE)
+    pipeline.fuse_lora(components=["unet", "text_encoder"])
+    pipeline.unload_lora_weights()

@@ -1,0 +1,289 @@
+"""Runs -> the graph of work units -> results: deduplicated, skipping what exists.
+
+Captions, adapters and images are shared by every run that needs them: one adapter serves three
+backbones. A unit's path holds a hash of all that it depends on, so the same command resumes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from bob import methods, schema, store
+from bob.settings import Run
+from bob.types import Context, Receipt, Shot, TrainingSet, TrainPair, Unit
+from bob.versions import STEPS
+from bob.workers import WORKERS, dataset_of
+
+__all__ = ["Cell", "Executor", "Report", "execute", "inline"]
+
+Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
+"""(step, units, store) -> a receipt for each unit as it is done, in any order."""
+
+Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
+"""(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
+
+_CAPTION_UNIT = 32  # shots
+
+
+def inline(device: str) -> Executor:
+    """An executor that does everything in this process, one unit after another."""
+
+    def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
+        worker = WORKERS[step](artefacts.root, device=device)
+        for unit in units:
+            yield worker(unit)
+
+    return run
+
+
+@dataclasses.dataclass
+class Cell:
+    """A run on its way through the steps, and what each has given it: paths in the store."""
+
+    run: Run
+    method: methods.Method
+    split: str
+    """The table of its shots, validation and test images."""
+    training: TrainingSet
+    adapter: str = ""
+    """Folder; empty where nothing is tuned."""
+    images: str = ""
+    """Folder; empty where nothing is drawn."""
+    final: str = ""
+    """The table of its final training's results."""
+
+
+def execute(
+    runs: Sequence[Run], *, artefacts: store.Store, executor: Executor, report: Report, max_rejected: int = 0
+) -> list[Cell]:
+    """Does all that the runs need and is not there yet.
+
+    Args:
+        runs: the cells to fill.
+        artefacts: where everything is kept.
+        executor: inline or on a cluster.
+        report: shows progress.
+        max_rejected: rows that may be quarantined before the whole fails at the end.
+
+    Returns:
+        A cell for each run, in order; `Cell.final` is the path of its rows of schema.RESULTS.
+
+    Raises:
+        ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
+    """
+    artefacts.require_writable()
+    cells = [_split(run, artefacts) for run in runs]
+    rejected = 0
+
+    def do(step: str, units: Iterable[Unit]) -> None:
+        nonlocal rejected
+        wanted = {unit.target: unit for unit in units}
+        todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
+        todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
+        if wanted:
+            receipts = executor(step, todo, artefacts) if todo else iter(())
+            rejected += sum(r.rejected for r in report(step, len(todo), len(wanted) - len(todo), receipts))
+
+    do("caption", _captions(cells))
+    _read_captions(cells, artefacts)
+    do("finetune", _finetunes(cells))
+    do("generate", _generations(cells, artefacts))
+    if rejected > max_rejected:
+        raise ValueError(
+            f"{rejected} rows were rejected, at most {max_rejected} may be: read the *.rejected.parquet files in "
+            f"{artefacts.root}, or raise --max-rejected. All that was not rejected is kept"
+        )
+    do("classify", (unit for cell in cells for unit in _sweep(cell)))
+    do("classify", (_final(cell) for cell in cells))
+    return cells
+
+
+def _split(run: Run, artefacts: store.Store) -> Cell:
+    """Draws the shots of a run, writes their table and checks that each can be opened."""
+    dataset = dataset_of(run.dataset, run.descriptor)
+    method = methods.load(run.method)
+    shots = dataset.split(shots=run.shots, val=run.val, seed=run.seed)
+    identity = store.key([(shot.sha1, shot.class_id, shot.split) for shot in shots], dataset.class_names)
+    path = f"shots/{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}-{identity}.parquet"
+    if not artefacts.exists(path):
+        for shot in shots:
+            if shot.split != "test":
+                dataset.open(shot)
+        table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
+        artefacts.write_table(path, table, store.provenance({"dataset": run.dataset, "seed": run.seed}))
+    training = TrainingSet(
+        dataset=run.dataset,
+        descriptor=dataset.descriptor,
+        class_names=dataset.class_names,
+        shots=tuple(shot for shot in shots if shot.split == "train"),
+    )
+    return Cell(run, method, path, training)
+
+
+def _captions(cells: Sequence[Cell]) -> Iterator[Unit]:
+    for cell in cells:
+        if cell.method.needs_captions:
+            yield from _caption_units(cell)
+
+
+def _caption_units(cell: Cell) -> Iterator[Unit]:
+    """Shots in the order of their rank within the class, so that 10-shot units contain the 5-shot ones."""
+    training, captioner = cell.training, cell.run.captioner
+    ranked = sorted(training.shots, key=lambda shot: (_rank(training, shot), shot.class_id))
+    for start in range(0, len(ranked), _CAPTION_UNIT):
+        some = ranked[start : start + _CAPTION_UNIT]
+        identity = store.key(
+            STEPS["caption"], captioner, training.descriptor, training.class_names, [shot.sha1 for shot in some]
+        )
+        yield Unit(
+            step="caption",
+            target=f"captions/{store.slug(captioner)}-{identity}.parquet",
+            label=f"{training.dataset} {start} to {start + len(some)}",
+            size=len(some),
+            group=captioner,
+            work={
+                "captioner": captioner,
+                "dataset": training.dataset,
+                "descriptor": training.descriptor,
+                "shots": [dataclasses.asdict(shot) for shot in some],
+            },
+        )
+
+
+def _rank(training: TrainingSet, shot: Shot) -> int:
+    same = [other.image_id for other in training.shots if other.class_id == shot.class_id]
+    return same.index(shot.image_id)
+
+
+def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> None:
+    for cell in cells:
+        if cell.method.needs_captions:
+            tables = [artefacts.read_table(unit.target) for unit in _caption_units(cell)]
+            contexts = {
+                row["image_id"]: Context(background=row["background"], pose=row["pose"])
+                for row in pa.concat_tables(tables).to_pylist()
+            }
+            cell.training = dataclasses.replace(cell.training, contexts=contexts)
+
+
+def _finetunes(cells: Sequence[Cell]) -> Iterator[Unit]:
+    for cell in cells:
+        run, pairs = cell.run, cell.method.train_pairs(cell.training)
+        if not pairs:
+            continue
+        recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
+        identity = store.key(STEPS["finetune"], run.checkpoint, recipe, run.seed, _content(cell.training, pairs))
+        cell.adapter = f"adapters/{_name(cell)}-{identity}"
+        yield Unit(
+            step="finetune",
+            target=f"{cell.adapter}/manifest.json",
+            label=_label(run, "method", "checkpoint"),
+            size=run.finetune.steps(len(pairs)),
+            work={
+                "dataset": run.dataset,
+                "checkpoint": run.checkpoint,
+                "settings": dataclasses.asdict(run.finetune),
+                "seed": run.seed,
+                "shots": [dataclasses.asdict(shot) for shot in cell.training.shots],
+                "pairs": [dataclasses.asdict(pair) for pair in pairs],
+            },
+        )
+
+
+def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[str, str]]:
+    sha1 = {shot.image_id: shot.sha1 for shot in training.shots}
+    return [(sha1[pair.image_id], pair.prompt) for pair in pairs]
+
+
+def _generations(cells: Sequence[Cell], artefacts: store.Store) -> Iterator[Unit]:
+    for cell in cells:
+        run, draw = cell.run, cell.run.draw
+        requests = [
+            dataclasses.replace(request, adapter=cell.adapter)
+            for request in cell.method.requests(cell.training, draw=draw, seed=run.seed)
+        ]
+        if not requests:
+            continue
+        rows = [dataclasses.asdict(request) for request in requests]
+        identity = store.key(STEPS["generate"], run.checkpoint, draw.unit, rows)
+        cell.images = f"images/{_name(cell)}-{identity}"
+        table = f"{cell.images}/requests.parquet"
+        if not artefacts.exists(table):
+            artefacts.write_table(table, schema.table(rows, schema.REQUESTS), store.provenance(run))
+        for number, start in enumerate(range(0, len(rows), draw.unit)):
+            yield Unit(
+                step="generate",
+                target=f"{cell.images}/part-{number:05d}.parquet",
+                label=_label(run, "method", "checkpoint"),
+                size=min(draw.unit, len(rows) - start),
+                group=f"{run.checkpoint} {cell.adapter}",
+                work={
+                    "requests": table,
+                    "start": start,
+                    "checkpoint": run.checkpoint,
+                    "adapter": cell.adapter,
+                    "batch": draw.batch,
+                },
+            )
+
+
+def _sweep(cell: Cell) -> Iterator[Unit]:
+    work, points = _classify_work(cell), cell.run.sweep.points(has_synthetic=bool(cell.images))
+    for number, point in enumerate(points):
+        yield Unit(
+            step="classify",
+            target=f"results/{_name(cell)}-{work['run']}/sweep-{number:03d}.parquet",
+            label=f"{_label(cell.run, 'method', 'backbone')} {number + 1} of {len(points)}",
+            size=cell.run.sweep.sweep_epochs,
+            group=work["run"],
+            work={**work, "phase": "sweep", "point": dataclasses.asdict(point)},
+        )
+
+
+def _final(cell: Cell) -> Unit:
+    sweep, work = list(_sweep(cell)), _classify_work(cell)
+    cell.final = f"results/{_name(cell)}-{work['run']}/final.parquet"
+    return Unit(
+        step="classify",
+        target=cell.final,
+        label=f"{_label(cell.run, 'method', 'backbone')} final",
+        size=cell.run.sweep.final_epochs,
+        group=work["run"],
+        work={
+            **work,
+            "phase": "final",
+            "receipts": [unit.target for unit in sweep],
+            "points": [unit.work["point"] for unit in sweep],
+        },
+    )
+
+
+def _classify_work(cell: Cell) -> dict[str, Any]:
+    run = cell.run
+    coordinates = {
+        name: getattr(run, name)
+        for name in ("dataset", "descriptor", "shots", "method", "checkpoint", "backbone", "seed")
+    }
+    identity = store.key(
+        STEPS["classify"], run.backbone, run.sweep, run.seed, cell.split, cell.images, cell.method.mixup, run.method
+    )
+    return {
+        "run": identity,
+        "coordinates": coordinates,
+        "split": cell.split,
+        "images": cell.images,
+        "copies": max(1, run.draw.per_class // run.shots),
+        "mixup": cell.method.mixup,
+        "sweep": dataclasses.asdict(run.sweep),
+    }
+
+
+def _name(cell: Cell) -> str:
+    run = cell.run
+    return f"{store.slug(f'{run.dataset} {run.method} {run.checkpoint}')}-{run.shots}shot-s{run.seed}"
+
+
+def _label(run: Run, *coordinates: str) -> str:
+    return f"{run.dataset} {run.shots}-shot seed {run.seed} " + " ".join(getattr(run, name) for name in coordinates)

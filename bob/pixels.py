@@ -1,0 +1,103 @@
+"""The pixels that the classifier trains on, decoded once: real, synthetic, validation, test."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from bob.backbones import Backbone
+from bob.datasets import Dataset
+from bob.types import Shot
+
+__all__ = ["Arrays", "Data", "real_arrays", "synthetic_arrays"]
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Pictures, uint8 (n, kept, kept, 3), and labels, int64 (n,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Data:
+    """All pixels of one run, decoded once and shared by its trainings."""
+
+    class_names: tuple[str, ...]
+    descriptor: str
+    real: np.ndarray
+    """uint8 (n, kept, kept, 3)."""
+    real_labels: np.ndarray
+    """int64 (n,)."""
+    val: np.ndarray
+    """uint8 (v, kept, kept, 3)."""
+    val_labels: np.ndarray
+    synthetic: np.ndarray
+    """uint8 (m, kept, kept, 3); m is 0 for Real Only."""
+    synthetic_labels: np.ndarray
+    """float32 (m, classes), rows summing to 1."""
+    copies: int = 1
+    """How often a real image enters an epoch; see `copies`."""
+    test: Callable[[], Arrays] | None = None
+    """Loads the test pictures. The sweep runs without it; only a final training calls it."""
+
+    def __post_init__(self) -> None:
+        classes = len(self.class_names)
+        if not len(self.real) or not len(self.val):
+            raise ValueError(
+                f"training wants real images and validation images, got {len(self.real)} and {len(self.val)}:"
+                " look at the split of the data set"
+            )
+        for name, labels in (("real", self.real_labels), ("val", self.val_labels)):
+            if len(labels) != len(getattr(self, name)) or labels.min() < 0 or labels.max() >= classes:
+                raise ValueError(
+                    f"{name}_labels must give each of the {len(getattr(self, name))} images a class in"
+                    f" [0, {classes}), got {len(labels)} in [{labels.min()}, {labels.max()}]"
+                )
+        if self.synthetic_labels.shape != (len(self.synthetic), classes):
+            wanted = (len(self.synthetic), classes)
+            raise ValueError(f"synthetic_labels must have shape {wanted}, got {self.synthetic_labels.shape}")
+
+
+def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:
+    """Opens and prepares the pictures of `shots`, in their order.
+
+    Returns:
+        uint8 (n, kept, kept, 3) and class ids, int64 (n,).
+
+    Raises:
+        ValueError: if a picture cannot be read; names it.
+    """
+    pictures = np.zeros((len(shots), backbone.kept, backbone.kept, 3), np.uint8)
+    for row, shot in enumerate(shots):
+        pictures[row] = backbone.prepare(dataset.open(shot))
+    return pictures, np.array([shot.class_id for shot in shots], np.int64)
+
+
+def synthetic_arrays(images: pa.Table, backbone: Backbone, *, classes: int) -> Arrays:
+    """Decodes the `images` table (schema.IMAGES), row by row.
+
+    Returns:
+        uint8 (m, kept, kept, 3) and label distributions, float32 (m, classes).
+
+    Raises:
+        ValueError: if a picture cannot be decoded, or its label is none over `classes` classes;
+            names the request.
+    """
+    pictures = np.zeros((len(images), backbone.kept, backbone.kept, 3), np.uint8)
+    labels = np.zeros((len(images), classes), np.float32)
+    columns = images.select(["request_id", "image", "label_ids", "label_weights"]).to_pylist()
+    for row, found in enumerate(columns):
+        name, ids, weights = found["request_id"], found["label_ids"], found["label_weights"]
+        try:
+            with Image.open(io.BytesIO(found["image"])) as picture:
+                pictures[row] = backbone.prepare(picture)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(f"image {name} cannot be decoded ({error}): draw its unit again") from error
+        valid = len(ids) == len(weights) and all(0 <= k < classes for k in ids)
+        if not valid or abs(sum(weights) - 1) > 1e-4:
+            raise ValueError(
+                f"image {name} wants a label over {classes} classes with weights that sum to 1,"
+                f" got ids {ids} and weights {weights}"
+            )
+        np.add.at(labels[row], ids, weights)  # adds up where a class is named twice
+    return pictures, labels

@@ -1,0 +1,61 @@
+"""A folder is a registry: a file's name is the name of what it holds.
+
+`names` lists without importing, `load` imports one file and takes the object of the folder's own
+name from it (`bob/methods/bob.py` holds `method`, `bob/datasets/cub.py` holds `dataset`). So adding
+a method, data set, captioner or backbone is adding one file, and nothing else is edited.
+"""
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["KINDS", "load", "names", "unknown"]
+
+KINDS = {
+    "method": "bob.methods",
+    "dataset": "bob.datasets",
+    "captioner": "bob.captioners",
+    "backbone": "bob.backbones",
+}
+"""What a registry holds -> the package whose files are its entries."""
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The registered names of one kind, sorted, without importing any of them.
+
+    A package of someone else adds to them by an entry point in the group `beyond_objects.methods`
+    (`.datasets`, `.captioners`, `.backbones`).
+    """
+    folder = importlib.import_module(KINDS[kind]).__path__
+    ours = (m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
+    return tuple(sorted({*ours, *_entry_points(kind)}))
+
+
+def load(kind: str, name: str) -> Any:
+    """The object `kind` of the file called `name`.
+
+    Raises:
+        ValueError: if there is no such file; lists the known names and the nearest.
+    """
+    if name not in names(kind):
+        raise ValueError(unknown(kind, name, names(kind)))
+    theirs = _entry_points(kind)
+    if name in theirs:
+        return theirs[name].load()
+    return getattr(importlib.import_module(f"{KINDS[kind]}.{name}"), kind)
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is not known: what there is, and the nearest."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}; known: {', '.join(known)}.{hint}"
+
+
+def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+    found = importlib.metadata.entry_points(group=f"beyond_objects.{kind}s")
+    return {point.name: point for point in found}

@@ -1,0 +1,151 @@
+"""The hyper-parameters: frozen, with the paper's values as defaults and the source of each."""
+
+from dataclasses import dataclass
+
+__all__ = ["DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
+
+
+def _positive(settings: object, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")
+
+
+def _not_negative(settings: object, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) >= 0:
+            raise ValueError(f"{name} must not be negative, got {getattr(settings, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """LoRA fine-tuning of a T2I checkpoint (paper Table 4; DataDream's recipe)."""
+
+    epochs: int = 400
+    """Passes over the train pairs (Table 4)."""
+    batch: int = 80
+    """Train pairs a step (Table 4)."""
+    lr: float = 1e-4
+    """Peak learning rate of U-Net and text-encoder LoRA alike (Table 4)."""
+    weight_decay: float = 1e-2
+    """AdamW's (Table 4)."""
+    warmup_steps: int = 100
+    """Linear warm-up, in optimiser steps (Table 4)."""
+    rank: int = 16
+    """LoRA rank; alpha equals it, so the scale is 1 (Table 4)."""
+    max_norm: float = 1.0
+    """Gradient clipping over all LoRA parameters (Table 4)."""
+    checkpoint_every: int = 100
+    """Optimiser steps between checkpoints to resume from; changes no result."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "epochs", "batch", "lr", "rank", "max_norm", "checkpoint_every")
+        _not_negative(self, "weight_decay", "warmup_steps")
+
+    def steps(self, pairs: int) -> int:
+        """Optimiser steps for so many train pairs: epochs x ceil(pairs / batch)."""
+        return self.epochs * -(-pairs // self.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings:
+    """Drawing the synthetic training set (paper Table 5)."""
+
+    per_class: int = 100
+    """Images of each class (sec. 4.1)."""
+    guidance: float = 2.0
+    """Classifier-free guidance scale (Table 5)."""
+    steps: int = 50
+    """Sampler steps (Table 5); PNDM evaluates the U-Net one time more."""
+    batch: int = 10
+    """Images drawn at once on one device. Changes no image beyond float reduction order."""
+    unit: int = 100
+    """Images a work unit: what is committed, and at most redrawn, as one."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "per_class", "steps", "batch", "unit")
+        _not_negative(self, "guidance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One configuration of the sweep."""
+
+    lr: float
+    weight_decay: float
+    lam: float
+    """Weight of the real loss in Eq. 1; 1 without synthetic images."""
+    layer_decay: float = 1.0
+    """Learning-rate factor from layer to layer (MAE); 1 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """The downstream training: a short grid, then the long training (paper sec. 4.1, Table 4)."""
+
+    lrs: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
+    """Learning rates of the grid; the default is ResNet-50's (Table 4)."""
+    weight_decays: tuple[float, ...] = (1e-2, 1e-4, 0.0)
+    lambdas: tuple[float, ...] = (0.5, 0.8)
+    """Weight of the real images' loss in Eq. 1; not swept where there are no synthetic images."""
+    sweep_epochs: int = 10
+    """Epochs of each configuration of the grid (sec. 4.1)."""
+    final_epochs: int = 100
+    """Epochs of the final training with the best configuration (sec. 4.1)."""
+    warmup_epochs: float = 3.0
+    """Linear warm-up, in epochs (Table 4)."""
+    batch: int = 64
+    """Images a step, real and synthetic together (Table 4)."""
+    min_lr: float = 1e-8
+    """Where the cosine ends (DataDream's script)."""
+    mix_probability: float = 0.2
+    """Of MixUp or CutMix being applied to a batch, to each part within itself (DataDream)."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "sweep_epochs", "final_epochs", "batch")
+        _not_negative(self, "warmup_epochs", "min_lr", "mix_probability")
+        for name in ("lrs", "weight_decays", "lambdas"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty: the sweep needs one value at least")
+        if not all(0 <= value <= 1 for value in self.lambdas):
+            raise ValueError(f"lambdas must lie in [0, 1] (Eq. 1 mixes by them), got {self.lambdas}")
+
+    def points(self, *, has_synthetic: bool) -> tuple[Point, ...]:
+        """The grid in a fixed order; lambda is an axis only where there are synthetic images."""
+        lambdas = self.lambdas if has_synthetic else (1.0,)
+        return tuple(
+            Point(lr=lr, weight_decay=decay, lam=lam)
+            for lr in self.lrs
+            for decay in self.weight_decays
+            for lam in lambdas
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One cell: data set x shots x method x T2I checkpoint x backbone x seed, and how it is made."""
+
+    dataset: str
+    """A data set's name, with its argument after a colon: `skyworld:0.8`, `folder:/data/x`."""
+    method: str
+    """A file of `bob/methods/`, with its switches after a colon: `bob:preservation=class`."""
+    descriptor: str = ""
+    """One word for what all classes are; empty: the data set's own."""
+    shots: int = 5
+    """Training images per class."""
+    val: int = 16
+    """Validation images per class (sec. 4.1: 16 or 10)."""
+    checkpoint: str = "sd21"
+    """T2I checkpoint: `sd15`, `sd21`, `skyworld` or `path:FOLDER`."""
+    captioner: str = "qwen_vl"
+    """A file of `bob/captioners/`, with a checkpoint after a colon: `qwen_vl:path:FOLDER`."""
+    backbone: str = "resnet50"
+    """A file of `bob/backbones/`."""
+    seed: int = 0
+    finetune: FinetuneSettings = FinetuneSettings()
+    draw: DrawSettings = DrawSettings()
+    sweep: SweepSettings = SweepSettings()
+
+    def __post_init__(self) -> None:
+        _positive(self, "shots", "val")
+        _not_negative(self, "seed")

@@ -1,0 +1,143 @@
+"""Pre-trains what reads pictures of skyworld: the mini ResNet, and the probe that measures drawings.
+
+    python -m bob.skyworld.pretrain_resnet --out weights [--only resnet probe] [--threads 1]
+
+Uses the renders of `bob.skyworld.pretrain`. Seeded; shows progress; the same command resumes.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_model
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bob.backbones import _augment, resnet_mini
+from bob.seeds import derive
+from bob.skyworld import pretrain, training, world
+from bob.skyworld.probe import Probe
+
+__all__ = ["main", "probe", "resnet"]
+
+_HELD = 3_000
+
+
+def resnet(out: Path, work: Path) -> None:
+    """The mini ResNet on the 60 base classes: cross-entropy, flips and shifts by up to 2 pixels."""
+
+    def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(model(images), labels[:, 0])
+
+    def accuracies(model: nn.Module, images: Tensor, labels: Tensor) -> list[float]:
+        return _right([model(images)], labels[:, :1])
+
+    model = resnet_mini.network(len(world.BASE))
+    model, (accuracy,) = _train("resnet", model, loss_of, accuracies, steps=4_000, work=work)
+    _save(model, out / "resnet", base_accuracy=accuracy, classes=world.BASE)
+
+
+def probe(out: Path, work: Path) -> None:
+    """The probe: cross-entropy of class, background and pose, the class counting in full."""
+
+    def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        class_, background, pose = (cross_entropy(o, labels[:, k]) for k, o in enumerate(model(images)))
+        return class_ + 0.2 * background + 0.2 * pose
+
+    def accuracies(model: nn.Module, images: Tensor, labels: Tensor) -> list[float]:
+        return _right(model(images), labels)
+
+    model, found = _train("probe", Probe(), loss_of, accuracies, steps=4_000, work=work)
+    names = ("class_accuracy", "background_accuracy", "pose_accuracy")
+    _save(model, out / "probe", **dict(zip(names, found, strict=True)))
+
+
+def _train(
+    name: str,
+    model: nn.Module,
+    loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    accuracies: Callable[[nn.Module, Tensor, Tensor], list[float]],
+    *,
+    steps: int,
+    work: Path,
+    batch: int = 64,
+) -> tuple[nn.Module, list[float]]:
+    pixels, labels = pretrain._cached(work, pretrain._RENDERS, "train")
+    held, held_labels = pretrain._cached(work, _HELD, "check")
+
+    def draw(model: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(pixels), (batch,), generator=generator)
+        images, wanted = _augmented(pretrain._batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
+        return loss_of(model, images, wanted)
+
+    @torch.inference_mode()
+    def measure(model: nn.Module, count: int = _HELD) -> list[float]:
+        found = accuracies(model, pretrain._batch(held, torch.arange(count)), torch.from_numpy(held_labels)[:count])
+        return [round(value, 4) for value in found]
+
+    def check(average: nn.Module) -> str:
+        _recalibrate(average, pixels)
+        return f"accuracy {measure(average, 600)},"
+
+    model = model.to(memory_format=torch.channels_last)
+    model = training.train(
+        name, model, draw, steps=steps, lr=3e-3, weight_decay=0.05, work=work, ema=0.998, every=1000, check=check
+    )
+    _recalibrate(model, pixels)
+    found = measure(model)
+    print(f"{name}: accuracy on {_HELD} held-out renders of the base classes: {found}", flush=True)
+    return model, found
+
+
+def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    images = _augment.shift(images, generator, reach=2)
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    labels = labels.clone()
+    labels[:, 2] ^= mirrored  # poses come in pairs, left then right
+    return images.contiguous(memory_format=torch.channels_last), labels
+
+
+def _right(logits: Sequence[Tensor], labels: Tensor) -> list[float]:
+    return [(o.argmax(1) == labels[:, k]).double().mean().item() for k, o in enumerate(logits)]
+
+
+def _recalibrate(model: nn.Module, pixels: np.ndarray) -> None:
+    # The moving average has weights that its batch-norm statistics were not taken with.
+    batches = (pretrain._batch(pixels, torch.arange(k, k + 200)) for k in range(0, 4_000, 200))
+    torch.optim.swa_utils.update_bn(batches, model)
+    model.eval()
+
+
+def _save(model: nn.Module, folder: Path, **facts: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(memory_format=torch.contiguous_format)
+    save_model(model, str(folder / "model.safetensors"))
+    (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+STAGES: dict[str, Callable[[Path, Path], None]] = {"resnet": resnet, "probe": probe}
+
+
+def main() -> None:
+    """Runs the stages that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")
+    parser.add_argument("--work", type=Path, help="folder for renders and resumable state [OUT/work]")
+    parser.add_argument("--only", nargs="*", choices=STAGES, default=list(STAGES), help="stages to run")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    arguments = parser.parse_args()
+    work = arguments.work or arguments.out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
+    for stage in arguments.only:
+        torch.manual_seed(derive("skyworld", "initial weights", stage))
+        STAGES[stage](arguments.out, work)
+
+
+if __name__ == "__main__":
+    main()

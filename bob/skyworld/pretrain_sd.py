@@ -1,0 +1,124 @@
+"""Pre-trains the mini Stable Diffusion: U-Net and text encoder together, on the base world's latents."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusionPipeline
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from bob.skyworld import captions, models, renders, training, world
+
+__all__ = ["sd"]
+
+_STEPS = 15_000
+_BATCH = 32
+_NO_CAPTION = 0.1  # so that guidance has an unconditional branch
+_NO_CLASS = 0.1  # so that "aircraft" means something apart from its classes
+_SNR_CAP = 5.0  # min-SNR-gamma (arXiv:2303.09556): shape first, the last noise later
+
+_BETAS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+"""Stable Diffusion's own schedule."""
+
+
+class Prior(nn.Module):
+    """What is trained together, so that one optimiser and one average hold both."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.unet = models.unet().to(memory_format=torch.channels_last)
+        self.text_encoder = models.text_encoder(tokenizer)
+
+
+def sd(out: Path, work: Path) -> None:
+    """Trains on `OUT/sd/vae`'s latents and writes the whole pipeline into `OUT/sd`."""
+    vae = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
+    pixels, labels = renders.cached(work, renders.TRAIN, "train")
+    latents = _encode(vae, pixels, work)
+    tokenizer = models.clip_tokenizer()
+    tokens = _token_table(tokenizer)
+    schedule = DDPMScheduler(**_BETAS)
+    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    jitter = 0.05 * vae.config.scaling_factor  # the posterior's deviation, see pretrain.vae
+
+    def loss_of(model: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(latents), (_BATCH,), generator=generator)
+        clean = torch.from_numpy(latents[rows.numpy()]).contiguous(memory_format=torch.channels_last)
+        clean = clean + jitter * torch.randn(clean.shape, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        times = torch.randint(1000, (_BATCH,), generator=generator)
+        prompt = tokens[_caption_rows(labels[rows.numpy()], generator)]
+        hidden = model.text_encoder(prompt)[0]
+        predicted = model.unet(schedule.add_noise(clean, noise, times), times, hidden).sample
+        weight = snr[times].clamp(max=_SNR_CAP) / snr[times]
+        return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
+
+    prior = training.train(
+        "sd", Prior(tokenizer), loss_of, steps=_STEPS, lr=1.5e-3, work=work, weight_decay=0.01, warmup=500
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=prior.text_encoder,
+        tokenizer=tokenizer,
+        unet=prior.unet.to(memory_format=torch.contiguous_format),
+        scheduler=PNDMScheduler(**_BETAS, skip_prk_steps=True, set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(out / "sd", safe_serialization=True)
+
+
+@torch.inference_mode()
+def _encode(vae: AutoencoderKL, pixels: np.ndarray, work: Path) -> np.ndarray:
+    """Posterior means times the scaling factor, float32 (n, 16, 8, 8)."""
+    path = work / "latents.npy"
+    if not path.exists():
+        parts = []
+        for rows in torch.arange(len(pixels)).split(256):
+            images = renders.as_batch(pixels, rows)
+            parts.append((vae.encode(images).latent_dist.mean * vae.config.scaling_factor).numpy())
+        np.save(work / "latents.tmp.npy", np.concatenate(parts))
+        (work / "latents.tmp.npy").replace(path)
+    return np.load(path)
+
+
+_NAMES = (*world.BASE, world.DESCRIPTOR)
+_SHAPE = (len(_NAMES), len(world.BACKGROUNDS), len(world.POSES), len(captions.TEMPLATES))
+
+
+def _token_table(tokenizer: CLIPTokenizer) -> Tensor:
+    """Token ids of every caption, int64 (captions + 1, TOKENS); the last row is the empty caption."""
+    texts = [
+        captions.caption(template, name, background, pose)
+        for name in _NAMES
+        for background in world.BACKGROUNDS
+        for pose in world.POSES
+        for template, _ in captions.TEMPLATES
+    ]
+    made = tokenizer([*texts, ""], padding="max_length", max_length=models.TOKENS, truncation=True)
+    return torch.tensor(made["input_ids"])
+
+
+def _caption_rows(labels: np.ndarray, generator: torch.Generator) -> Tensor:
+    """Rows of the token table for a batch's (class, background, pose) labels, (b, 3)."""
+    draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    shares = np.cumsum([share for _, share in captions.TEMPLATES])
+    rows = []
+    for name, background, pose in labels.tolist():
+        if draw.random() < _NO_CAPTION:
+            rows.append(int(np.prod(_SHAPE)))
+            continue
+        if draw.random() < _NO_CLASS:
+            name = len(world.BASE)
+        template = min(int(np.searchsorted(shares, draw.random())), len(shares) - 1)
+        rows.append(int(np.ravel_multi_index((name, background, pose, template), _SHAPE)))
+    return torch.tensor(rows)

@@ -1,0 +1,66 @@
+"""Pictures of the base world by the thousand, with their labels, kept in a work folder."""
+
+import multiprocessing
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bob.seeds import derive
+from bob.skyworld import models, render, world
+
+__all__ = ["TRAIN", "as_batch", "cached", "renders"]
+
+TRAIN = 48_000
+"""Pre-training pictures: 800 of each base class, 147 MB as uint8."""
+
+
+def renders(count: int, *, purpose: str, classes: tuple[str, ...] = world.BASE) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures with uniform classes and contexts.
+
+    Args:
+        count: how many.
+        purpose: keys the draw, so that training and evaluation never share a picture.
+        classes: names to draw from.
+
+    Returns:
+        Pixels, uint8 (count, SIDE, SIDE, 3), and (class, background, pose) indices, (count, 3).
+    """
+    jobs = [(purpose, k, classes) for k in range(count)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        made = pool.map(_one, jobs, chunksize=500)
+    return np.stack([pixels for pixels, _ in made]), np.array([labels for _, labels in made])
+
+
+def cached(work: Path, count: int, purpose: str) -> tuple[np.ndarray, np.ndarray]:
+    """`renders` of the base classes, made once and kept in `work`."""
+    path = work / f"renders-{purpose}-{count}.npz"
+    if not path.exists():
+        pixels, labels = renders(count, purpose=purpose)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, pixels=pixels, labels=labels)
+        temporary.replace(path)
+    held = np.load(path)
+    return held["pixels"], held["labels"]
+
+
+def as_batch(pixels: np.ndarray, rows: Tensor) -> Tensor:
+    """Rows of a uint8 array -> float (b, 3, SIDE, SIDE) in [-1, 1], channels last."""
+    images = torch.from_numpy(pixels[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _one(job: tuple[str, int, tuple[str, ...]]) -> tuple[np.ndarray, tuple[int, int, int]]:
+    purpose, k, classes = job
+    draw = random.Random(derive("skyworld", purpose, k))
+    background, pose = (int(draw.random() * len(of)) for of in (world.BACKGROUNDS, world.POSES))
+    picture = render.render(
+        classes[k % len(classes)],
+        world.BACKGROUNDS[background],
+        world.POSES[pose],
+        seed=derive("skyworld", purpose, "nuisance", k),
+        size=models.SIDE,
+    )
+    return np.asarray(picture), (k % len(classes), background, pose)

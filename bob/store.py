@@ -1,0 +1,183 @@
+"""Artefacts on any pyarrow filesystem: content-addressed, atomic, present = complete.
+
+A work unit's path holds a hash of all that it depends on, so the same command finds what an
+earlier one made and draws only what is missing. On a local disk a file is written under a temporary
+name in its own folder and renamed; on S3 or GCS it is one object put. A folder's `manifest.json`
+is written last, so its presence means that the folder is complete.
+"""
+
+import dataclasses
+import getpass
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import uuid
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+__all__ = ["Store", "key", "provenance", "slug"]
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
+
+
+def key(*parts: Any) -> str:
+    """The identity of a work unit: 16 hex digits of the SHA-256 of what it depends on.
+
+    Args:
+        parts: dataclasses, mappings, sequences and scalars; never paths or times.
+    """
+    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def slug(text: str) -> str:
+    """A short name for a path: letters, digits and dashes. Not unique, a key stands beside it."""
+    safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    return "-".join(part for part in safe.split("-") if part)[-48:] or "x"
+
+
+def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
+    """What a manifest says of where an artefact came from."""
+    return {
+        "config": _plain(config),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "host": platform.node(),
+        "user": getpass.getuser(),
+        "seconds": round(seconds, 3),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """A folder of artefacts: a local path or a URI such as `s3://bucket/prefix`.
+
+    Paths within are relative, with forward slashes. Holds no connection, so it travels to workers.
+    """
+
+    root: str
+
+    def __post_init__(self) -> None:
+        if not self.root:
+            raise ValueError("the output folder has no name: give --out a folder, s3://... or gs://...")
+
+    def require_writable(self) -> None:
+        """Proves that something can be written.
+
+        Raises:
+            ValueError: if it cannot; says why.
+        """
+        probe = f".probe-{uuid.uuid4().hex}"
+        try:
+            self.write(probe, b"")
+            filesystem, base = self._open()
+            filesystem.delete_file(f"{base}/{probe}")
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to {self.root}: {error}. Choose another --out, or make it writable"
+            ) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there, which means that it is complete."""
+        filesystem, base = self._open()
+        return filesystem.get_file_info(f"{base}/{path}").type == fs.FileType.File
+
+    def names(self, folder: str) -> list[str]:
+        """The files directly in a folder, sorted; none if it does not exist. Temporary ones excluded."""
+        filesystem, base = self._open()
+        found = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
+        files = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
+        return sorted(name for name in files if not name.startswith("."))
+
+    def write(self, path: str, data: bytes | pa.Buffer) -> None:
+        """Writes one file, atomically: a reader sees all of it or nothing."""
+        filesystem, base = self._open()
+        target = PurePosixPath(base, path)
+        if not isinstance(filesystem, fs.LocalFileSystem):
+            with filesystem.open_output_stream(str(target)) as stream:
+                stream.write(data)
+            return
+        os.makedirs(target.parent, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+
+    def read(self, path: str) -> bytes:
+        """All of one file."""
+        filesystem, base = self._open()
+        with filesystem.open_input_file(f"{base}/{path}") as file:
+            return file.read()
+
+    def write_json(self, path: str, content: Mapping[str, Any]) -> None:
+        """Writes one small JSON file."""
+        self.write(path, (json.dumps(_plain(content), indent=1) + "\n").encode())
+
+    def delete(self, path: str) -> None:
+        """Takes one file away if it is there."""
+        if self.exists(path):
+            filesystem, base = self._open()
+            filesystem.delete_file(f"{base}/{path}")
+
+    def write_table(self, path: str, table: pa.Table, manifest: Mapping[str, Any]) -> None:
+        """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
+        metadata = {**(table.schema.metadata or {}), b"bob.manifest": json.dumps(_plain(manifest)).encode()}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink, row_group_size=64)
+        self.write(path, sink.getvalue())
+
+    def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """One Parquet file.
+
+        Raises:
+            ValueError: if it is no readable Parquet file; says which, and what to do.
+        """
+        filesystem, base = self._open()
+        try:
+            return pq.read_table(f"{base}/{path}", columns=columns, filesystem=filesystem, partitioning=None)
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
+            ) from error
+
+    def manifest(self, path: str) -> dict[str, Any]:
+        """The manifest of a Parquet file, from its footer."""
+        filesystem, base = self._open()
+        footer = pq.read_schema(f"{base}/{path}", filesystem=filesystem).metadata
+        return json.loads(footer[b"bob.manifest"])
+
+    def scratch(self, name: str) -> str:
+        """A folder below the root for state that may be deleted at any time, as a path or URI that Ray takes."""
+        root = self.root if "://" in self.root else os.path.abspath(os.path.expanduser(self.root))
+        return f"{root.rstrip('/')}/scratch/{name}"
+
+    def _open(self) -> tuple[fs.FileSystem, str]:
+        if "://" in self.root:
+            filesystem, base = fs.FileSystem.from_uri(self.root)
+            return filesystem, base.rstrip("/")
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(self.root))
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON's own types; tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(held) for name, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")

@@ -1,0 +1,153 @@
+"""Step 5: results -> tables and pictures. Every cell is a mean over seeds; a missing one shows as missing."""
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from bob import schema, store
+from bob.pipeline import Cell
+from bob.settings import Run
+from bob.types import Shot
+from bob.workers import dataset_of, read_images
+
+__all__ = ["contact_sheet", "markdown", "rows", "to_csv", "write"]
+
+
+def write(cells: Sequence[Cell], artefacts: store.Store, *, name: str) -> pa.Table:
+    """Writes `tables/NAME.parquet`, `.csv`, `.md` and a picture for each data set, shots and seed.
+
+    Returns:
+        Rows of schema.TABLES.
+    """
+    results = pa.concat_tables([artefacts.read_table(cell.final) for cell in cells])
+    table = rows(results, [cell.run for cell in cells], name=name)
+    artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([cell.run for cell in cells]))
+    artefacts.write(f"tables/{name}.csv", to_csv(table).encode())
+    artefacts.write(f"tables/{name}.md", markdown(table).encode())
+    for split in dict.fromkeys(cell.split for cell in cells):
+        alike = [cell for cell in cells if cell.split == split]
+        drawn = {cell.run.method: read_images(artefacts, cell.images) for cell in alike if cell.images}
+        first = alike[0]
+        picture = f"tables/{name}-{first.run.shots}shot-s{first.run.seed}.png"
+        artefacts.write(picture, contact_sheet(first.run, first.training.shots, drawn))
+    return table
+
+
+def rows(results: pa.Table, runs: Sequence[Run], *, name: str) -> pa.Table:
+    """Test accuracy of each method over the seeds.
+
+    Args:
+        results: rows of schema.RESULTS of final trainings.
+        runs: the order of rows and columns.
+        name: of the table.
+
+    Returns:
+        Rows of schema.TABLES, accuracies in per cent. `paper` is empty: the paper has no skyworld.
+    """
+    tested = [r for r in results.to_pylist() if (r["split"], r["metric"]) == ("test", "accuracy")]
+    made = []
+    for row, column in dict.fromkeys((_row(run), _column(run)) for run in runs):
+        values = [100 * r["value"] for r in tested if (_row(r), _column(r)) == (row, column)]
+        made.append(
+            {
+                "table": name,
+                "row": row,
+                "column": column,
+                "ours": statistics.fmean(values) if values else None,
+                "ours_std": statistics.stdev(values) if len(values) > 1 else None,
+                "seeds": len(values),
+                "paper": None,
+                "difference": None,
+            }
+        )
+    return schema.table(made, schema.TABLES)
+
+
+def _get(of: Run | dict[str, Any], name: str) -> Any:
+    return of[name] if isinstance(of, dict) else getattr(of, name)
+
+
+def _row(of: Run | dict[str, Any]) -> str:
+    return f"{_get(of, 'method')} ({_get(of, 'backbone')})"
+
+
+def _column(of: Run | dict[str, Any]) -> str:
+    return f"{_get(of, 'dataset')} {_get(of, 'shots')}-shot"
+
+
+def cell(row: dict[str, Any]) -> str:
+    """`54.31 ± 1.20 (3 seeds)`, or a dash where nothing was run."""
+    if row["ours"] is None:
+        return "-"
+    spread = "" if row["ours_std"] is None else f" ± {row['ours_std']:.2f} ({row['seeds']} seeds)"
+    return f"{row['ours']:.2f}{spread}"
+
+
+def markdown(table: pa.Table) -> str:
+    """The table as GitHub prints it: a row a method, a column a setting."""
+    held = table.to_pylist()
+    columns = list(dict.fromkeys(row["column"] for row in held))
+    cells = {(row["row"], row["column"]): cell(row) for row in held}
+    lines = ["| test accuracy, % | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in dict.fromkeys(row["row"] for row in held):
+        lines.append(f"| {name} | " + " | ".join(cells.get((name, column), "-") for column in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: pa.Table) -> str:
+    """The table in its long form."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, table.schema.names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.to_pylist())
+    return text.getvalue()
+
+
+def contact_sheet(
+    run: Run, shots: Sequence[Shot], images: dict[str, pa.Table], *, each: int = 5, side: int = 64
+) -> bytes:
+    """A PNG with a row for each class and a block of columns for the real shots and for each method.
+
+    Args:
+        run: names the data set.
+        shots: its training shots.
+        images: method -> its rows of schema.IMAGES.
+        each: pictures of a block's row.
+        side: of a picture, in pixels.
+    """
+    from matplotlib import font_manager
+    from PIL import ImageDraw, ImageFont
+
+    dataset = dataset_of(run.dataset, run.descriptor)
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 15)
+    blocks: dict[str, list[list[Image.Image]]] = {
+        "real shots": [
+            [dataset.open(shot) for shot in shots if shot.class_id == k][:each] for k in range(len(dataset.class_names))
+        ]
+    }
+    for method, table in images.items():
+        drawn = table.to_pylist()
+        blocks[method] = [
+            [Image.open(io.BytesIO(row["image"])) for row in drawn if row["class_id"] == k][:each]
+            for k in range(len(dataset.class_names))
+        ]
+    margin, head, gap = 130, 28, 14
+    width = margin + len(blocks) * (each * side + gap)
+    sheet = Image.new("RGB", (width, head + side * len(dataset.class_names)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for b, (title, grid) in enumerate(blocks.items()):
+        left = margin + b * (each * side + gap)
+        pen.text((left, 5), title, fill="black", font=font)
+        for k, pictures in enumerate(grid):
+            for j, picture in enumerate(pictures):
+                sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left + j * side, head + k * side))
+    for k, name in enumerate(dataset.class_names):
+        pen.text((6, head + k * side + side // 2 - 9), name[:15], fill="black", font=font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,129 @@
+"""What travels between the steps: frozen dataclasses of plain data, in the field's own words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Context", "Receipt", "Request", "Shot", "TrainPair", "TrainingSet", "Unit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """A real labelled image: one row of the `shots` table (a few-shot split with val and test)."""
+
+    image_id: str
+    """Unique within its data set and stable under re-listing."""
+    sha1: str
+    """Hex SHA-1 of the file's bytes (skyworld: of what the picture is rendered from)."""
+    path: str
+    """What the data set's `open` reads: a path below the data set's root, or a recipe."""
+    class_id: int
+    class_name: str
+    split: str
+    """`train` (the shots), `val` or `test`."""
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a captioner reads from one image, class apart (paper sec. 3.1): the pair (b, p)."""
+
+    background: str
+    pose: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPair:
+    """One (image, prompt) that a fine-tune learns from."""
+
+    image_id: str
+    prompt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """All that a method may look at: the shots, their contexts, and the words of the data set."""
+
+    dataset: str
+    """As the user wrote it: `skyworld:0.8`, `folder:/data/mushrooms`, `aircraft` ..."""
+    descriptor: str
+    """One word for what all classes are: aircraft, bird, car ..."""
+    class_names: tuple[str, ...]
+    """Indexed by class id."""
+    shots: tuple[Shot, ...]
+    """The training shots only, ordered by (class_id, rank)."""
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+    """image_id -> context; empty where the method asks for no captions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One image to draw: one row of the `requests` table. All that a method can ask for."""
+
+    request_id: str
+    """Unique within a run: class id and index."""
+    class_id: int
+    index: int
+    """0-based position among the images of its class."""
+    prompt: str
+    seed: int
+    """Seeds this image's own CPU generator, so the image depends on nothing around it."""
+    negative_prompt: str = ""
+    kind: str = "text2img"
+    """`text2img`, `img2img` or `circle`."""
+    source_ids: tuple[str, ...] = ()
+    """Real images that an img2img or circle request starts from."""
+    strength: float = 1.0
+    """Of img2img, in (0, 1] as in diffusers: the part of the noise schedule that is run."""
+    guidance: float = 2.0
+    """Classifier-free guidance scale (paper Table 5)."""
+    steps: int = 50
+    """Sampler steps (paper Table 5)."""
+    scheduler: str = "default"
+    """`default` is the checkpoint's own."""
+    switch_at: float = 0.0
+    """Of circle: the part of the schedule at which the prompt changes."""
+    label_ids: tuple[int, ...] = ()
+    label_weights: tuple[float, ...] = ()
+    """The label the classifier trains on; weights sum to 1."""
+    background: str = ""
+    pose: str = ""
+    bank_row: int = -1
+    """Row of the caption bank that the context was sampled from; -1 if there is none."""
+    adapter: str = ""
+    """Key of the adapter it is drawn with; empty: the bare checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One piece of work: what is committed, retried and, if need be, made again as one."""
+
+    step: str
+    """`caption`, `finetune`, `generate` or `classify`."""
+    target: str
+    """The file whose presence means that the unit is done; holds the unit's key."""
+    label: str
+    """For people: what this is."""
+    size: int
+    """Rows, images or optimiser steps: what progress counts."""
+    group: str = ""
+    """Units of one group share a model; an actor does them one after another."""
+    work: Mapping[str, Any] = field(default_factory=dict)
+    """What the step's worker needs, as plain data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What is left to say when a unit is done; the only thing that reaches the driver."""
+
+    target: str
+    label: str
+    size: int
+    rejected: int = 0
+    """Rows that raised and stand in the unit's `rejected` file."""
+    seconds: float = 0.0
+    note: str = ""
+    """A few words for the line of progress."""

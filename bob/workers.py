@@ -1,0 +1,245 @@
+"""What a worker process does with one unit, for each step: read inputs, call the step, commit.
+
+The same classes run inline in a for-loop and inside Ray's actors. They load their model at the
+first unit and keep it; a unit is committed by the worker itself, and only its receipt goes back.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from bob import datasets, schema, store
+from bob.settings import FinetuneSettings, Point, Run, SweepSettings
+from bob.types import Receipt, Request, Shot, TrainPair, Unit
+
+__all__ = ["WORKERS", "Worker", "dataset_of", "read_images"]
+
+
+class Worker(Protocol):
+    """Does units of one step."""
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Does one unit and commits it."""
+        ...
+
+
+def dataset_of(name: str, descriptor: str) -> datasets.Dataset:
+    """A data set, under the user's descriptor where she gave one."""
+    import dataclasses
+
+    dataset = datasets.load(name)
+    return dataclasses.replace(dataset, descriptor=descriptor) if descriptor else dataset
+
+
+def read_images(artefacts: store.Store, folder: str) -> pa.Table:
+    """All images of one complete set of shards, ordered by (class_id, index)."""
+    names = [name for name in artefacts.names(folder) if name.startswith("part-") and ".rejected." not in name]
+    whole = pa.concat_tables([artefacts.read_table(f"{folder}/{name}") for name in names])
+    return whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
+
+
+class CaptionWorker:
+    """Step 1. A unit's work: captioner, dataset, descriptor, shots."""
+
+    def __init__(self, root: str, *, device: str) -> None:
+        self._store, self._device = store.Store(root), device
+        self._readers: dict[tuple[str, str, str], Any] = {}
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Captions the unit's shots."""
+        from bob import caption
+
+        start, work = time.monotonic(), unit.work
+        which = (work["captioner"], work["dataset"], work["descriptor"])
+        if which not in self._readers:
+            captioner, dataset, descriptor = which
+            self._readers = {
+                which: caption.Reader(
+                    captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device
+                )
+            }
+        table = self._readers[which]([Shot(**shot) for shot in work["shots"]])
+        seconds = time.monotonic() - start
+        self._store.write_table(unit.target, table, store.provenance(work, seconds=seconds))
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+
+
+class FinetuneWorker:
+    """Step 2. A unit's work: dataset, checkpoint, settings, seed, shots, pairs."""
+
+    def __init__(self, root: str, *, device: str) -> None:
+        self._store, self._device = store.Store(root), device
+
+    def __call__(
+        self, unit: Unit, *, state: bytes | None = None, save: Callable[[int, bytes], None] | None = None
+    ) -> Receipt:
+        """Trains the adapter, writes it and then its manifest.
+
+        Args:
+            unit: what to train.
+            state: what `save` was given last, to resume from; by default the store's own copy.
+            save: (steps done, state) -> nothing; by default keeps the state in the store.
+        """
+        import torch
+
+        from bob import finetune
+        from bob.diffusion import checkpoints, lora
+
+        start, work = time.monotonic(), unit.work
+        folder = unit.target.rpartition("/")[0]
+        resumable = f"{folder}/state.pt"
+        if state is None and self._store.exists(resumable):
+            state = self._store.read(resumable)
+        dataset = dataset_of(work["dataset"], "")
+        shots = {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
+        pairs = [TrainPair(**pair) for pair in work["pairs"]]
+        pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
+        finetune.train_lora(
+            pipeline,
+            finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs]),
+            settings=FinetuneSettings(**work["settings"]),
+            seed=work["seed"],
+            label=unit.label,
+            state=state,
+            save=save or (lambda _, held: self._store.write(resumable, held)),
+        )
+        seconds = time.monotonic() - start
+        self._store.write(f"{folder}/{lora.FILE}", lora.saved(pipeline.unet, pipeline.text_encoder))
+        self._store.write_json(unit.target, store.provenance(work, seconds=seconds))
+        self._store.delete(resumable)
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+
+
+class GenerateWorker:
+    """Step 3. A unit's work: requests (path), start, checkpoint, adapter (folder), batch."""
+
+    def __init__(self, root: str, *, device: str) -> None:
+        from bob import generate
+
+        self._store = store.Store(root)
+        self._painter = generate.Painter(device)
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Draws one slice of a request table; what could not be drawn goes to the unit's `rejected` file."""
+        from bob.diffusion import lora
+
+        start, work = time.monotonic(), unit.work
+        table = self._store.read_table(work["requests"]).slice(work["start"], unit.size)
+        requests = [_request(row) for row in table.to_pylist()]
+        adapter = work["adapter"]
+        self._painter.use(work["checkpoint"], adapter, lambda: self._store.read(f"{adapter}/{lora.FILE}"))
+        rows, rejected = self._painter.draw(requests, batch=work["batch"])
+        seconds = time.monotonic() - start
+        manifest = store.provenance(work, seconds=seconds)
+        if rejected:
+            name = unit.target.removesuffix(".parquet") + ".rejected.parquet"
+            self._store.write_table(name, schema.table(rejected, schema.REJECTED), manifest)
+        self._store.write_table(unit.target, schema.table(rows, schema.IMAGES), manifest)
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds)
+
+
+class ClassifyWorker:
+    """Step 4. A unit's work: run (key), coordinates, split (path), images (folder), sweep, phase ...
+
+    A sweep unit trains one point; the final unit reads the sweep's receipts, trains the best point
+    for longer and measures it on the test set.
+    """
+
+    def __init__(self, root: str, *, device: str) -> None:
+        self._store, self._device = store.Store(root), device
+        self._held: tuple[tuple[str, str, str], Any] | None = None
+
+    def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
+        """Trains one classifier; `report` is given each epoch's numbers as they come."""
+        from bob import classify
+
+        start, work = time.monotonic(), unit.work
+        run = Run(**work["coordinates"])
+        final = work["phase"] == "final"
+        point = self._best(work) if final else Point(**work["point"])
+        sweep = SweepSettings(**{name: _tuples(value) for name, value in work["sweep"].items()})
+        history = []
+        for row in classify.train(
+            self._data(work, run),
+            run.backbone,
+            point,
+            settings=sweep,
+            epochs=sweep.final_epochs if final else sweep.sweep_epochs,
+            seed=run.seed,
+            mixup=work["mixup"],
+            with_test=final,
+            device=self._device,
+        ):
+            history.append(row)
+            if report is not None:
+                report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "loss": row["train_loss"]})
+        rows = classify.result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point)
+        seconds = time.monotonic() - start
+        self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds))
+        finite = [row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])]
+        note = f"best validation accuracy {max(finite):.1%}" if finite else "its loss is not finite"
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds, note=note)
+
+    def _best(self, work: Mapping[str, Any]) -> Point:
+        """The point with the best validation accuracy among the sweep's receipts."""
+        from bob import classify
+
+        histories = []
+        for path, point in zip(work["receipts"], work["points"], strict=True):
+            rows = self._store.read_table(path).to_pylist()
+            history = [
+                {"epoch": row["epoch"], "val_accuracy": row["value"]}
+                for row in rows
+                if (row["split"], row["metric"]) == ("val", "accuracy")
+            ]
+            histories.append((Point(**point), history))
+        return classify.select(histories)
+
+    def _data(self, work: Mapping[str, Any], run: Run) -> Any:
+        """The pixels of a run, decoded once and kept while its units last."""
+        from bob import backbones, pixels
+
+        which = (work["split"], work["images"], run.backbone)
+        if self._held is not None and self._held[0] == which:
+            return self._held[1]
+        dataset, backbone = dataset_of(run.dataset, run.descriptor), backbones.load(run.backbone)
+        shots = [Shot(**row) for row in self._store.read_table(work["split"]).to_pylist()]
+        split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
+        real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)
+        val, val_labels = pixels.real_arrays(dataset, split["val"], backbone)
+        table = read_images(self._store, work["images"]) if work["images"] else schema.table([], schema.IMAGES)
+        synthetic, labels = pixels.synthetic_arrays(table, backbone, classes=len(dataset.class_names))
+        data = pixels.Data(
+            class_names=dataset.class_names,
+            descriptor=dataset.descriptor,
+            real=real,
+            real_labels=real_labels,
+            val=val,
+            val_labels=val_labels,
+            synthetic=synthetic,
+            synthetic_labels=labels,
+            copies=work["copies"],
+            test=lambda: pixels.real_arrays(dataset, split["test"], backbone),
+        )
+        self._held = (which, data)
+        return data
+
+
+WORKERS: dict[str, Callable[..., Worker]] = {
+    "caption": CaptionWorker,
+    "finetune": FinetuneWorker,
+    "generate": GenerateWorker,
+    "classify": ClassifyWorker,
+}
+"""Step -> (root, device=...) -> worker."""
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    return Request(**{name: _tuples(value) for name, value in row.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

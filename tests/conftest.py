@@ -1,0 +1,60 @@
+"""What holds for every test: no telemetry, no downloads, no network, no progress bars."""
+
+import os
+
+os.environ.pop("BOB_MODELS", None)  # nobody's own weights
+os.environ.update(
+    {
+        "DIFFUSERS_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "agg",
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+)
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network() -> Iterator[None]:
+    """A connection to anything but this machine fails the test that opens it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, _guarded(getattr(socket.socket, name)))
+        yield
+
+
+def _guarded(connect: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(self: socket.socket, address: Any) -> Any:
+        # A datagram socket's connect sends nothing; Ray learns its own address by one.
+        remote = self.family in (socket.AF_INET, socket.AF_INET6) and self.type != socket.SOCK_DGRAM
+        if remote and not _is_here(self.family, address[0]):
+            # No Exception: a library that shrugs off a lost connection must not hide it.
+            pytest.fail(f"tests use no network, but something connects to {address}")
+        return connect(self, address)
+
+    return guarded
+
+
+def _is_here(family: int, host: str) -> bool:
+    try:
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return True
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))  # only an address of this machine can be bound to
+    except (OSError, ValueError):
+        return False
+    return True

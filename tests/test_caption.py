@@ -1,0 +1,168 @@
+"""Step 1 on toy answers: cleaning, leak check, the table and the bank. The captioners' own tests are beside."""
+
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image
+
+from bob import caption, captioners, schema
+from bob.caption import Reader, bank
+from bob.captioners import Answer, Captioner
+from bob.captioners._cleaning import clean
+from bob.datasets import load
+from bob.types import Context
+
+AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")
+BIRDS = ("House Sparrow", "Green Jay", "Sooty Albatross", "Cardinal")
+
+
+@pytest.mark.parametrize(
+    ("raw", "background"),
+    [
+        ("orange sunset", "orange sunset"),
+        ("A clear blue sky with scattered clouds.", "clear blue sky with scattered clouds"),
+        ("The background of the aircraft is a clear blue sky.", "clear blue sky"),
+        ("the background behind an aircraft features: dark trees", "dark trees"),
+        ("In the background, there are trees and buildings.", "trees and buildings"),
+        ("Background: green foliage", "green foliage"),
+        ("**Cloudy sky background**", "cloudy sky"),
+        ("'Green grassy field'", "green grassy field"),
+        ("A plain white background", "plain white"),
+        ("an aircraft on snow, in the background", "aircraft on snow"),
+        ("Clear sky.\nThe aircraft is parked.", "clear sky"),
+        ("\n\n  Grey   runway \n", "grey runway"),
+        ("A 1.5 m tall fence. Grass.", "1.5 m tall fence"),
+        ("UK landscape", "UK landscape"),
+        (
+            "The background features a runway, a control tower, several hangars and a range of mountains far behind.",
+            "runway, a control tower, several hangars",
+        ),
+        ("one two three four five six seven eight nine ten eleven of the end", "one two three four five six seven"
+         " eight nine ten eleven"),
+        ("", "plain"),
+        ("...", "plain"),
+        ("The background.", "plain"),
+    ],
+)  # fmt: skip
+def test_a_background_is_reduced_to_what_the_template_wants(raw, background):
+    assert clean(raw, about="background", descriptor="aircraft", class_names=AIRCRAFT) == (background, False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "pose"),
+    [
+        ("climbing left", "climbing left"),
+        ("The pose of a bird is perched on a branch.", "perched on a branch"),
+        ("A bird is perched on a branch, facing left", "perched on a branch, facing left"),
+        ("A bird perched on a branch.", "perched on a branch"),
+        ("A bird's pose is relaxed", "relaxed"),
+        ("A bird of prey, gliding", "bird of prey, gliding"),
+        ("In flight.", "in flight"),
+        ("Flying position", "flying"),
+        ("It is standing upright.", "standing upright"),
+        ("", "typical"),
+    ],
+)
+def test_a_pose_is_reduced_to_what_the_template_wants(raw, pose):
+    assert clean(raw, about="pose", descriptor="bird", class_names=BIRDS) == (pose, False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("A Boeing 737 is flying over mountains.", "flying over mountains"),
+        ("runway behind the Boeing 737-800 aircraft", "runway behind a aircraft"),
+        ("runway with an sr20 and A380s", "runway with a aircraft and a aircraft"),
+        ("below a global express", "below a aircraft"),
+        ("Zephyr", "aircraft"),
+    ],
+)
+def test_a_class_that_is_named_becomes_the_descriptor(raw, text):
+    assert clean(raw, about="background", descriptor="aircraft", class_names=AIRCRAFT) == (text, True)
+
+
+@pytest.mark.parametrize("raw", ["house and green grass", "sooty wall", "global map", "20 people", "birds on a wire"])
+def test_common_words_of_a_class_name_leak_nothing(raw):
+    assert clean(raw, about="background", descriptor="bird", class_names=BIRDS + AIRCRAFT) == (raw, False)
+
+
+def test_a_sibling_is_a_leak_as_well_and_a_word_inside_another_is_none():
+    words = {"about": "pose", "descriptor": "bird", "class_names": BIRDS}
+    assert clean("the Cardinal's pose is upright", **words) == ("upright", True)
+    assert clean("jaywalking", **words) == ("jaywalking", False)
+
+
+@pytest.mark.parametrize("raw", ["", "x" * 400, "a " * 300, "(((", "\\", "日本語。", "the the the", "\x00", "A bird"])
+@pytest.mark.parametrize("about", ["background", "pose"])
+def test_whatever_is_answered_something_short_comes_out(raw, about):
+    text, leaked = clean(raw, about=about, descriptor="bird", class_names=("C++ (odd)", "***", "bird"))
+    assert 1 <= len(text.split()) <= 12
+    assert not leaked
+
+
+class Toy(Captioner):
+    """Answers with the size of the batch it got, to show that there is no other picture in it."""
+
+    def caption(self, images: Sequence[Image.Image], *, descriptor: str) -> list[Answer]:
+        return [
+            Answer(background_raw=f"The background is {descriptor} land.", pose_raw=f"A Zephyr flying {i.size}")
+            for i in images
+        ]
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> list[str]:
+    """The names that `captioners.load` has been called with; it gives the toy."""
+    names: list[str] = []
+
+    def load(name: str, *, device: str) -> Captioner:
+        names.append(f"{name} on {device}")
+        return Toy(name="toy:1", revision="abc")
+
+    monkeypatch.setattr(captioners, "load", load)
+    return names
+
+
+def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
+    shots = load("skyworld").split(shots=4, val=1, seed=0)[:40]
+    reader = Reader(captioner="toy", dataset="skyworld", device="cuda:1")
+    assert loaded == []
+    table, again = reader(shots), reader(shots[:1])
+    assert loaded == ["toy on cuda:1"]
+    assert table.schema.equals(schema.CAPTIONS)
+    assert table["image_id"].to_pylist() == [shot.image_id for shot in shots]
+    assert again.to_pylist() == [
+        {
+            "image_id": shots[0].image_id,
+            "background": "aircraft land",
+            "pose": "flying (32, 32)",
+            "background_raw": "The background is aircraft land.",
+            "pose_raw": "A Zephyr flying (32, 32)",
+            "leaked": True,
+            "captioner": "toy:1",
+            "revision": "abc",
+            "prompt_version": caption.PROMPT_VERSION,
+        }
+    ]
+    assert reader([]).num_rows == 0
+
+
+def test_the_descriptor_of_the_user_goes_before_the_data_sets(loaded):
+    shots = load("skyworld").split(shots=1, val=1, seed=0)[:1]
+    table = Reader(captioner="toy", dataset="skyworld", descriptor="machine")(shots)
+    assert table["background"].to_pylist() == ["machine land"]
+
+
+def test_the_bank_does_not_depend_on_the_order_of_the_captions(loaded):
+    shots = load("skyworld").split(shots=2, val=1, seed=0)[:6]
+    table = Reader(captioner="toy", dataset="skyworld")(shots)
+    found = bank(table)
+    assert list(found) == sorted(shot.image_id for shot in shots)
+    assert found[shots[0].image_id] == Context(background="aircraft land", pose="flying (32, 32)")
+    assert list(bank(table.take([5, 3, 1, 0, 2, 4])).items()) == list(found.items())
+
+
+def test_an_image_captioned_twice_is_refused(loaded):
+    table = Reader(captioner="toy", dataset="skyworld")(load("skyworld").split(shots=1, val=1, seed=0)[:2])
+    with pytest.raises(ValueError, match="has 2 captions"):
+        bank(table.take([0, 1, 1]))

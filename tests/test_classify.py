@@ -1,0 +1,249 @@
+"""The downstream training on toy pictures: recipe, selection, determinism."""
+
+import dataclasses
+import math
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from bob import classify, recipe, schema
+from bob.classify import Data, Point
+from bob.settings import Run, SweepSettings
+
+CLASSES = 3
+SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)
+POINT = Point(lr=1e-3, weight_decay=0.0, lam=0.5)
+train = partial(classify.train, backbone_name="resnet_mini", point=POINT, settings=SETTINGS, seed=0)
+
+
+@pytest.fixture(autouse=True)
+def weights(monkeypatch, tmp_path_factory):
+    from safetensors.torch import save_file
+
+    from bob.backbones import resnet_mini
+
+    root = tmp_path_factory.mktemp("models")
+    (root / "resnet_mini").mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_file(resnet_mini.network(60).state_dict(), root / "resnet_mini" / "model.safetensors")
+    monkeypatch.setenv("BOB_MODELS", str(root))
+
+
+def pictures(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Class k is brightest in channel k."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    pixels = rng.integers(0, 120, (count, 32, 32, 3))
+    pixels[np.arange(count), :, :, labels] += 120
+    return pixels.astype(np.uint8), labels
+
+
+def data(*, images: int = 12, **changes) -> Data:
+    real, val, drawn = pictures(6, seed=0), pictures(9, seed=1), pictures(images, seed=2)
+    fields = {
+        "class_names": ("red", "green", "blue"),
+        "descriptor": "square",
+        "real": real[0],
+        "real_labels": real[1],
+        "val": val[0],
+        "val_labels": val[1],
+        "synthetic": drawn[0],
+        "synthetic_labels": np.eye(CLASSES, dtype=np.float32)[drawn[1]],
+        "copies": 2,
+    }
+    return Data(**fields | changes)
+
+
+# -- grid and selection -------------------------------------------------------------------------
+
+
+def test_grid_of_the_paper():
+    """18 points for ResNet-50, 9 where there is nothing to weigh by lambda (Table 4)."""
+    points = classify.grid(SweepSettings(), has_synthetic=True)
+    assert len(set(points)) == len(points) == 18
+    without = classify.grid(SweepSettings(), has_synthetic=False)
+    assert len(set(without)) == 9
+    assert {point.lam for point in without} == {1.0}
+
+
+def history(*accuracies: float) -> list[dict]:
+    return [{"epoch": k + 1, "val_accuracy": value} for k, value in enumerate(accuracies)]
+
+
+def points(count: int) -> list[Point]:
+    return [dataclasses.replace(POINT, lr=float(k + 1)) for k in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("histories", "best"),
+    [
+        ([history(0.1, 0.9, 0.2), history(0.5, 0.5, 0.8)], 0),  # at any epoch, not the last
+        ([history(0.1, 0.2, 0.9), history(0.1, 0.9, 0.1)], 1),  # a tie: the earlier epoch
+        ([history(0.3, 0.9), history(0.2, 0.9)], 0),  # a tie: the lower index
+        ([history(0.2, math.nan), history(0.1, 0.3)], 1),
+        ([history(math.nan), history(0.0)], 1),
+    ],
+)
+def test_selects_by_validation(histories, best):
+    of = points(len(histories))
+    assert classify.select(list(zip(of, histories, strict=True))) is of[best]
+
+
+def test_a_sweep_that_failed_throughout_says_so():
+    with pytest.raises(ValueError, match="all 2 trainings of the sweep ended"):
+        classify.select([(point, history(math.nan)) for point in points(2)])
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone():
+    before = torch.get_rng_state()
+    first, again = (list(train(data(), epochs=2)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == again
+    assert [row["epoch"] for row in first] == [1, 2]
+    assert first[0]["train_loss"] != next(train(data(), epochs=2, seed=1))["train_loss"]
+
+
+def test_global_state_is_left_alone_between_epochs_too():
+    rows = train(data(), epochs=2)
+    before = torch.get_rng_state()
+    next(rows)
+    assert torch.equal(torch.get_rng_state(), before)
+    rest = list(rows)
+    torch.manual_seed(5)  # someone else draws in between
+    again = train(data(), epochs=2)
+    next(again)
+    torch.rand(3)
+    assert list(again) == rest
+
+
+def test_it_learns():
+    settings = dataclasses.replace(SETTINGS, mix_probability=0.0)
+    *_, last = train(data(images=60, copies=10), settings=settings, epochs=5)
+    assert last["val_accuracy"] > 0.8
+
+
+def never() -> tuple[np.ndarray, np.ndarray]:
+    raise AssertionError("test data were opened")
+
+
+def test_a_sweep_never_opens_test_data():
+    for given in (data(), data(test=never)):
+        assert all(not k.startswith("test") for row in train(given, epochs=2) for k in row)
+    with pytest.raises(ValueError, match=r"data\.test is None"):
+        next(train(data(), epochs=1, with_test=True))
+
+
+def test_the_final_accuracy_is_read_at_the_best_epoch_on_validation():
+    rows = list(train(data(test=lambda: pictures(12, seed=3)), epochs=5, with_test=True))
+    values = [row["val_accuracy"] for row in rows]
+    assert [k for k, row in enumerate(rows) if "test_accuracy" in row] == [
+        k for k, value in enumerate(values) if value > max([-1.0, *values[:k]])
+    ]
+    made = classify.result_rows(rows, run=Run(dataset="toy", method="bob"), key="k", phase="final", point=POINT)
+    table = schema.table(made, schema.RESULTS)
+    assert table.num_rows == 5 * 3 + 2 + CLASSES
+    tested = {row["metric"]: row for row in made if row["split"] == "test"}
+    assert {row["epoch"] for row in tested.values()} == {values.index(max(values)) + 1}
+    assert tested["accuracy"]["value"] == pytest.approx(
+        sum(tested[f"class_accuracy/{k}"]["value"] for k in range(CLASSES)) / CLASSES
+    )
+    assert tested["class_accuracy/0"]["n"] == 4
+
+
+def test_lambda_one_ignores_the_labels_of_synthetic_pictures():
+    only_real = dataclasses.replace(POINT, lam=1.0)
+    shuffled = data().synthetic_labels[::-1].copy()
+    settings = dataclasses.replace(SETTINGS, mix_probability=0.0)
+    one, other = (
+        list(train(d, point=only_real, settings=settings, epochs=2)) for d in (data(), data(synthetic_labels=shuffled))
+    )
+    assert one == other
+    assert one != list(train(data(synthetic_labels=shuffled), settings=settings, epochs=2))
+
+
+@pytest.mark.parametrize("mixup", [True, False])
+def test_mixing_never_crosses_from_real_to_synthetic(mixup, monkeypatch):
+    parts = []
+    original = recipe.mix
+
+    def spy(images, targets, generator, *, use_mixup):
+        parts.append((images.min().item(), images.max().item(), use_mixup))
+        return original(images, targets, generator, use_mixup=use_mixup)
+
+    monkeypatch.setattr(recipe, "mix", spy)
+    black, white = np.zeros((6, 32, 32, 3), np.uint8), np.full((12, 32, 32, 3), 255, np.uint8)
+    always = dataclasses.replace(SETTINGS, mix_probability=1.0)
+    list(train(data(real=black, synthetic=white), settings=always, epochs=1, mixup=mixup))
+    assert parts[::2] == [(0.0, 0.0, mixup)] * len(parts[::2])
+    assert all(low > 0.5 for low, _, _ in parts[1::2])
+
+
+def test_trains_on_real_pictures_alone():
+    (row,) = train(data(images=0), point=dataclasses.replace(POINT, lam=1.0), epochs=1)
+    assert row["train_n"] == 12
+    assert math.isfinite(row["train_loss"])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    rows = list(train(data(), point=dataclasses.replace(POINT, lr=1e30), epochs=9))
+    assert len(rows) < 9
+    assert math.isnan(rows[-1]["train_loss"])
+    assert math.isnan(rows[-1]["val_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"real_labels": np.array([0, 1, 2, 0, 1, 7])}, r"real_labels must .* \[0, 3\), got 6 in \[0, 7\]"),
+        ({"synthetic_labels": np.zeros((12, 2), np.float32)}, r"shape \(12, 3\), got \(12, 2\)"),
+        ({"val": np.zeros((0, 32, 32, 3), np.uint8)}, "got 6 and 0"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        data(**changes)
+
+
+# -- decoding -----------------------------------------------------------------------------------
+
+
+def drawn(**changes) -> pa.Table:
+    import io
+
+    from PIL import Image
+
+    png = io.BytesIO()
+    Image.new("RGB", (64, 64), (255, 0, 0)).save(png, "png")
+    row = {"request_id": "0/7", "image": png.getvalue(), "label_ids": [0, 2], "label_weights": [0.25, 0.75]}
+    return pa.Table.from_pylist([row | changes])
+
+
+def test_decodes_drawn_pictures_with_soft_labels():
+    from bob import backbones
+
+    pixels, labels = classify.synthetic_arrays(drawn(), backbones.load("resnet_mini"), classes=3)
+    assert pixels.shape == (1, 32, 32, 3)
+    assert (pixels == (255, 0, 0)).all()
+    assert labels.tolist() == [[0.25, 0.0, 0.75]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": b"no picture"}, "image 0/7 cannot be decoded"),
+        ({"label_ids": [0, 3]}, "image 0/7 wants a label over 3 classes"),
+        ({"label_weights": [0.5, 0.75]}, "weights that sum to 1"),
+    ],
+)
+def test_a_bad_row_is_named(changes, words):
+    from bob import backbones
+
+    with pytest.raises(ValueError, match=words):
+        classify.synthetic_arrays(drawn(**changes), backbones.load("resnet_mini"), classes=3)
