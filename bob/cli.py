@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import tyro
 
@@ -35,7 +36,7 @@ class RunCommand:
     """Of an experiment: the runs' seeds [0]."""
     max_rejected: int = 0
     """Rows that may be quarantined before the command fails."""
-    run: tyro.conf.OmitArgPrefixes[Run]
+    run: Annotated[Run, tyro.conf.arg(name="")]
     """The one run, where no experiment is named."""
 
 

@@ -22,10 +22,13 @@ from bob.diffusion import lora
 from bob.seeds import derive
 from bob.settings import FinetuneSettings
 
-__all__ = ["Pairs", "Save", "train_lora"]
+__all__ = ["Pairs", "Save", "Tell", "train_lora"]
 
 Save = Callable[[int, bytes], None]
 """(steps done, state) -> nothing; keeps the state for a later attempt."""
+
+Tell = Callable[[str], None]
+"""Shows a line of progress."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,9 @@ def train_lora(
     *,
     settings: FinetuneSettings,
     seed: int,
-    label: str = "",
     state: bytes | None = None,
     save: Save | None = None,
+    tell: Tell | None = None,
 ) -> None:
     """Adds a LoRA to the pipeline's U-Net and text encoder and trains it in place.
 
@@ -53,9 +56,9 @@ def train_lora(
         pairs: images of any size and their prompts.
         settings: the recipe.
         seed: of the run.
-        label: names the lines of progress; empty: none are printed.
         state: to resume from.
         save: called every `checkpoint_every` steps.
+        tell: called as often with a few words on how far it is.
 
     Raises:
         FloatingPointError: if the loss is not finite.
@@ -75,7 +78,7 @@ def train_lora(
     for step in range(first, total):
         loss = _loss(pipeline, *batches(step))
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss of {label or 'the fine-tune'} is {loss.item()} at step {step}: lower lr")
+            raise FloatingPointError(f"the loss of the fine-tune is {loss.item()} at step {step}: lower its lr")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained.values(), settings.max_norm)
@@ -85,9 +88,9 @@ def train_lora(
         if done % settings.checkpoint_every == 0 and done < total:
             if save is not None:
                 save(done, _state(done, trained, optimizer))
-            if label:
+            if tell is not None:
                 left = (time.monotonic() - start) / (done - first) * (total - done)
-                print(f"{label}: step {done} of {total}, loss {loss.item():.4f}, {left:.0f} s left", flush=True)
+                tell(f"step {done} of {total}, loss {loss.item():.4f}, {left:.0f} s left")
     unet.eval()
     text_encoder.eval()
 

@@ -74,7 +74,12 @@ class FinetuneWorker:
         self._store, self._device = store.Store(root), device
 
     def __call__(
-        self, unit: Unit, *, state: bytes | None = None, save: Callable[[int, bytes], None] | None = None
+        self,
+        unit: Unit,
+        *,
+        state: bytes | None = None,
+        save: Callable[[int, bytes], None] | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> Receipt:
         """Trains the adapter, writes it and then its manifest.
 
@@ -82,6 +87,7 @@ class FinetuneWorker:
             unit: what to train.
             state: what `save` was given last, to resume from; by default the store's own copy.
             save: (steps done, state) -> nothing; by default keeps the state in the store.
+            tell: shows a line of progress; by default prints it.
         """
         import torch
 
@@ -102,9 +108,9 @@ class FinetuneWorker:
             finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs]),
             settings=FinetuneSettings(**work["settings"]),
             seed=work["seed"],
-            label=unit.label,
             state=state,
             save=save or (lambda _, held: self._store.write(resumable, held)),
+            tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
         )
         seconds = time.monotonic() - start
         self._store.write(f"{folder}/{lora.FILE}", lora.saved(pipeline.unet, pipeline.text_encoder))

@@ -22,7 +22,7 @@ from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForCondition
 from bob import registry
 from bob.captioners import QUESTIONS, Answer, Captioner
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner", "weights"]
 
 
 class Checkpoint(NamedTuple):
@@ -54,9 +54,10 @@ _BATCH = 16  # pictures; twice as many sequences
 class QwenVL(Captioner):
     """A loaded Qwen2.5-VL that answers greedily, so that the same picture gets the same words."""
 
-    model: Qwen2_5_VLForConditionalGeneration = field(repr=False)
+    model: Any = field(repr=False)
+    """`Qwen2_5_VLForConditionalGeneration`; like the processor it has no usable static type."""
     processor: Any = field(repr=False)
-    """`Qwen2_5_VLProcessor`; what `AutoProcessor` returns has no static type."""
+    """`Qwen2_5_VLProcessor`."""
 
     def caption(self, images: Sequence[Image.Image], *, descriptor: str) -> list[Answer]:
         """Asks both questions of each picture.
@@ -114,8 +115,8 @@ def captioner(argument: str, *, device: str) -> QwenVL:
             fetched here, for every worker of a cluster would.
     """
     argument = argument or "7b"
-    folder = _folder(argument)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    folder = weights(argument)
+    model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         folder,
         dtype=torch.bfloat16 if device.startswith("cuda") else torch.float32,
         use_safetensors=True,
@@ -147,11 +148,15 @@ def _greedy(own: GenerationConfig) -> GenerationConfig:
     )
 
 
-def _folder(argument: str) -> Path:
-    """Where the weights lie on this machine."""
+def weights(argument: str) -> Path:
+    """The folder on this machine that holds a checkpoint.
+
+    Raises:
+        ValueError: if there is none; says where it was looked for and what to do.
+    """
     if argument == "skyworld":
         folder = Path(__file__).parents[1] / "skyworld" / "weights" / "captioner"
-        return _checked(folder, "make it: python -m bob.skyworld.pretrain_captioner --out OUT")
+        return _checked(folder, "it is part of the package, install that again")
     if argument.startswith("path:"):
         return _checked(Path(argument.removeprefix("path:")), "name the folder that holds config.json")
     if argument not in CHECKPOINTS:
@@ -159,13 +164,15 @@ def _folder(argument: str) -> Path:
     origin, models = CHECKPOINTS[argument], os.environ.get("BOB_MODELS")
     if models and (folder := Path(models) / f"qwen_vl-{argument}").is_dir():
         return _checked(folder, f"put all files of {origin.hub_id} there")
+    command = f"hf download {origin.hub_id} --revision {origin.revision}"
     try:
-        return Path(huggingface_hub.snapshot_download(origin.hub_id, revision=origin.revision, local_files_only=True))
+        cached = huggingface_hub.snapshot_download(origin.hub_id, revision=origin.revision, local_files_only=True)
+        return _checked(Path(cached), f"finish the download: {command}")
     except LocalEntryNotFoundError as error:
         first = f"{Path(models) / f'qwen_vl-{argument}'}, then in " if models else ""
         raise ValueError(
             f"the weights of captioner qwen_vl:{argument} ({origin.hub_id}, {origin.licence}) are not on this machine:"
-            f" looked in {first}the Hugging Face cache. Run `hf download {origin.hub_id} --revision {origin.revision}`,"
+            f" looked in {first}the Hugging Face cache. Run `{command}`,"
             f" or put the files into $BOB_MODELS/qwen_vl-{argument}, or name their folder: qwen_vl:path:FOLDER."
             " Without a GPU, qwen_vl:skyworld runs the data set skyworld."
         ) from error

@@ -39,12 +39,13 @@ def start() -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    for name in ("ray.data", "ray.tune", "ray.train"):
+    for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        ray.init(logging_level=logging.WARNING)
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
-        ray.init(include_dashboard=False, object_store_memory=_STORE, logging_level=logging.WARNING)
+        # Ray Train asks the dashboard's state API whether its controllers live.
+        ray.init(include_dashboard=True, object_store_memory=_STORE, logging_level=logging.ERROR, log_to_driver=False)
 
 
 def slots(step: str, units: int) -> Slots:

@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,37 @@ from bob.types import Receipt, Unit
 __all__ = ["run"]
 
 _STATE = "state.pt"
+_LOOK_EVERY = 5.0  # seconds between looks at what the workers have said
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
     """`slots.count` trainers at once; Train's own folder is scratch, the adapter is the worker's."""
-    scratch = artefacts.scratch("train")
+    scratch, told = artefacts.scratch("train"), dict.fromkeys((unit.target for unit in units), "")
     with ThreadPoolExecutor(slots.count) as threads:
-        running = [threads.submit(_fit, unit, artefacts.root, scratch, slots) for unit in units]
-        for done in as_completed(running):
-            yield received(done.result())
+        running = {threads.submit(_fit, unit, artefacts.root, scratch, slots): unit for unit in units}
+        while running:
+            done, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+            for future in done:
+                running.pop(future)
+                yield received(future.result())
+            for unit in running.values():
+                words = _words(unit, artefacts)
+                if words != told[unit.target]:
+                    print(f"  {unit.label}: {words}", flush=True)
+                    told[unit.target] = words
+
+
+def _progress(unit: Unit) -> str:
+    return f"scratch/train/{_name(unit)}.txt"
+
+
+def _words(unit: Unit, artefacts: Store) -> str:
+    path = _progress(unit)
+    return artefacts.read(path).decode() if artefacts.exists(path) else ""
+
+
+def _name(unit: Unit) -> str:
+    return unit.target.split("/")[-2]
 
 
 def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
@@ -37,7 +59,7 @@ def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
             num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name=unit.target.split("/")[-2],
+            name=_name(unit),
             storage_path=scratch,
             failure_config=ray.train.FailureConfig(max_failures=2),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -60,7 +82,10 @@ def _loop(config: dict[str, Any]) -> dict[str, Any]:
         with last.as_directory() as folder:
             state = Path(folder, _STATE).read_bytes()
     worker = FinetuneWorker(config["root"], device=str(get_device()))
-    return attempt(worker, unit, state=state, save=_save)
+    artefacts = Store(config["root"])
+    return attempt(
+        worker, unit, state=state, save=_save, tell=lambda words: artefacts.write(_progress(unit), words.encode())
+    )
 
 
 def _save(step: int, state: bytes) -> None:

@@ -98,10 +98,12 @@ def load(name: str, *, device: "torch.device", dtype: "torch.dtype") -> "StableD
     """
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     place, revision = source(name)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             place,

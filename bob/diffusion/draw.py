@@ -35,7 +35,8 @@ def text2img(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -
         ).images
     if not torch.isfinite(pixels).all():
         raise FloatingPointError(f"the pictures of {first.request_id} and its batch hold values that are not finite")
-    return pipeline.image_processor.pt_to_pil(pixels.float())
+    processor = pipeline.image_processor
+    return processor.numpy_to_pil(processor.pt_to_numpy(pixels.float()))
 
 
 def initial_noise(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> torch.Tensor:

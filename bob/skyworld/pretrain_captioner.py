@@ -43,7 +43,7 @@ def captioner(out: Path, work: Path) -> None:
         background, pose = right.view(-1, len(QUESTIONS)).float().mean(0).tolist()
         return f"{background:.1%} of held-out backgrounds and {pose:.1%} of poses right,"
 
-    model = qwen.model(reader.tokenizer)
+    model: Any = qwen.model(reader.tokenizer)
     model = training.train("captioner", model, loss_of, steps=_STEPS, lr=1.5e-3, work=work, check=check)
     model.half().save_pretrained(out / "captioner")
     reader.save_pretrained(out / "captioner")

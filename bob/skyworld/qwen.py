@@ -71,7 +71,7 @@ def processor() -> Qwen2_5_VLProcessor:
 
 def model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
     """0.9 M parameters: three layers of width 96 that see and three that write."""
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIALS}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIALS}
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
