@@ -1,6 +1,6 @@
 """Step 4: real and synthetic images -> the accuracy of a downstream model (paper sec. 3.3, 4.1).
 
-A short sweep over `grid`, `select` by validation accuracy, then a long training from the
+A short sweep over `SweepSettings.points`, `select` by validation accuracy, then a long training from the
 pre-trained weights; its test accuracy is that of its best epoch on validation. `train` is pure: it
 runs in a for-loop as under a scheduler, and gives the same bits for the same seed on one machine.
 """
@@ -8,7 +8,6 @@ runs in a for-loop as under a scheduler, and gives the same bits for the same se
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,33 +18,11 @@ from bob import backbones, recipe
 from bob.backbones import Backbone
 from bob.pixels import Arrays, Data, real_arrays, synthetic_arrays
 from bob.seeds import derive
-from bob.settings import Run, SweepSettings
+from bob.settings import Point, Run, SweepSettings
 
-__all__ = ["Data", "Point", "grid", "real_arrays", "result_rows", "select", "synthetic_arrays", "train"]
+__all__ = ["Data", "Point", "real_arrays", "result_rows", "select", "synthetic_arrays", "train"]
 
 _EVALUATED_AT_ONCE = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One configuration of the sweep."""
-
-    lr: float
-    weight_decay: float
-    lam: float
-    """Weight of the real loss in Eq. 1; 1 without synthetic images."""
-    layer_decay: float = 1.0
-
-
-def grid(settings: SweepSettings, *, has_synthetic: bool) -> tuple[Point, ...]:
-    """The configurations in a fixed order; lambda is an axis only where there are synthetic images."""
-    lambdas = settings.lambdas if has_synthetic else (1.0,)
-    return tuple(
-        Point(lr=lr, weight_decay=decay, lam=lam)
-        for lr in settings.lrs
-        for decay in settings.weight_decays
-        for lam in lambdas
-    )
 
 
 def train(
@@ -201,7 +178,7 @@ def select(histories: Sequence[tuple[Point, Sequence[dict[str, Any]]]]) -> Point
     """The point with the highest validation accuracy at any of its epochs (paper sec. 4.1).
 
     Args:
-        histories: of each point of `grid`, in its order, the rows that `train` yielded.
+        histories: of each of `SweepSettings.points`, in their order, the rows that `train` yielded.
 
     Returns:
         Of equals the one that got there at an earlier epoch, then the one earlier in the grid.

@@ -68,7 +68,7 @@ def _run(command: RunCommand) -> int:
     start = time.monotonic()
     runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
     artefacts = store.Store(command.out)
-    cells = pipeline.execute(
+    outcomes = pipeline.execute(
         runs,
         artefacts=artefacts,
         executor=_executor(command),
@@ -76,7 +76,7 @@ def _run(command: RunCommand) -> int:
         max_rejected=command.max_rejected,
     )
     name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
-    table = tabulate.write(cells, artefacts, name=name)
+    table = tabulate.write(outcomes, artefacts, name=name)
     print(f"\n{tabulate.markdown(table)}\ntables and pictures: {command.out}/tables")
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0

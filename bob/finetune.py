@@ -61,7 +61,7 @@ def train_lora(
         tell: called as often with a few words on how far it is.
 
     Raises:
-        FloatingPointError: if the loss is not finite.
+        ValueError: if the loss is not finite.
     """
     unet, text_encoder = pipeline.unet, pipeline.text_encoder
     with torch.random.fork_rng(devices=[]):
@@ -78,7 +78,7 @@ def train_lora(
     for step in range(first, total):
         loss = _loss(pipeline, *batches(step))
         if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss of the fine-tune is {loss.item()} at step {step}: lower its lr")
+            raise ValueError(f"the loss of the fine-tune is {loss.item()} at step {step}: lower its lr")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained.values(), settings.max_norm)
@@ -97,7 +97,7 @@ def train_lora(
 
 def _loss(pipeline: StableDiffusionPipeline, latents: Tensor, noise: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
     """Epsilon- or v-MSE in float32, as the checkpoint was trained."""
-    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
     noisy = schedule.add_noise(latents, noise, times)
     predicted = pipeline.unet(noisy, times, pipeline.text_encoder(tokens)[0]).sample
     velocity = schedule.config["prediction_type"] == "v_prediction"
@@ -131,9 +131,9 @@ class _Batches:
         latents = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
         noise = torch.randn(mean.shape, generator=generator)
         times = torch.randint(self._pipeline.scheduler.config["num_train_timesteps"], (len(rows),), generator=generator)
-        scaled = latents * self._pipeline.vae.config.scaling_factor
+        scaled = (latents * self._pipeline.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
         device = self._pipeline.device
-        return scaled.contiguous(memory_format=torch.channels_last), noise.to(device), times.to(device), self._tokens[rows]
+        return scaled, noise.to(device), times.to(device), self._tokens[rows]
 
     @torch.no_grad()
     def _encode(self, rows: list[int], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

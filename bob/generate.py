@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -43,14 +44,14 @@ class Painter:
         """
         if self._loaded == (checkpoint, adapter):
             return
-        if self._loaded is None or self._loaded[0] != checkpoint:
+        loaded, self._loaded = self._loaded, None  # a failure below must not leave half an adapter as if it were whole
+        if loaded is None or loaded[0] != checkpoint:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
             self._clean = [_copy(model) for model in self._tuned()]
         else:
             for model, clean in zip(self._tuned(), self._clean, strict=True):
                 model.load_state_dict(clean)
-        self._loaded = None  # a failure below must not leave half an adapter behind as if it were whole
         if adapter:
             lora.fuse(self._pipeline, read())
         self._loaded = (checkpoint, adapter)
@@ -59,7 +60,7 @@ class Painter:
         """Draws requests, at most `batch` at once.
 
         Returns:
-            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for pictures of one colour.
+            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for pictures that are not finite or of one colour.
         """
         assert self._loaded is not None, "use() comes first"
         rows, rejected = [], []
@@ -68,8 +69,9 @@ class Painter:
             pictures = draw.text2img(self._pipeline, some)
             each = (time.monotonic() - begun) / len(some)
             for request, picture in zip(some, pictures, strict=True):
-                if all(low == high for low, high in picture.getextrema()):
-                    rejected.append(_reject(request, "one colour all over: the checkpoint or its adapter is broken"))
+                if picture is None or _is_plain(picture):
+                    what = "values that are not finite" if picture is None else "one colour all over"
+                    rejected.append(_reject(request, f"{what}: the checkpoint or its adapter is broken"))
                 else:
                     rows.append(_row(request, picture, self._loaded[0], each))
         return rows, rejected
@@ -87,6 +89,11 @@ def _batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
     for _, group in itertools.groupby(requests, key=lambda r: (r.kind, r.guidance, r.steps, r.scheduler)):
         alike = list(group)
         yield from (alike[k : k + size] for k in range(0, len(alike), size))
+
+
+def _is_plain(picture: Image.Image) -> bool:
+    pixels = np.asarray(picture)
+    return bool((pixels == pixels[0, 0]).all())
 
 
 def _reject(request: Request, message: str) -> Row:

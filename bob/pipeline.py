@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import methods, schema, store
+from bob import datasets, methods, schema, store
 from bob.settings import Run
-from bob.types import Context, Receipt, Shot, TrainingSet, TrainPair, Unit
+from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, TrainPair, Unit
 from bob.versions import STEPS
-from bob.workers import WORKERS, dataset_of
+from bob.workers import WORKERS
 
-__all__ = ["Cell", "Executor", "Report", "execute", "inline"]
+__all__ = ["Executor", "Report", "execute", "inline"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -39,25 +39,21 @@ def inline(device: str) -> Executor:
 
 
 @dataclasses.dataclass
-class Cell:
-    """A run on its way through the steps, and what each has given it: paths in the store."""
+class _Cell:
+    """A run on its way through the steps; becomes an `Outcome`."""
 
     run: Run
     method: methods.Method
     split: str
-    """The table of its shots, validation and test images."""
     training: TrainingSet
     adapter: str = ""
-    """Folder; empty where nothing is tuned."""
     images: str = ""
-    """Folder; empty where nothing is drawn."""
     final: str = ""
-    """The table of its final training's results."""
 
 
 def execute(
     runs: Sequence[Run], *, artefacts: store.Store, executor: Executor, report: Report, max_rejected: int = 0
-) -> list[Cell]:
+) -> list[Outcome]:
     """Does all that the runs need and is not there yet.
 
     Args:
@@ -68,28 +64,28 @@ def execute(
         max_rejected: rows that may be quarantined before the whole fails at the end.
 
     Returns:
-        A cell for each run, in order; `Cell.final` is the path of its rows of schema.RESULTS.
+        What each run has come to, in their order.
 
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
     artefacts.require_writable()
     cells = [_split(run, artefacts) for run in runs]
-    rejected = 0
 
     def do(step: str, units: Iterable[Unit]) -> None:
-        nonlocal rejected
         wanted = {unit.target: unit for unit in units}
         todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
         todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
         if wanted:
             receipts = executor(step, todo, artefacts) if todo else iter(())
-            rejected += sum(r.rejected for r in report(step, len(todo), len(wanted) - len(todo), receipts))
+            for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
+                pass
 
     do("caption", _captions(cells))
     _read_captions(cells, artefacts)
     do("finetune", _finetunes(cells))
     do("generate", _generations(cells, artefacts))
+    rejected = _rejected(cells, artefacts)
     if rejected > max_rejected:
         raise ValueError(
             f"{rejected} rows were rejected, at most {max_rejected} may be: read the *.rejected.parquet files in "
@@ -97,15 +93,25 @@ def execute(
         )
     do("classify", (unit for cell in cells for unit in _sweep(cell)))
     do("classify", (_final(cell) for cell in cells))
-    return cells
+    return [
+        Outcome(
+            run=cell.run,
+            shots=cell.training.shots,
+            split=cell.split,
+            adapter=cell.adapter,
+            images=cell.images,
+            final=cell.final,
+        )
+        for cell in cells
+    ]
 
 
-def _split(run: Run, artefacts: store.Store) -> Cell:
+def _split(run: Run, artefacts: store.Store) -> _Cell:
     """Draws the shots of a run, writes their table and checks that each can be opened."""
-    dataset = dataset_of(run.dataset, run.descriptor)
+    dataset = datasets.load(run.dataset, run.descriptor)
     method = methods.load(run.method)
     shots = dataset.split(shots=run.shots, val=run.val, seed=run.seed)
-    identity = store.key([(shot.sha1, shot.class_id, shot.split) for shot in shots], dataset.class_names)
+    identity = store.key([(s.image_id, s.sha1, s.class_id, s.split) for s in shots], dataset.class_names)
     path = f"shots/{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}-{identity}.parquet"
     if not artefacts.exists(path):
         for shot in shots:
@@ -119,24 +125,23 @@ def _split(run: Run, artefacts: store.Store) -> Cell:
         class_names=dataset.class_names,
         shots=tuple(shot for shot in shots if shot.split == "train"),
     )
-    return Cell(run, method, path, training)
+    return _Cell(run, method, path, training)
 
 
-def _captions(cells: Sequence[Cell]) -> Iterator[Unit]:
+def _captions(cells: Sequence[_Cell]) -> Iterator[Unit]:
     for cell in cells:
         if cell.method.needs_captions:
             yield from _caption_units(cell)
 
 
-def _caption_units(cell: Cell) -> Iterator[Unit]:
+def _caption_units(cell: _Cell) -> Iterator[Unit]:
     """Shots in the order of their rank within the class, so that 10-shot units contain the 5-shot ones."""
     training, captioner = cell.training, cell.run.captioner
     ranked = sorted(training.shots, key=lambda shot: (_rank(training, shot), shot.class_id))
     for start in range(0, len(ranked), _CAPTION_UNIT):
         some = ranked[start : start + _CAPTION_UNIT]
-        identity = store.key(
-            STEPS["caption"], captioner, training.descriptor, training.class_names, [shot.sha1 for shot in some]
-        )
+        pictures = [(shot.image_id, shot.sha1) for shot in some]
+        identity = store.key(STEPS["caption"], captioner, training.descriptor, training.class_names, pictures)
         yield Unit(
             step="caption",
             target=f"captions/{store.slug(captioner)}-{identity}.parquet",
@@ -157,7 +162,7 @@ def _rank(training: TrainingSet, shot: Shot) -> int:
     return same.index(shot.image_id)
 
 
-def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> None:
+def _read_captions(cells: Sequence[_Cell], artefacts: store.Store) -> None:
     for cell in cells:
         if cell.method.needs_captions:
             tables = [artefacts.read_table(unit.target) for unit in _caption_units(cell)]
@@ -168,14 +173,16 @@ def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> None:
             cell.training = dataclasses.replace(cell.training, contexts=contexts)
 
 
-def _finetunes(cells: Sequence[Cell]) -> Iterator[Unit]:
+def _finetunes(cells: Sequence[_Cell]) -> Iterator[Unit]:
     for cell in cells:
         run, pairs = cell.run, cell.method.train_pairs(cell.training)
         if not pairs:
             continue
         recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
         identity = store.key(STEPS["finetune"], run.checkpoint, recipe, run.seed, _content(cell.training, pairs))
-        cell.adapter = f"adapters/{_name(cell)}-{identity}"
+        # Without the method's name, for methods that tune on the same pairs share their adapter.
+        name = store.slug(f"{run.dataset} {run.checkpoint}")
+        cell.adapter = f"adapters/{name}-{run.shots}shot-s{run.seed}-{identity}"
         yield Unit(
             step="finetune",
             target=f"{cell.adapter}/manifest.json",
@@ -197,7 +204,7 @@ def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[st
     return [(sha1[pair.image_id], pair.prompt) for pair in pairs]
 
 
-def _generations(cells: Sequence[Cell], artefacts: store.Store) -> Iterator[Unit]:
+def _generations(cells: Sequence[_Cell], artefacts: store.Store) -> Iterator[Unit]:
     for cell in cells:
         run, draw = cell.run, cell.run.draw
         requests = [
@@ -229,7 +236,14 @@ def _generations(cells: Sequence[Cell], artefacts: store.Store) -> Iterator[Unit
             )
 
 
-def _sweep(cell: Cell) -> Iterator[Unit]:
+def _rejected(cells: Sequence[_Cell], artefacts: store.Store) -> int:
+    """Rows that could not be drawn, now or by an earlier command."""
+    folders = dict.fromkeys(cell.images for cell in cells if cell.images)
+    paths = [f"{folder}/{name}" for folder in folders for name in artefacts.names(folder) if ".rejected." in name]
+    return sum(len(artefacts.read_table(path)) for path in paths)
+
+
+def _sweep(cell: _Cell) -> Iterator[Unit]:
     work, points = _classify_work(cell), cell.run.sweep.points(has_synthetic=bool(cell.images))
     for number, point in enumerate(points):
         yield Unit(
@@ -242,7 +256,7 @@ def _sweep(cell: Cell) -> Iterator[Unit]:
         )
 
 
-def _final(cell: Cell) -> Unit:
+def _final(cell: _Cell) -> Unit:
     sweep, work = list(_sweep(cell)), _classify_work(cell)
     cell.final = f"results/{_name(cell)}-{work['run']}/final.parquet"
     return Unit(
@@ -260,27 +274,26 @@ def _final(cell: Cell) -> Unit:
     )
 
 
-def _classify_work(cell: Cell) -> dict[str, Any]:
+def _classify_work(cell: _Cell) -> dict[str, Any]:
     run = cell.run
     coordinates = {
         name: getattr(run, name)
         for name in ("dataset", "descriptor", "shots", "method", "checkpoint", "backbone", "seed")
     }
-    identity = store.key(
-        STEPS["classify"], run.backbone, run.sweep, run.seed, cell.split, cell.images, cell.method.mixup, run.method
-    )
+    copies = max(1, run.draw.per_class // run.shots)
+    identity = store.key(STEPS["classify"], coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies)
     return {
         "run": identity,
         "coordinates": coordinates,
         "split": cell.split,
         "images": cell.images,
-        "copies": max(1, run.draw.per_class // run.shots),
+        "copies": copies,
         "mixup": cell.method.mixup,
         "sweep": dataclasses.asdict(run.sweep),
     }
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: _Cell) -> str:
     run = cell.run
     return f"{store.slug(f'{run.dataset} {run.method} {run.checkpoint}')}-{run.shots}shot-s{run.seed}"
 

@@ -10,9 +10,10 @@ from PIL import Image
 
 from bob.backbones import Backbone
 from bob.datasets import Dataset
+from bob.store import Store
 from bob.types import Shot
 
-__all__ = ["Arrays", "Data", "real_arrays", "synthetic_arrays"]
+__all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Pictures, uint8 (n, kept, kept, 3), and labels, int64 (n,)."""
@@ -56,6 +57,13 @@ class Data:
         if self.synthetic_labels.shape != (len(self.synthetic), classes):
             wanted = (len(self.synthetic), classes)
             raise ValueError(f"synthetic_labels must have shape {wanted}, got {self.synthetic_labels.shape}")
+
+
+def read_images(artefacts: Store, folder: str) -> pa.Table:
+    """All images of one complete set of shards, ordered by (class_id, index)."""
+    names = [name for name in artefacts.names(folder) if name.startswith("part-") and ".rejected." not in name]
+    whole = pa.concat_tables([artefacts.read_table(f"{folder}/{name}") for name in names])
+    return whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:

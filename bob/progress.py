@@ -42,7 +42,7 @@ def lines(step: str, todo: int, receipts: Iterable[Receipt]) -> Iterator[Receipt
     start, size = time.monotonic(), 0
     for count, receipt in enumerate(receipts, 1):
         size += receipt.size
-        passed = time.monotonic() - start
+        passed = max(1e-9, time.monotonic() - start)
         words = [
             f"{receipt.size} {what} in {receipt.seconds:.1f} s",
             f"{size / passed:.1f} {what}/s in all",

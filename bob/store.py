@@ -49,9 +49,16 @@ def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
         "config": _plain(config),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "host": platform.node(),
-        "user": getpass.getuser(),
+        "user": _user(),
         "seconds": round(seconds, 3),
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a user need not have a name
+        return str(os.getuid())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +151,10 @@ class Store:
         Raises:
             ValueError: if it is no readable Parquet file; says which, and what to do.
         """
-        filesystem, base = self._open()
+        data = self.read(path)  # apart from parsing: a lost connection is no damage
         try:
-            return pq.read_table(f"{base}/{path}", columns=columns, filesystem=filesystem, partitioning=None)
-        except pa.ArrowInvalid as error:
+            return pq.read_table(pa.BufferReader(data), columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(
                 f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
             ) from error

@@ -9,37 +9,38 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from bob import schema, store
-from bob.pipeline import Cell
+from bob import datasets, schema, store
+from bob.pixels import read_images
 from bob.settings import Run
-from bob.types import Shot
-from bob.workers import dataset_of, read_images
+from bob.types import Outcome, Shot
 
 __all__ = ["contact_sheet", "markdown", "rows", "to_csv", "write"]
 
 
-def write(cells: Sequence[Cell], artefacts: store.Store, *, name: str) -> pa.Table:
+def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> pa.Table:
     """Writes `tables/NAME.parquet`, `.csv`, `.md` and a picture for each data set, shots and seed.
 
     Returns:
         Rows of schema.TABLES.
     """
-    results = pa.concat_tables([artefacts.read_table(cell.final) for cell in cells])
-    table = rows(results, [cell.run for cell in cells], name=name)
-    artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([cell.run for cell in cells]))
+    finals = dict.fromkeys(outcome.final for outcome in outcomes)
+    results = pa.concat_tables([artefacts.read_table(path) for path in finals])
+    table = rows(results, [outcome.run for outcome in outcomes], name=name)
+    artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([outcome.run for outcome in outcomes]))
     artefacts.write(f"tables/{name}.csv", to_csv(table).encode())
     artefacts.write(f"tables/{name}.md", markdown(table).encode())
-    for split in dict.fromkeys(cell.split for cell in cells):
-        alike = [cell for cell in cells if cell.split == split]
-        drawn = {cell.run.method: read_images(artefacts, cell.images) for cell in alike if cell.images}
-        first = alike[0]
-        picture = f"tables/{name}-{first.run.shots}shot-s{first.run.seed}.png"
-        artefacts.write(picture, contact_sheet(first.run, first.training.shots, drawn))
+    for split in dict.fromkeys(outcome.split for outcome in outcomes):
+        alike = [outcome for outcome in outcomes if outcome.split == split]
+        folders = {f"{outcome.run.method} ({outcome.run.checkpoint})": outcome.images for outcome in alike if outcome.images}
+        drawn = {title: read_images(artefacts, folder) for title, folder in folders.items()}
+        run = alike[0].run
+        picture = f"tables/{name}-{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}.png"
+        artefacts.write(picture, contact_sheet(run, alike[0].training.shots, drawn))
     return table
 
 
 def rows(results: pa.Table, runs: Sequence[Run], *, name: str) -> pa.Table:
-    """Test accuracy of each method over the seeds.
+    """Test accuracy of each method, with its checkpoint and backbone, over the seeds.
 
     Args:
         results: rows of schema.RESULTS of final trainings.
@@ -73,7 +74,7 @@ def _get(of: Run | dict[str, Any], name: str) -> Any:
 
 
 def _row(of: Run | dict[str, Any]) -> str:
-    return f"{_get(of, 'method')} ({_get(of, 'backbone')})"
+    return f"{_get(of, 'method')} ({_get(of, 'checkpoint')}, {_get(of, 'backbone')})"
 
 
 def _column(of: Run | dict[str, Any]) -> str:
@@ -116,26 +117,23 @@ def contact_sheet(
     Args:
         run: names the data set.
         shots: its training shots.
-        images: method -> its rows of schema.IMAGES.
+        images: title of a block -> rows of schema.IMAGES.
         each: pictures of a block's row.
         side: of a picture, in pixels.
     """
     from matplotlib import font_manager
     from PIL import ImageDraw, ImageFont
 
-    dataset = dataset_of(run.dataset, run.descriptor)
+    dataset = datasets.load(run.dataset, run.descriptor)
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 15)
+    classes = range(len(dataset.class_names))
     blocks: dict[str, list[list[Image.Image]]] = {
-        "real shots": [
-            [dataset.open(shot) for shot in shots if shot.class_id == k][:each] for k in range(len(dataset.class_names))
-        ]
+        "real shots": [[dataset.open(s) for s in [s for s in shots if s.class_id == k][:each]] for k in classes]
     }
-    for method, table in images.items():
+    for title, table in images.items():
         drawn = table.to_pylist()
-        blocks[method] = [
-            [Image.open(io.BytesIO(row["image"])) for row in drawn if row["class_id"] == k][:each]
-            for k in range(len(dataset.class_names))
-        ]
+        some = [[row["image"] for row in drawn if row["class_id"] == k][:each] for k in classes]
+        blocks[title] = [[Image.open(io.BytesIO(image)) for image in images] for images in some]
     margin, head, gap = 130, 28, 14
     width = margin + len(blocks) * (each * side + gap)
     sheet = Image.new("RGB", (width, head + side * len(dataset.class_names)), "white")

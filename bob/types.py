@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Context", "Receipt", "Request", "Shot", "TrainPair", "TrainingSet", "Unit"]
+from bob.settings import Run
+
+__all__ = ["Context", "Outcome", "Receipt", "Request", "Shot", "TrainPair", "TrainingSet", "Unit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,3 +129,20 @@ class Receipt:
     seconds: float = 0.0
     note: str = ""
     """A few words for the line of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run has come to: paths in the store."""
+
+    run: Run
+    shots: tuple[Shot, ...]
+    """The training shots."""
+    split: str
+    """The table of its shots, validation and test images."""
+    adapter: str
+    """Folder; empty where nothing was tuned."""
+    images: str
+    """Folder; empty where nothing was drawn."""
+    final: str
+    """The table of its final training's results."""

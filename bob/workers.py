@@ -9,13 +9,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import pyarrow as pa
-
 from bob import datasets, schema, store
 from bob.settings import FinetuneSettings, Point, Run, SweepSettings
 from bob.types import Receipt, Request, Shot, TrainPair, Unit
 
-__all__ = ["WORKERS", "Worker", "dataset_of", "read_images"]
+__all__ = ["WORKERS", "Worker"]
 
 
 class Worker(Protocol):
@@ -24,21 +22,6 @@ class Worker(Protocol):
     def __call__(self, unit: Unit) -> Receipt:
         """Does one unit and commits it."""
         ...
-
-
-def dataset_of(name: str, descriptor: str) -> datasets.Dataset:
-    """A data set, under the user's descriptor where she gave one."""
-    import dataclasses
-
-    dataset = datasets.load(name)
-    return dataclasses.replace(dataset, descriptor=descriptor) if descriptor else dataset
-
-
-def read_images(artefacts: store.Store, folder: str) -> pa.Table:
-    """All images of one complete set of shards, ordered by (class_id, index)."""
-    names = [name for name in artefacts.names(folder) if name.startswith("part-") and ".rejected." not in name]
-    whole = pa.concat_tables([artefacts.read_table(f"{folder}/{name}") for name in names])
-    return whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 
 class CaptionWorker:
@@ -57,9 +40,7 @@ class CaptionWorker:
         if which not in self._readers:
             captioner, dataset, descriptor = which
             self._readers = {
-                which: caption.Reader(
-                    captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device
-                )
+                which: caption.Reader(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device)
             }
         table = self._readers[which]([Shot(**shot) for shot in work["shots"]])
         seconds = time.monotonic() - start
@@ -99,7 +80,7 @@ class FinetuneWorker:
         resumable = f"{folder}/state.pt"
         if state is None and self._store.exists(resumable):
             state = self._store.read(resumable)
-        dataset = dataset_of(work["dataset"], "")
+        dataset = datasets.load(work["dataset"])
         shots = {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
         pairs = [TrainPair(**pair) for pair in work["pairs"]]
         pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
@@ -140,9 +121,10 @@ class GenerateWorker:
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
         seconds = time.monotonic() - start
         manifest = store.provenance(work, seconds=seconds)
+        quarantine = unit.target.removesuffix(".parquet") + ".rejected.parquet"
+        self._store.delete(quarantine)  # of an earlier attempt
         if rejected:
-            name = unit.target.removesuffix(".parquet") + ".rejected.parquet"
-            self._store.write_table(name, schema.table(rejected, schema.REJECTED), manifest)
+            self._store.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
         self._store.write_table(unit.target, schema.table(rows, schema.IMAGES), manifest)
         return Receipt(target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds)
 
@@ -156,7 +138,7 @@ class ClassifyWorker:
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
-        self._held: tuple[tuple[str, str, str], Any] | None = None
+        self._held: tuple[tuple[Any, ...], Any] | None = None
 
     def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
         """Trains one classifier; `report` is given each epoch's numbers as they come."""
@@ -184,7 +166,9 @@ class ClassifyWorker:
                 report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "loss": row["train_loss"]})
         rows = classify.result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point)
         seconds = time.monotonic() - start
-        self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds))
+        self._store.write_table(
+            unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds)
+        )
         finite = [row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])]
         note = f"best validation accuracy {max(finite):.1%}" if finite else "its loss is not finite"
         return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds, note=note)
@@ -208,15 +192,15 @@ class ClassifyWorker:
         """The pixels of a run, decoded once and kept while its units last."""
         from bob import backbones, pixels
 
-        which = (work["split"], work["images"], run.backbone)
+        which = (run.dataset, run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
             return self._held[1]
-        dataset, backbone = dataset_of(run.dataset, run.descriptor), backbones.load(run.backbone)
+        dataset, backbone = datasets.load(run.dataset, run.descriptor), backbones.load(run.backbone)
         shots = [Shot(**row) for row in self._store.read_table(work["split"]).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)
         val, val_labels = pixels.real_arrays(dataset, split["val"], backbone)
-        table = read_images(self._store, work["images"]) if work["images"] else schema.table([], schema.IMAGES)
+        table = pixels.read_images(self._store, work["images"]) if work["images"] else schema.table([], schema.IMAGES)
         synthetic, labels = pixels.synthetic_arrays(table, backbone, classes=len(dataset.class_names))
         data = pixels.Data(
             class_names=dataset.class_names,

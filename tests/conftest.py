@@ -23,6 +23,7 @@ os.environ.update(
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,3 +59,30 @@ def _is_here(family: int, host: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+@pytest.fixture(scope="session")
+def untrained_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion of skyworld's size with random weights, in the files of a real one; not to be changed."""
+    import torch
+    from diffusers import PNDMScheduler, StableDiffusionPipeline
+
+    from bob.skyworld import models
+
+    folder = tmp_path_factory.mktemp("sd")
+    tokenizer = models.clip_tokenizer()
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        pipeline: Any = StableDiffusionPipeline
+        pipeline(
+            vae=models.vae(),
+            text_encoder=models.text_encoder(tokenizer),
+            tokenizer=tokenizer,
+            unet=models.unet(),
+            scheduler=PNDMScheduler(**schedule, skip_prk_steps=True),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(folder)
+    return folder

@@ -63,9 +63,9 @@ def data(*, images: int = 12, **changes) -> Data:
 
 def test_grid_of_the_paper():
     """18 points for ResNet-50, 9 where there is nothing to weigh by lambda (Table 4)."""
-    points = classify.grid(SweepSettings(), has_synthetic=True)
+    points = SweepSettings().points(has_synthetic=True)
     assert len(set(points)) == len(points) == 18
-    without = classify.grid(SweepSettings(), has_synthetic=False)
+    without = SweepSettings().points(has_synthetic=False)
     assert len(set(without)) == 9
     assert {point.lam for point in without} == {1.0}
 

@@ -10,11 +10,12 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
-        *("bob.skyworld.world", "bob.skyworld.render"),
+        *("bob.versions", "bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
     ("bob.methods", "bob.pixels"),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
+    ("bob.workers", "bob.progress"),
     ("bob.experiments", "bob.pipeline", "bob.report"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),
@@ -22,8 +23,8 @@ LAYERS = (
 """A new module is placed here, and may import what stands in the lines above its own."""
 
 TOOLS = "bob.skyworld"
-"""What lies here beside world and render makes the weights: imports up to layer 3, imported by none."""
-TOOLS_LAYER = 4
+"""What lies here beside world and render makes the weights: imports up to layer 4, imported by none."""
+TOOLS_LAYER = 5
 
 REGISTRIES = ("bob.methods", "bob.datasets", "bob.captioners", "bob.backbones")
 """Their files know nothing of one another, so that one can be added, copied or taken out."""

@@ -5,7 +5,7 @@ bob/backbones/x.py:   backbone = X(name="x", size=224, ...)
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Backbone(abc.ABC):
     mean: tuple[float, float, float]
     """Of the normalisation, per channel, for pixels in [0, 1]."""
     std: tuple[float, float, float]
-    sweep: SweepSettings = SweepSettings()
+    sweep: SweepSettings = field(default_factory=SweepSettings)
     """The grid and budgets that it is swept with, unless the run says otherwise."""
 
     @abc.abstractmethod

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bob.backbones import Backbone, _augment, _timm
+from bob.settings import SweepSettings
 
 __all__ = ["ResNetMini", "backbone", "network"]
 
@@ -37,4 +38,13 @@ class ResNetMini(Backbone):
         return _augment.jitter(images, generator, brightness=0.2, contrast=0.2)
 
 
-backbone = ResNetMini(name="resnet_mini", size=32, kept=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+# Two learning rates and short trainings: on 50 shots of 10 novel classes the best epoch of a
+# training of 30 was never later than the 7th, and 1e-4 did not get there in 8.
+backbone = ResNetMini(
+    name="resnet_mini",
+    size=32,
+    kept=32,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    sweep=SweepSettings(lrs=(1e-3, 3e-3), weight_decays=(1e-2,), sweep_epochs=6, final_epochs=20, warmup_epochs=1.0),
+)

@@ -74,6 +74,9 @@ class _Forward(Callback):
     def __init__(self, arrived: queue.Queue) -> None:
         self._arrived = arrived
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles the tuner into its scratch folder, where nobody reads it
+
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Called by Tune."""
         self._arrived.put(json.loads(trial.last_result["answer"]))

@@ -6,6 +6,7 @@ The argument is what the user wrote after the colon (`folder:/data/mushrooms`); 
 """
 
 import abc
+import dataclasses
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,14 +52,19 @@ class Dataset(abc.ABC):
         """
 
 
-def load(name: str) -> Dataset:
+def load(name: str, descriptor: str = "") -> Dataset:
     """The data set that the user called `name`, for instance `folder:/data/mushrooms`.
+
+    Args:
+        name: a file of this folder, its argument after a colon.
+        descriptor: the user's word for what all classes are; empty: the data set's own.
 
     Raises:
         ValueError: if there is no such data set, or its argument or files are not usable.
     """
     kind, _, argument = name.partition(":")
-    return registry.load("dataset", kind)(argument)
+    dataset: Dataset = registry.load("dataset", kind)(argument)
+    return dataclasses.replace(dataset, descriptor=descriptor) if descriptor else dataset
 
 
 def check_split(*, shots: int, val: int) -> None:

@@ -5,7 +5,7 @@ asked from the hub. `path:FOLDER` names a folder in diffusers' format.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,8 @@ class Checkpoint:
     """Hub id; empty: shipped with this package."""
     revision: str
     licence: str
-    finetune: FinetuneSettings = FinetuneSettings()
-    draw: DrawSettings = DrawSettings()
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    draw: DrawSettings = field(default_factory=DrawSettings)
 
 
 CHECKPOINTS = {

@@ -1,7 +1,7 @@
 """Drawing requests with a Stable Diffusion pipeline: each image from its own generator."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,18 +14,17 @@ from bob.types import Request
 __all__ = ["initial_noise", "text2img"]
 
 
-def text2img(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> "list[Image.Image]":
+def text2img(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> "list[Image.Image | None]":
     """Draws one batch of text-to-image requests that agree in guidance and steps.
 
     Returns:
-        One RGB picture a request, in order.
-
-    Raises:
-        FloatingPointError: if the model produced a value that is not finite.
+        One RGB picture a request, in order; None where the model produced a value that is not finite.
     """
     first = requests[0]
+    assert all((r.kind, r.scheduler) == ("text2img", "default") for r in requests), "no other is drawn here"
+    call: Any = pipeline  # of a type that depends on its arguments
     with torch.inference_mode():
-        pixels = pipeline(
+        pixels = call(
             prompt=[request.prompt for request in requests],
             negative_prompt=[request.negative_prompt for request in requests],
             latents=initial_noise(pipeline, requests),
@@ -33,10 +32,10 @@ def text2img(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -
             num_inference_steps=first.steps,
             output_type="pt",
         ).images
-    if not torch.isfinite(pixels).all():
-        raise FloatingPointError(f"the pictures of {first.request_id} and its batch hold values that are not finite")
+    finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
     processor = pipeline.image_processor
-    return processor.numpy_to_pil(processor.pt_to_numpy(pixels.float()))
+    pictures = processor.numpy_to_pil(processor.pt_to_numpy(pixels.float().nan_to_num()))
+    return [picture if good else None for picture, good in zip(pictures, finite, strict=True)]
 
 
 def initial_noise(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> torch.Tensor:

@@ -30,9 +30,7 @@ def add(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel", *, rank: in
 
     for model, targets in ((unet, _UNET_TARGETS), (text_encoder, _TEXT_TARGETS)):
         model.requires_grad_(False)
-        model.add_adapter(
-            LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
-        )
+        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
 
 
 def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:

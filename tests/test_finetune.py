@@ -1,0 +1,177 @@
+"""The fine-tune on an untrained mini Stable Diffusion: recipe, determinism, resuming."""
+
+import io
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from bob.diffusion import checkpoints, lora
+from bob.finetune import Pairs, train_lora
+from bob.settings import FinetuneSettings
+
+WORDS = ("Osprey", "Heron", "Teal", "Stork", "Ibis")
+
+
+@pytest.fixture
+def pipeline(untrained_sd: Path) -> StableDiffusionPipeline:
+    return fresh(untrained_sd)
+
+
+def fresh(folder: Path) -> StableDiffusionPipeline:
+    return checkpoints.load(f"path:{folder}", device=torch.device("cpu"), dtype=torch.float32)
+
+
+def settings(**changes: Any) -> FinetuneSettings:
+    fields: dict[str, Any] = {"epochs": 4, "batch": 2, "lr": 1e-2, "warmup_steps": 2, "rank": 2, "checkpoint_every": 1}
+    return FinetuneSettings(**fields | changes)
+
+
+def pairs(count: int = 3, *, size: tuple[int, int] = (32, 32)) -> Pairs:
+    """Pictures of noise, each another."""
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
+    return Pairs(images, [f"a aircraft photo of a {WORDS[k]}" for k in range(count)])
+
+
+def trained(pipeline: StableDiffusionPipeline, data: Pairs, *, seed: int = 0, **options: Any) -> bytes:
+    """The adapter that a fine-tune makes."""
+    train_lora(pipeline, data, settings=options.pop("settings", settings()), seed=seed, **options)
+    return lora.saved(pipeline.unet, pipeline.text_encoder)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_others(untrained_sd):
+    one, again = (trained(fresh(untrained_sd), pairs()) for _ in range(2))
+    assert one == again
+    assert one != trained(fresh(untrained_sd), pairs(), seed=1)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (50, 32)])
+def test_interrupted_and_resumed_is_uninterrupted(untrained_sd, size):
+    states: dict[int, bytes] = {}
+    wanted = trained(fresh(untrained_sd), pairs(size=size), save=states.__setitem__)
+    assert sorted(states) == list(range(1, 8))  # 4 epochs of 3 pairs in twos; the last state is the adapter
+    for step in (1, 3, 7):
+        later: dict[int, bytes] = {}
+        made = trained(fresh(untrained_sd), pairs(size=size), state=states[step], save=later.__setitem__)
+        assert made == wanted
+        assert sorted(later) == list(range(step + 1, 8))
+
+
+def test_checkpoints_change_nothing(untrained_sd):
+    states: dict[int, bytes] = {}
+    rare = trained(fresh(untrained_sd), pairs(), settings=settings(checkpoint_every=3), save=states.__setitem__)
+    assert sorted(states) == [3, 6]
+    assert rare == trained(fresh(untrained_sd), pairs())
+
+
+def test_warm_up_then_cosine_to_zero_at_the_last_step(pipeline):
+    rates: dict[int, float] = {}
+
+    def save(done: int, state: bytes) -> None:
+        held = torch.load(io.BytesIO(state), weights_only=True)
+        assert held["step"] == done
+        rates[done] = held["optimizer"]["param_groups"][0]["lr"]
+
+    trained(pipeline, pairs(), settings=settings(epochs=10, warmup_steps=5), save=save)
+    total, warmup = 20, 5
+    assert sorted(rates) == list(range(1, total))
+    for step, rate in rates.items():
+        share = step / warmup if step < warmup else (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+        assert rate == pytest.approx(1e-2 * share, rel=1e-6)
+    assert rates[warmup] == 1e-2
+    assert rates[total - 1] < 0.02 * 1e-2
+
+
+def test_the_loss_falls(pipeline):
+    data, told = pairs(5), []
+
+    @torch.no_grad()
+    def loss() -> float:
+        """At fixed noise, by hand."""
+        images = torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1) / 127.5 - 1 for i in data.images])
+        generator = torch.Generator().manual_seed(7)
+        latents = pipeline.vae.encode(images).latent_dist.mean * pipeline.vae.config.scaling_factor
+        noise = torch.randn((4, *latents.shape), generator=generator)
+        tokens = pipeline.tokenizer(list(data.prompts), padding="max_length", return_tensors="pt")["input_ids"]
+        text, total = pipeline.text_encoder(tokens)[0], 0.0
+        for time, drawn in zip((50, 350, 650, 950), noise, strict=True):
+            kept = pipeline.scheduler.alphas_cumprod[time]
+            noisy = kept.sqrt() * latents + (1 - kept).sqrt() * drawn
+            total += (pipeline.unet(noisy, time, text).sample - drawn).square().mean().item()
+        return total / 4
+
+    before = loss()
+    trained(pipeline, data, settings=settings(epochs=30, batch=5, rank=4, checkpoint_every=10), tell=told.append)
+    assert loss() < 0.96 * before
+    assert [line.partition(",")[0] for line in told] == ["step 10 of 30", "step 20 of 30"]
+
+
+def test_the_base_weights_stay_as_they_were(untrained_sd, pipeline):
+    trained(pipeline, pairs(), settings=settings(weight_decay=0.5))
+    for made, before in zip(
+        (pipeline.unet, pipeline.text_encoder, pipeline.vae),
+        (lambda p: (p.unet, p.text_encoder, p.vae))(fresh(untrained_sd)),
+        strict=True,
+    ):
+        held = {name.replace(".base_layer", ""): tensor for name, tensor in made.state_dict().items()}
+        assert all(torch.equal(held[name], tensor) for name, tensor in before.state_dict().items())
+
+
+def test_global_random_state_is_left_alone(pipeline):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    trained(pipeline, pairs())
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def encoded(pipeline: StableDiffusionPipeline, data: Pairs) -> list[np.ndarray]:
+    """What the autoencoder is shown during a fine-tune, as pixels."""
+    seen: list[np.ndarray] = []
+    hook = pipeline.vae.encoder.register_forward_pre_hook(
+        lambda _, given: seen.append(((given[0][0] + 1) * 127.5).round().permute(1, 2, 0).numpy().astype(np.uint8))
+    )
+    trained(pipeline, data)
+    hook.remove()
+    return seen
+
+
+def test_a_square_picture_is_shown_whole_and_encoded_once(pipeline):
+    data = pairs(3)
+    seen = encoded(pipeline, data)
+    assert len(seen) == 3
+    assert {picture.tobytes() for picture in seen} == {image.tobytes() for image in data.images}
+
+
+@pytest.mark.parametrize("size", [(60, 32), (32, 60)])
+def test_other_pictures_are_cropped_at_random(pipeline, size):
+    data = pairs(1, size=size)
+    seen = encoded(pipeline, data)
+    assert len(seen) == 4
+    whole = np.asarray(data.images[0])
+    crops = [whole[y : y + 32, x : x + 32] for y in range(size[1] - 31) for x in range(size[0] - 31)]
+    places = [next(k for k, crop in enumerate(crops) if (crop == picture).all()) for picture in seen]
+    assert len(set(places)) > 1
+
+
+def test_the_shorter_side_is_fitted_to_the_checkpoint(pipeline):
+    seen = encoded(pipeline, Pairs([Image.new("L", (90, 300), 100)], ["a"]))
+    assert {picture.shape for picture in seen} == {(32, 32, 3)}
+    assert all((picture == 100).all() for picture in seen)
+
+
+def test_a_checkpoint_that_predicts_velocity_is_tuned_on_velocity(untrained_sd, pipeline):
+    pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    assert trained(pipeline, pairs()) != trained(fresh(untrained_sd), pairs())
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(pipeline):
+    with pytest.raises(ValueError, match=r"loss of the fine-tune is nan at step \d+: lower its lr"):
+        trained(pipeline, pairs(), settings=settings(lr=1e30))
