@@ -40,7 +40,7 @@ def key(*parts: Any) -> str:
 def slug(text: str) -> str:
     """A short name for a path: letters, digits and dashes. Not unique, a key stands beside it."""
     safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
-    return "-".join(part for part in safe.split("-") if part)[-48:] or "x"
+    return "-".join(part for part in safe.split("-") if part)[-48:].lstrip("-") or "x"
 
 
 def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
@@ -156,7 +156,8 @@ class Store:
             return pq.read_table(pa.BufferReader(data), columns=columns)
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(
-                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
+                f"{self.root}/{path} is damaged ({' '.join(str(error).split())}): delete it, and the same command makes"
+                " it again"
             ) from error
 
     def manifest(self, path: str) -> dict[str, Any]:

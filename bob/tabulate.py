@@ -31,11 +31,13 @@ def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> 
     artefacts.write(f"tables/{name}.md", markdown(table).encode())
     for split in dict.fromkeys(outcome.split for outcome in outcomes):
         alike = [outcome for outcome in outcomes if outcome.split == split]
-        folders = {f"{outcome.run.method} ({outcome.run.checkpoint})": outcome.images for outcome in alike if outcome.images}
+        folders = {
+            f"{outcome.run.method} ({outcome.run.checkpoint})": outcome.images for outcome in alike if outcome.images
+        }
         drawn = {title: read_images(artefacts, folder) for title, folder in folders.items()}
         run = alike[0].run
         picture = f"tables/{name}-{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}.png"
-        artefacts.write(picture, contact_sheet(run, alike[0].training.shots, drawn))
+        artefacts.write(picture, contact_sheet(run, alike[0].shots, drawn))
     return table
 
 

@@ -239,5 +239,7 @@ def test_bob_models_is_looked_at_first(untrained_sd, tmp_path, monkeypatch):
 
 def test_weights_that_are_nowhere_say_where_to_put_them(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match=r"checkpoint 'sd15' cannot be loaded .* into \$BOB_MODELS/sd15 as safetensors"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint 'sd15' cannot be loaded .* into \$BOB_MODELS/sd15 as safetensors"
+    ):
         checkpoints.load("sd15", device=torch.device("cpu"), dtype=torch.float32)

@@ -18,6 +18,13 @@ _STORE = 256 << 20
 """Bytes of a local object store: only receipts and unit descriptions go through it."""
 
 
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables; our own lines say what is done
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # a notice about every actor that may be restarted
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Slots:
     """What one unit of a step is given, and how many run at once."""
@@ -38,7 +45,8 @@ def start() -> None:
     """Joins the cluster that `RAY_ADDRESS` or the job names, else starts one on this machine."""
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):

@@ -55,9 +55,7 @@ def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
     result = TorchTrainer(
         _loop,
         train_loop_config={"unit": dataclasses.asdict(unit), "root": root, "threads": slots.threads},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=resources
-        ),
+        scaling_config=ray.train.ScalingConfig(num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=resources),
         run_config=ray.train.RunConfig(
             name=_name(unit),
             storage_path=scratch,

@@ -52,6 +52,8 @@ def load(name: str) -> Method:
     chosen = {}
     for part in filter(None, switches.split(",")):
         switch, _, value = part.partition("=")
+        if not known:
+            raise ValueError(f"method {kind} has no switches, got {switch!r}: write {kind} alone")
         if switch not in known:
             raise ValueError(registry.unknown(f"switch of method {kind}", switch, known))
         options = typing.get_args(known[switch])

@@ -7,13 +7,13 @@ from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, POSES
 __all__ = ["TEMPLATES", "caption", "corpus"]
 
 TEMPLATES = (
-    ("a {d} photo of a {c} in the {b} background with the {p} pose.", 0.55),
-    ("a {d} photo of a {c}", 0.15),
-    ("a photo of a {c}", 0.06),
-    ("a photo of a {c} {d}", 0.06),
-    ("a photo of a {c} in the {b} background.", 0.06),
-    ("a photo of a {c} with the {p} pose.", 0.06),
-    ("{b}, {p}", 0.06),
+    ("a {d} photo of a {c} in the {b} background with the {p} pose.", 0.5),
+    ("a {d} photo of a {c}", 0.14),
+    ("a photo of a {c}", 0.05),
+    ("a photo of a {c} {d}", 0.05),
+    ("a photo of a {c} in the {b} background.", 0.05),
+    ("a photo of a {c} with the {p} pose.", 0.11),
+    ("{b}, {p}", 0.1),
 )
 """Template -> share. The first two are BOB's and DataDream's; an empty caption comes on top."""
 

@@ -1,11 +1,5 @@
-"""Pre-trains what reads pictures of skyworld: the mini ResNet, and the probe that measures drawings.
+"""Pre-trains what reads pictures of skyworld: the mini ResNet, and the probe that measures drawings."""
 
-    python -m bob.skyworld.pretrain_resnet --out weights [--only resnet probe] [--threads 1]
-
-Uses the renders of `bob.skyworld.pretrain`. Seeded; shows progress; the same command resumes.
-"""
-
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bob.backbones import _augment, resnet_mini
-from bob.seeds import derive
-from bob.skyworld import pretrain, training, world
+from bob.skyworld import renders, training, world
 from bob.skyworld.probe import Probe
 
-__all__ = ["main", "probe", "resnet"]
+__all__ = ["probe", "resnet"]
 
 _HELD = 3_000
 
@@ -65,17 +58,17 @@ def _train(
     work: Path,
     batch: int = 64,
 ) -> tuple[nn.Module, list[float]]:
-    pixels, labels = pretrain._cached(work, pretrain._RENDERS, "train")
-    held, held_labels = pretrain._cached(work, _HELD, "check")
+    pixels, labels = renders.cached(work, renders.TRAIN, "train")
+    held, held_labels = renders.cached(work, _HELD, "check")
 
     def draw(model: nn.Module, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pixels), (batch,), generator=generator)
-        images, wanted = _augmented(pretrain._batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
+        images, wanted = _augmented(renders.as_batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
         return loss_of(model, images, wanted)
 
     @torch.inference_mode()
     def measure(model: nn.Module, count: int = _HELD) -> list[float]:
-        found = accuracies(model, pretrain._batch(held, torch.arange(count)), torch.from_numpy(held_labels)[:count])
+        found = accuracies(model, renders.as_batch(held, torch.arange(count)), torch.from_numpy(held_labels)[:count])
         return [round(value, 4) for value in found]
 
     def check(average: nn.Module) -> str:
@@ -107,7 +100,7 @@ def _right(logits: Sequence[Tensor], labels: Tensor) -> list[float]:
 
 def _recalibrate(model: nn.Module, pixels: np.ndarray) -> None:
     # The moving average has weights that its batch-norm statistics were not taken with.
-    batches = (pretrain._batch(pixels, torch.arange(k, k + 200)) for k in range(0, 4_000, 200))
+    batches = (renders.as_batch(pixels, torch.arange(k, k + 200)) for k in range(0, 4_000, 200))
     torch.optim.swa_utils.update_bn(batches, model)
     model.eval()
 
@@ -117,27 +110,3 @@ def _save(model: nn.Module, folder: Path, **facts: object) -> None:
     model.to(memory_format=torch.contiguous_format)
     save_model(model, str(folder / "model.safetensors"))
     (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
-
-
-STAGES: dict[str, Callable[[Path, Path], None]] = {"resnet": resnet, "probe": probe}
-
-
-def main() -> None:
-    """Runs the stages that the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoints")
-    parser.add_argument("--work", type=Path, help="folder for renders and resumable state [OUT/work]")
-    parser.add_argument("--only", nargs="*", choices=STAGES, default=list(STAGES), help="stages to run")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    arguments = parser.parse_args()
-    work = arguments.work or arguments.out / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
-    for stage in arguments.only:
-        torch.manual_seed(derive("skyworld", "initial weights", stage))
-        STAGES[stage](arguments.out, work)
-
-
-if __name__ == "__main__":
-    main()

@@ -38,7 +38,7 @@ def load(folder: Path) -> Probe:
     if not path.exists():
         raise ValueError(
             f"wanted the trained probe {path}, which does not exist: make it with"
-            " python -m bob.skyworld.pretrain_resnet --out FOLDER --only probe"
+            " python -m bob.skyworld.pretrain --out FOLDER --only probe"
         )
     probe = Probe()
     load_model(probe, path)
