@@ -65,7 +65,7 @@ def train_lora(
     """
     unet, text_encoder = pipeline.unet, pipeline.text_encoder
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive("adapter", "initial weights", seed))
+        torch.default_generator.manual_seed(derive("adapter", "initial weights", seed))  # leaves GPUs' alone
         lora.add(unet, text_encoder, rank=settings.rank)
     unet.to(memory_format=torch.channels_last).train()
     text_encoder.train()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import datasets, methods, schema, store
+from bob import datasets, methods, registry, schema, store
+from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, TrainPair, Unit
 from bob.versions import STEPS
@@ -69,6 +70,10 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
+    for run in runs:
+        registry.require("captioner", run.captioner.partition(":")[0])
+        registry.require("backbone", run.backbone)
+        checkpoints.settings(run.checkpoint)
     artefacts.require_writable()
     cells = [_split(run, artefacts) for run in runs]
 

@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["KINDS", "load", "names", "unknown"]
+__all__ = ["KINDS", "load", "names", "require", "unknown"]
 
 KINDS = {
     "method": "bob.methods",
@@ -40,12 +40,21 @@ def load(kind: str, name: str) -> Any:
     Raises:
         ValueError: if there is no such file; lists the known names and the nearest.
     """
-    if name not in names(kind):
-        raise ValueError(unknown(kind, name, names(kind)))
+    require(kind, name)
     theirs = _entry_points(kind)
     if name in theirs:
         return theirs[name].load()
     return getattr(importlib.import_module(f"{KINDS[kind]}.{name}"), kind)
+
+
+def require(kind: str, name: str) -> None:
+    """Checks a name without importing what it stands for.
+
+    Raises:
+        ValueError: if there is no such file; lists the known names and the nearest.
+    """
+    if name not in names(kind):
+        raise ValueError(unknown(kind, name, names(kind)))
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

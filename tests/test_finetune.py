@@ -124,11 +124,32 @@ def test_the_base_weights_stay_as_they_were(untrained_sd, pipeline):
 
 
 def test_global_random_state_is_left_alone(pipeline):
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    trained(pipeline, pairs())
-    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    assert torch.equal(before[0], after[0])
-    assert before[1:] == after[1:]
+    def state() -> tuple[Any, ...]:
+        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)  # a state that no fine-tune before this one has left
+        before = state()
+        trained(pipeline, pairs())
+        assert state() == before
+
+
+def test_an_epoch_shows_every_pair_once_and_not_always_in_the_same_order(pipeline):
+    data, seen = pairs(5), []
+    hook = pipeline.text_encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0][0].tolist()))
+    trained(pipeline, data, settings=settings(epochs=3, batch=1))
+    hook.remove()
+    assert len(seen) == 15
+    epochs = {tuple(tuple(tokens) for tokens in seen[k : k + 5]) for k in (0, 5, 10)}
+    assert {len(set(epoch)) for epoch in epochs} == {5}
+    assert len(epochs) > 1
+
+
+def test_latents_are_drawn_from_the_posterior(untrained_sd, pipeline):
+    """Not its mean: another variance gives another adapter."""
+    with torch.no_grad():
+        pipeline.vae.quant_conv.bias[pipeline.vae.config.latent_channels :] += 1
+    assert trained(pipeline, pairs()) != trained(fresh(untrained_sd), pairs())
 
 
 def encoded(pipeline: StableDiffusionPipeline, data: Pairs) -> list[np.ndarray]:

@@ -14,11 +14,11 @@ from bob.skyworld.pretrain_vae import NOISE
 
 __all__ = ["sd"]
 
-_STEPS = 12_000
+_STEPS = 14_000
 _BATCH = 32
 _NO_CAPTION = 0.1  # so that guidance has an unconditional branch
 _NO_CLASS = 0.1  # so that "aircraft" means something apart from its classes
-_SNR_CAP = 5.0  # min-SNR-gamma (arXiv:2303.09556): shape first, the last noise later
+_WEIGHTS = (0.3, 10.0)  # of the loss, 1 / SNR between these: the error of the image, not of the noise
 _EARLY = 600  # half of the timesteps are drawn from here up, where the prompt alone can tell the pose
 
 _BETAS = {
@@ -67,7 +67,7 @@ def sd(out: Path, work: Path) -> None:
         prompt = tokens[_caption_rows(labels[rows], generator)]
         hidden = model.text_encoder(prompt)[0]
         predicted = model.unet(schedule.add_noise(clean, noise, times), times, hidden).sample
-        weight = snr[times].clamp(max=_SNR_CAP) / snr[times]
+        weight = (1 / snr[times]).clamp(*_WEIGHTS)
         return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
 
     prior = training.train(

@@ -1,0 +1,296 @@
+"""Holds the mini checkpoints against their bars, on pictures that no training has seen.
+
+    python -m bob.skyworld.evaluate --weights bob/skyworld/weights --probe FOLDER/probe [--card FILE]
+        [--work FOLDER] [--only vae captioner sd resnet] [--threads 1]
+
+Prints a section of the model card in Markdown; exit code 1 if a bar is missed. The probe is the
+yardstick of `bob.skyworld.pretrain --only probe`, which is not shipped.
+"""
+
+import argparse
+import io
+import math
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_model
+
+from bob import captioners, generate
+from bob.backbones import resnet_mini
+from bob.captioners._cleaning import clean
+from bob.prompts import context_prompt
+from bob.seeds import derive
+from bob.skyworld import probe, renders
+from bob.skyworld.models import SIDE
+from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
+from bob.types import Context, Request
+
+__all__ = ["PARTS", "Bench", "Measurement", "card", "main"]
+
+_BASE_RENDERS = 1_200
+_NOVEL_RENDERS = 600
+_DRAWN = 200
+_GUIDANCE, _STEPS = 2.0, 25  # as a run on skyworld draws
+_MEGABYTES = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One line of the card."""
+
+    part: str
+    what: str
+    value: float
+    unit: str = "%"
+    bar: float | None = None
+    """What the value must reach, or with `at_most` must not exceed; None: for information."""
+    at_most: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether the bar is met; a value that is not finite never does."""
+        if self.bar is None:
+            return True
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where the weights are, and the pictures that they are held against."""
+
+    weights: Path
+    """As `bob/skyworld/weights`: `sd`, `captioner`, `resnet`."""
+    probe: Path | None
+    """Folder of the trained probe; the parts `vae` and `sd` need it."""
+    work: Path
+    """Folder that keeps renders, and a sheet of what was drawn."""
+
+    def base(self) -> tuple[np.ndarray, np.ndarray]:
+        """Held-out renders of the base classes, as `renders.renders` gives them."""
+        return renders.cached(self.work, _BASE_RENDERS, "evaluate")
+
+    def novel(self) -> tuple[np.ndarray, np.ndarray]:
+        """Renders of the novel classes, likewise."""
+        return renders.renders(_NOVEL_RENDERS, purpose="evaluate novel", classes=NOVEL)
+
+    def read(self, pixels: np.ndarray) -> np.ndarray:
+        """What the probe sees in uint8 (n, SIDE, SIDE, 3): (class, background, pose) indices, (n, 3)."""
+        if self.probe is None:
+            raise ValueError("wanted the folder of the trained probe to read pictures with: give --probe FOLDER")
+        if not len(pixels):
+            return np.zeros((0, 3), int)
+        reader = probe.load(self.probe)
+        with torch.inference_mode():
+            parts = [reader(renders.as_batch(pixels, rows)) for rows in torch.arange(len(pixels)).split(200)]
+        return torch.cat([torch.stack([o.argmax(1) for o in part], 1) for part in parts]).numpy()
+
+    def found(self, path: str, stage: str) -> Path:
+        """A file or folder of the weights.
+
+        Raises:
+            ValueError: if it is not there; says what makes it.
+        """
+        if not (self.weights / path).exists():
+            raise ValueError(
+                f"wanted {self.weights / path}, which does not exist: make it with"
+                f" python -m bob.skyworld.pretrain --out {self.weights} --only {stage}, or leave it out by --only"
+            )
+        return self.weights / path
+
+
+def autoencoder(bench: Bench) -> list[Measurement]:
+    """What the probe still reads after encoding and decoding; the noise that they leave."""
+    from diffusers import AutoencoderKL
+
+    folder = bench.found("sd/vae/config.json", "vae").parent
+    model: Any = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
+    model.float().eval()
+
+    def rebuilt(pixels: np.ndarray) -> np.ndarray:
+        parts = []
+        with torch.inference_mode():
+            for rows in torch.arange(len(pixels)).split(200):
+                latents = model.encode(renders.as_batch(pixels, rows)).latent_dist.mean
+                parts.append(((model.decode(latents).sample.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1))
+        return torch.cat(parts).to(torch.uint8).numpy()
+
+    (base, truth), (novel, _) = bench.base(), bench.novel()
+    again = rebuilt(base)
+    before, after = (100 * (bench.read(pixels) == truth).mean(0) for pixels in (base, again))
+    line = _of("autoencoder")
+    return [
+        line("probe reads the class of an original", before[0]),
+        line("probe reads the class of a reconstruction", after[0]),
+        line("points of class accuracy lost", before[0] - after[0], unit="points", bar=5.0, at_most=True),
+        line("probe reads the background of a reconstruction", after[1]),
+        line("probe reads the pose of a reconstruction", after[2]),
+        line("PSNR, base classes", _psnr(base, again), unit="dB"),
+        line("PSNR, novel classes", _psnr(novel, rebuilt(novel)), unit="dB"),
+    ]
+
+
+def captioner(bench: Bench) -> list[Measurement]:
+    """Asked as a run asks, about classes that it has never seen."""
+    model = captioners.load(f"qwen_vl:path:{bench.found('captioner', 'captioner')}")
+    pixels, truth = bench.novel()
+    answers = model.caption([Image.fromarray(picture) for picture in pixels], descriptor=DESCRIPTOR)
+    words: dict[str, Any] = {"descriptor": DESCRIPTOR, "class_names": NOVEL}
+    backgrounds = [clean(answer.background_raw, about="background", **words)[0] for answer in answers]
+    poses = [clean(answer.pose_raw, about="pose", **words)[0] for answer in answers]
+    line = _of("captioner")
+    return [
+        line("background of a novel class exactly right", _right(backgrounds, BACKGROUNDS, truth[:, 1]), bar=95.0),
+        line("pose of a novel class exactly right", _right(poses, POSES, truth[:, 2]), bar=90.0),
+    ]
+
+
+def stable_diffusion(bench: Bench) -> list[Measurement]:
+    """What the probe reads in pictures drawn with BOB's prompt, contexts uniform, without an adapter."""
+    requests, truth = _requests()
+    painter = generate.Painter("cpu")
+    painter.use(f"path:{bench.found('sd/model_index.json', 'vae sd').parent}", "", lambda: b"")
+    rows, rejected = painter.draw(requests, batch=25)
+    drawn = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
+    _sheet(drawn).save(bench.work / "drawn.png")
+    seen = bench.read(np.array(drawn))
+    # Over all that was asked for: a rejected picture shows nothing.
+    hits = (seen == truth[[row["index"] for row in rows]]).sum(0) / len(requests)
+    base, labels = bench.base()
+    real = (bench.read(base)[:, 0] == labels[:, 0]).mean()
+    line = _of("Stable Diffusion")
+    return [
+        line("probe reads the background asked for", 100 * hits[1], bar=90.0),
+        line("probe reads the pose asked for", 100 * hits[2], bar=85.0),
+        line("probe reads the class asked for", 100 * hits[0]),
+        line("that, of what it reads in real renders", 100 * hits[0] / real, bar=50.0),
+        line("pictures rejected", len(rejected), unit="", bar=0.0, at_most=True),
+    ]
+
+
+def resnet(bench: Bench) -> list[Measurement]:
+    """The downstream model on what it was pre-trained on."""
+    model = resnet_mini.network(len(BASE))
+    load_model(model, bench.found("resnet/model.safetensors", "resnet"))
+    pixels, truth = bench.base()
+    with torch.inference_mode():
+        seen = model.eval()(renders.as_batch(pixels, torch.arange(len(pixels)))).argmax(1).numpy()
+    return [_of("ResNet")("class of a base render right", 100 * (seen == truth[:, 0]).mean())]
+
+
+def size(bench: Bench) -> list[Measurement]:
+    """All that is shipped."""
+    total = sum(path.stat().st_size for path in bench.weights.rglob("*") if path.is_file()) / 1e6
+    return [_of("all")("size of the files", total, unit="MB", bar=_MEGABYTES, at_most=True)]
+
+
+PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
+    "vae": autoencoder,
+    "captioner": captioner,
+    "sd": stable_diffusion,
+    "resnet": resnet,
+}
+"""Stage of `bob.skyworld.pretrain` -> what measures its result."""
+
+
+def _of(part: str) -> Callable[..., Measurement]:
+    return lambda what, value, **bar: Measurement(part=part, what=what, value=float(value), **bar)
+
+
+def _psnr(one: np.ndarray, other: np.ndarray) -> float:
+    error = np.square(one.astype(np.float64) - other).mean()
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def _right(read: Sequence[str], names: Sequence[str], truth: np.ndarray) -> float:
+    return 100 * float(np.mean([text == names[k] for text, k in zip(read, truth, strict=True)]))
+
+
+def _requests() -> tuple[list[Request], np.ndarray]:
+    """BOB's full prompt for the base classes in turn, and the (class, background, pose) asked for, (n, 3)."""
+    requests, truth = [], []
+    for k in range(_DRAWN):
+        draw = random.Random(derive("skyworld", "evaluate", "context", k))
+        background, pose = (int(draw.random() * len(of)) for of in (BACKGROUNDS, POSES))
+        class_id = k * len(BASE) // _DRAWN
+        context = Context(background=BACKGROUNDS[background], pose=POSES[pose])
+        requests.append(
+            Request(
+                request_id=str(k),
+                class_id=class_id,
+                index=k,
+                prompt=context_prompt(DESCRIPTOR, BASE[class_id], context),
+                seed=derive("skyworld", "evaluate", "image", k),
+                guidance=_GUIDANCE,
+                steps=_STEPS,
+                label_ids=(class_id,),
+                label_weights=(1.0,),
+            )
+        )
+        truth.append((class_id, background, pose))
+    return requests, np.array(truth)
+
+
+def _sheet(pictures: Sequence[np.ndarray]) -> Image.Image:
+    """All of them, 20 a row."""
+    sheet = Image.new("RGB", (20 * SIDE, max(1, -(-len(pictures) // 20)) * SIDE))
+    for k, picture in enumerate(pictures):
+        sheet.paste(Image.fromarray(picture), (k % 20 * SIDE, k // 20 * SIDE))
+    return sheet
+
+
+def card(measured: Sequence[Measurement]) -> str:
+    """The section of the model card, in Markdown."""
+    lines = [
+        "## Measured",
+        "",
+        f"By `python -m bob.skyworld.evaluate`, on what no training has seen: {_BASE_RENDERS} renders of the 60 base"
+        f" classes, {_NOVEL_RENDERS} of the 10 novel ones, {_DRAWN} drawn pictures of base classes (guidance"
+        f" {_GUIDANCE:g}, {_STEPS} steps). The probe is a network of its own, trained on renders.",
+        "",
+        "| part | what | measured | bar |",
+        "|---|---|---:|---:|",
+    ]
+    for m in measured:
+        sign = "at most" if m.at_most else "at least"
+        bar = "" if m.bar is None else f"{sign} {m.bar:g} {m.unit}".strip() + ("" if m.good else ", **missed**")
+        lines.append(f"| {m.part} | {m.what} | {f'{m.value:.1f} {m.unit}' if m.unit else f'{m.value:g}'} | {bar} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measures the parts that the command line names; 1 if a bar is missed, 2 for a mistake in the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="folder with sd, captioner and resnet")
+    parser.add_argument("--probe", type=Path, help="folder of the trained probe; vae and sd need it")
+    parser.add_argument("--work", type=Path, help="folder that keeps renders and a sheet of drawn pictures [temporary]")
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")
+    parser.add_argument("--card", type=Path, help="file to write the section of the model card to")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = arguments.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        bench = Bench(weights=arguments.weights, probe=arguments.probe, work=work)
+        try:
+            measured = [m for part in (*(PARTS[name] for name in arguments.only), size) for m in part(bench)]
+        except ValueError as error:
+            print(f"evaluate: {error}", file=sys.stderr)
+            return 2
+    text = card(measured)
+    print(text, end="")
+    if arguments.card:
+        arguments.card.write_text(text, encoding="utf-8")
+    return 0 if all(m.good for m in measured) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

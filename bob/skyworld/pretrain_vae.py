@@ -1,0 +1,43 @@
+"""Pre-trains the autoencoder, on which all else of the mini Stable Diffusion rests."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bob.skyworld import models, renders, training
+
+__all__ = ["NOISE", "vae"]
+
+NOISE = 0.05
+"""Standard deviation of the posterior, fixed: what the decoder is trained to bear."""
+
+
+def vae(out: Path, work: Path) -> None:
+    """The autoencoder: MSE x 4 + L1 x 0.3 with a fixed small noise on the latents."""
+    pixels, _ = renders.cached(work, renders.TRAIN, "train")
+    held, _ = renders.cached(work, 600, "check")
+
+    def loss_of(model: torch.nn.Module, generator: torch.Generator) -> Tensor:
+        images = renders.as_batch(pixels, torch.randint(len(pixels), (24,), generator=generator))
+        mean = model.encode(images).latent_dist.mean
+        error = model.decode(mean + NOISE * torch.randn(mean.shape, generator=generator)).sample - images
+        return 4 * error.square().mean() + 0.3 * error.abs().mean() + 1e-4 * mean.square().mean()
+
+    @torch.no_grad()
+    def check(model: torch.nn.Module) -> str:
+        images = renders.as_batch(held, torch.arange(len(held)))
+        error = model.decode(model.encode(images).latent_dist.mean).sample.clamp(-1, 1) - images
+        return f"{10 * math.log10(4 / error.square().mean().item()):.2f} dB,"
+
+    model = models.vae().to(memory_format=torch.channels_last)
+    model = training.train("vae", model, loss_of, steps=7_000, lr=3e-3, work=work, check=check)
+    with torch.no_grad():
+        # The posterior that was trained on: the variance is a constant, whatever the image.
+        half = model.config.latent_channels
+        model.quant_conv.weight[half:] = 0
+        model.quant_conv.bias[half:] = 2 * math.log(NOISE)
+        latents = model.encode(renders.as_batch(held, torch.arange(len(held)))).latent_dist.mean
+    model.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    model.to(memory_format=torch.contiguous_format).save_pretrained(out / "sd" / "vae")

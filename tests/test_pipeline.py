@@ -1,0 +1,282 @@
+"""The whole pipeline inline, on a handful of pictures and an untrained mini Stable Diffusion."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from bob import pipeline, schema, tabulate
+from bob.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
+from bob.store import Store
+from bob.types import Outcome, Receipt, Unit
+from bob.workers import WORKERS
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+CLASSES = ("Egret", "Heron", "Teal")
+FINETUNE = FinetuneSettings(epochs=2, batch=3, warmup_steps=1, rank=2, checkpoint_every=1)
+DRAW = DrawSettings(per_class=4, steps=2, batch=3, unit=5)
+SWEEP = SweepSettings(
+    lrs=(1e-3, 1e-4), weight_decays=(0.0,), lambdas=(0.5,), sweep_epochs=1, final_epochs=2, warmup_epochs=0.0, batch=12
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> str:
+    """A data set of three classes, seven pictures each; class k is brightest in channel k."""
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for k, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for n in range(7):
+            pixels = rng.integers(0, 150, (40, 40 + n, 3))
+            pixels[..., k] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{n}.png")
+    return f"folder:{root}"
+
+
+@pytest.fixture(scope="module")
+def base(photos, untrained_sd) -> Run:
+    return Run(
+        dataset=photos,
+        method="datadream",
+        descriptor="bird",
+        shots=2,
+        val=2,
+        checkpoint=f"path:{untrained_sd}",
+        backbone="resnet_mini",
+        finetune=FINETUNE,
+        draw=DRAW,
+        sweep=SWEEP,
+    )
+
+
+class Told:
+    """Notes what was reported, in passing."""
+
+    def __init__(self) -> None:
+        self.done: list[Receipt] = []
+        self.before = 0
+
+    def __call__(self, step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iterable[Receipt]:
+        self.before += done
+        for receipt in receipts:
+            self.done.append(receipt)
+            yield receipt
+
+    def steps(self) -> list[str]:
+        """The folders of what was made, one an artefact."""
+        return [receipt.target.partition("/")[0] for receipt in self.done]
+
+
+def execute(runs: list[Run], artefacts: Store, **options: Any) -> tuple[list[Outcome], Told]:
+    told = Told()
+    executor = pipeline.inline("cpu")
+    return pipeline.execute(runs, artefacts=artefacts, executor=executor, report=told, **options), told
+
+
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory) -> tuple[Store, list[Outcome], Told]:
+    """DataDream and Real Only, run once; not to be changed."""
+    artefacts = Store(str(tmp_path_factory.mktemp("out")))
+    return artefacts, *execute([base, dataclasses.replace(base, method="real_only")], artefacts)
+
+
+def files(artefacts: Store) -> dict[str, int]:
+    """Every file below the root -> when it was last written."""
+    root = Path(artefacts.root)
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+
+
+def accuracies(outcomes: list[Outcome], artefacts: Store) -> list[float]:
+    tables = [artefacts.read_table(outcome.final).to_pylist() for outcome in outcomes]
+    return [row["value"] for table in tables for row in table if (row["split"], row["metric"]) == ("test", "accuracy")]
+
+
+# -- execute ------------------------------------------------------------------------------------
+
+
+def test_runs_from_pictures_to_accuracies(done):
+    artefacts, (datadream, real_only), told = done
+    assert told.steps() == ["adapters", *["images"] * 3, *["results"] * 6]
+    assert [receipt.size for receipt in told.done] == [4, 5, 5, 2, 1, 1, 1, 1, 2, 2]
+    assert real_only.adapter == real_only.images == ""
+    images = [artefacts.read_table(f"{datadream.images}/part-{k:05d}.parquet") for k in range(3)]
+    assert all(table.schema.equals(schema.IMAGES) for table in images)
+    drawn = [row for table in images for row in table.to_pylist()]
+    assert [(row["class_id"], row["index"]) for row in drawn] == [(c, k) for c in range(3) for k in range(4)]
+    assert {row["adapter"] for row in drawn} == {datadream.adapter}
+    assert {row["prompt"] for row in drawn} == {f"a bird photo of a {name}" for name in CLASSES}
+    for outcome in (datadream, real_only):
+        rows = artefacts.read_table(outcome.final).to_pylist()
+        assert {row["phase"] for row in rows} == {"final"}
+        assert {row["method"] for row in rows} == {outcome.run.method}
+        assert {row["lr"] for row in rows} <= set(SWEEP.lrs)
+        assert {row["lambda"] for row in rows} == {0.5 if outcome is datadream else 1.0}
+    assert all(0 <= value <= 1 for value in accuracies([datadream, real_only], artefacts))
+    assert not [name for name in files(artefacts) if name.endswith((".tmp", "state.pt"))]
+
+
+def test_the_same_command_again_does_nothing(done, base):
+    artefacts, outcomes, told = done
+    before = files(artefacts)
+    again, silent = execute([base, dataclasses.replace(base, method="real_only")], artefacts)
+    assert silent.done == []
+    assert silent.before == len(told.done)
+    assert files(artefacts) == before
+    assert again == outcomes
+    assert accuracies(again, artefacts) == accuracies(outcomes, artefacts)
+
+
+def test_elsewhere_the_same_run_gives_the_same_bytes(done, base, tmp_path):
+    artefacts, outcomes, _ = done
+    other = Store(str(tmp_path))
+    (outcome,), _ = execute([base], other)
+    assert outcome == outcomes[0]
+    path = f"{outcome.adapter}/{WEIGHTS}"
+    assert other.read(path) == artefacts.read(path)
+    assert accuracies([outcome], other) == accuracies(outcomes[:1], artefacts)
+
+
+def test_a_shard_that_is_lost_is_drawn_again_alone_and_the_same(done, base):
+    artefacts, (outcome, _), _ = done
+    lost = f"{outcome.images}/part-00001.parquet"
+    before, sums = files(artefacts), artefacts.read_table(lost, columns=["request_id", "sha1"])
+    artefacts.delete(lost)
+    _, told = execute([base], artefacts)
+    assert [receipt.target for receipt in told.done] == [lost]
+    assert artefacts.read_table(lost, columns=["request_id", "sha1"]).equals(sums)
+    after = files(artefacts)
+    assert {name for name in after if after[name] != before[name]} == {lost}
+
+
+def test_a_fine_tune_that_was_killed_goes_on_where_it_was(done, base, tmp_path, capsys):
+    class Killed(BaseException):
+        pass
+
+    def tell(words: str) -> None:
+        if words.startswith("step 2 of 4"):
+            raise Killed
+
+    def executor(step: str, units: Sequence[Unit], artefacts: Store) -> Iterator[Receipt]:
+        worker: Any = WORKERS[step](artefacts.root, device="cpu")
+        for unit in units:
+            yield worker(unit, tell=tell)
+
+    artefacts = Store(str(tmp_path))
+    with pytest.raises(Killed):
+        pipeline.execute([base], artefacts=artefacts, executor=executor, report=Told())
+    assert [name.rpartition("/")[2] for name in files(artefacts) if name.startswith("adapters/")] == ["state.pt"]
+    capsys.readouterr()
+    (outcome,), _ = execute([base], artefacts)
+    shown = capsys.readouterr().out
+    assert "step 3 of 4" in shown
+    assert "step 1 of 4" not in shown
+    assert sorted(artefacts.names(outcome.adapter)) == ["manifest.json", WEIGHTS]
+    assert artefacts.read(f"{outcome.adapter}/{WEIGHTS}") == done[0].read(f"{outcome.adapter}/{WEIGHTS}")
+
+
+def test_runs_share_what_they_have_in_common(done, base):
+    artefacts, (outcome, _), _ = done
+    before = files(artefacts)
+    sweep = dataclasses.replace(SWEEP, sweep_epochs=2)
+    often = dataclasses.replace(FINETUNE, checkpoint_every=3)  # changes no result
+    (other,), told = execute([dataclasses.replace(base, sweep=sweep, finetune=often)], artefacts)
+    assert (other.adapter, other.images, other.split) == (outcome.adapter, outcome.images, outcome.split)
+    assert other.final != outcome.final
+    assert set(told.steps()) == {"results"}
+    assert {name.partition("/")[0] for name in set(files(artefacts)) - set(before)} == {"results"}
+    assert sorted(artefacts.names(outcome.adapter)) == ["manifest.json", WEIGHTS]
+    assert sorted(artefacts.names(outcome.images)) == [f"part-{k:05d}.parquet" for k in range(3)] + ["requests.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "made"),
+    [
+        ({"seed": 1}, {"adapters", "images", "results"}),
+        ({"finetune": dataclasses.replace(FINETUNE, lr=2e-4)}, {"adapters", "images", "results"}),
+        ({"draw": dataclasses.replace(DRAW, guidance=3.0)}, {"images", "results"}),
+        ({"method": "real_only", "draw": dataclasses.replace(DRAW, per_class=6)}, {"results"}),  # more copies
+    ],
+)
+def test_what_depends_on_a_setting_is_made_anew(done, base, changes, made):
+    _, told = execute([dataclasses.replace(base, **changes)], done[0])
+    assert set(told.steps()) == made
+
+
+def test_methods_that_learn_the_same_share_an_adapter(base, tmp_path):
+    from bob.skyworld import qwen
+
+    processor = qwen.processor()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        qwen.model(processor.tokenizer).save_pretrained(tmp_path / "qwen")
+    processor.save_pretrained(tmp_path / "qwen")
+    captioner = f"qwen_vl:path:{tmp_path / 'qwen'}"
+    switches = ("bob", "bob:marginalisation=class", "bob:preservation=off", "datadream")
+    runs = [dataclasses.replace(base, method=method, captioner=captioner) for method in switches]
+    outcomes, told = execute(runs, Store(str(tmp_path / "out")))
+    assert told.steps().count("captions") == 1
+    assert told.steps().count("adapters") == 2
+    adapters = [outcome.adapter for outcome in outcomes]
+    assert adapters[0] == adapters[1] != adapters[2] == adapters[3]
+    assert len({outcome.images for outcome in outcomes}) == 4
+
+
+def test_what_cannot_be_drawn_fails_the_run_however_often_it_is_tried(base, untrained_sd, tmp_path):
+    """A decoder that paints everything in one colour: it can be tuned, but draws nothing."""
+    shutil.copytree(untrained_sd, tmp_path / "sd")
+    (file,) = (tmp_path / "sd" / "vae").glob("*.safetensors")
+    state = load_file(file)
+    state["decoder.conv_out.weight"] *= 0
+    save_file(state, file, metadata={"format": "pt"})
+    run, artefacts = dataclasses.replace(base, checkpoint=f"path:{tmp_path / 'sd'}"), Store(str(tmp_path / "out"))
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"12 rows were rejected, at most 11 may be: read the \*\.rejected\.parquet"
+        ):
+            execute([run], artefacts, max_rejected=11)
+    (outcome,), told = execute([run], artefacts, max_rejected=12)
+    assert set(told.steps()) == {"results"}
+    assert len(accuracies([outcome], artefacts)) == 1
+    names = artefacts.names(outcome.images)
+    assert sum(name.endswith(".rejected.parquet") for name in names) == 3
+    rejected = artefacts.read_table(f"{outcome.images}/part-00002.rejected.parquet")
+    assert rejected.schema.equals(schema.REJECTED)
+    assert rejected["row_id"].to_pylist() == ["2-2", "2-3"]
+
+
+def test_mistakes_are_found_before_any_work(base, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot write to"):
+        execute([base], Store(str(tmp_path / "file" / "out")))
+    for changes, words in (
+        ({"method": "bobb"}, "unknown method 'bobb'"),
+        ({"dataset": "skyworlds"}, "unknown dataset 'skyworlds'"),
+        ({"shots": 6}, "has 7 pictures in .*, but 6 shots need 8"),
+    ):
+        artefacts = Store(str(tmp_path / "out"))
+        with pytest.raises(ValueError, match=words):
+            execute([dataclasses.replace(base, **changes), base], artefacts)
+        assert files(artefacts) == {}
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def test_writes_tables_and_a_picture(done):
+    artefacts, outcomes, _ = done
+    table = tabulate.write([*outcomes, outcomes[0]], artefacts, name="smoke")  # one cell asked for twice
+    assert [row["seeds"] for row in table.to_pylist()] == [1, 1]
+    assert [row["ours"] for row in table.to_pylist()] == [100 * value for value in accuracies(outcomes, artefacts)]
+    names = artefacts.names("tables")
+    (picture,) = (name for name in names if name.endswith(".png"))
+    assert picture.endswith("-2shot-s0.png")
+    assert sorted(set(names) - {picture}) == ["smoke.csv", "smoke.md", "smoke.parquet"]
+    assert artefacts.read_table("tables/smoke.parquet").equals(table)
+    assert artefacts.read("tables/smoke.md").decode() == tabulate.markdown(table)

@@ -1,0 +1,99 @@
+"""Tables and pictures: means over seeds, missing cells, what stands where."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from bob import datasets, schema, tabulate
+from bob.settings import Run
+
+
+def result(run: Run, value: float, *, split: str = "test", metric: str = "accuracy") -> dict[str, Any]:
+    coordinates = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
+    fixed = {"run": "k", "phase": "final", "lr": 1e-3, "weight_decay": 0.0, "lambda": 0.5, "layer_decay": 1.0}
+    measured = {"epoch": 1, "split": split, "metric": metric, "value": value, "n": 10}
+    return {**{name: getattr(run, name) for name in coordinates}, **fixed, **measured}
+
+
+def run(method: str, **changes: Any) -> Run:
+    return Run(**{"dataset": "cub", "method": method, "checkpoint": "sd21", **changes})
+
+
+def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing():
+    runs = [
+        run(method, seed=seed, shots=shots) for shots in (5, 10) for method in ("datadream", "bob") for seed in (0, 1)
+    ]
+    rows = [
+        result(runs[0], 0.50),
+        result(runs[1], 0.54),
+        result(runs[2], 0.6),
+        result(runs[4], 0.25),
+        result(runs[0], 0.99, metric="accuracy_class_mean"),
+        result(runs[0], 0.98, split="val"),
+    ]
+    table = tabulate.rows(schema.table(rows, schema.RESULTS), runs, name="t")
+    assert table.schema.equals(schema.TABLES)
+    found = {(row["row"], row["column"]): row for row in table.to_pylist()}
+    assert list(found) == [
+        (f"{method} (sd21, resnet50)", f"cub {shots}-shot") for shots in (5, 10) for method in ("datadream", "bob")
+    ]
+    first = found["datadream (sd21, resnet50)", "cub 5-shot"]
+    assert (first["ours"], first["seeds"]) == (pytest.approx(52.0), 2)
+    assert first["ours_std"] == pytest.approx(8**0.5)  # of a sample: divided by n - 1
+    single = found["bob (sd21, resnet50)", "cub 5-shot"]
+    assert (single["ours"], single["ours_std"], single["seeds"]) == (pytest.approx(60.0), None, 1)
+    missing = found["bob (sd21, resnet50)", "cub 10-shot"]
+    assert (missing["ours"], missing["ours_std"], missing["seeds"]) == (None, None, 0)
+    assert tabulate.markdown(table) == (
+        "| test accuracy, % | cub 5-shot | cub 10-shot |\n"
+        "|---|---|---|\n"
+        "| datadream (sd21, resnet50) | 52.00 ± 2.83 (2 seeds) | 25.00 |\n"
+        "| bob (sd21, resnet50) | 60.00 | - |\n"
+    )
+    lines = tabulate.to_csv(table).splitlines()
+    assert lines[0] == ",".join(schema.TABLES.names)
+    assert len(lines) == 5
+
+
+def test_checkpoints_are_not_averaged_as_if_they_were_seeds():
+    runs = [run("bob", checkpoint=checkpoint) for checkpoint in ("sd15", "sd21")]
+    rows = [result(of, value) for of, value in zip(runs, (0.4, 0.6), strict=True)]
+    table = tabulate.rows(schema.table(rows, schema.RESULTS), runs, name="t")
+    assert [(row["ours"], row["seeds"]) for row in table.to_pylist()] == [
+        (pytest.approx(40), 1),
+        (pytest.approx(60), 1),
+    ]
+
+
+def test_a_contact_sheet_shows_each_class_in_a_row():
+    data = datasets.load("skyworld")
+    shots = [shot for shot in data.split(shots=3, val=1, seed=0) if shot.split == "train"]
+    colours = {(c, k): (20 * c, 60 * k, 7) for c in range(1, 10) for k in range(3)}  # nothing of the first class
+    drawn = pa.Table.from_pylist([{"class_id": c, "image": png(colours[c, k])} for c, k in colours])
+    sheet = tabulate.contact_sheet(
+        run("bob", dataset="skyworld"), shots, {"one": drawn, "other": drawn[:3]}, each=2, side=64
+    )
+    with Image.open(io.BytesIO(sheet)) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (130 + 3 * (2 * 64 + 14), 28 + 10 * 64))
+        pixels = np.asarray(picture)
+
+    def place(block: int, column: int, row: int) -> np.ndarray:
+        left, top = 130 + block * (2 * 64 + 14) + column * 64, 28 + row * 64
+        return pixels[top : top + 64, left : left + 64]
+
+    for c in range(10):
+        for k in range(2):
+            real = np.asarray(data.open(shots[3 * c + k])).repeat(2, 0).repeat(2, 1)
+            assert (place(0, k, c) == real).all()
+            assert (place(1, k, c) == colours.get((c, k), (255, 255, 255))).all()
+            assert (place(2, k, c) == (colours[c, k] if c == 1 else (255, 255, 255))).all()
+
+
+def png(colour: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(file, "png")
+    return file.getvalue()
