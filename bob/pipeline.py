@@ -184,7 +184,7 @@ def _finetunes(cells: Sequence[_Cell]) -> Iterator[Unit]:
         if not pairs:
             continue
         recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
-        identity = store.key(STEPS["finetune"], run.checkpoint, recipe, run.seed, _content(cell.training, pairs))
+        identity = store.key(STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs))
         # Without the method's name, for methods that tune on the same pairs share their adapter.
         name = store.slug(f"{run.dataset} {run.checkpoint}")
         cell.adapter = f"adapters/{name}-{run.shots}shot-s{run.seed}-{identity}"
@@ -219,7 +219,7 @@ def _generations(cells: Sequence[_Cell], artefacts: store.Store) -> Iterator[Uni
         if not requests:
             continue
         rows = [dataclasses.asdict(request) for request in requests]
-        identity = store.key(STEPS["generate"], run.checkpoint, draw.unit, rows)
+        identity = store.key(STEPS["generate"], _weights(run), draw.unit, rows)
         cell.images = f"images/{_name(cell)}-{identity}"
         table = f"{cell.images}/requests.parquet"
         if not artefacts.exists(table):
@@ -285,7 +285,7 @@ def _classify_work(cell: _Cell) -> dict[str, Any]:
         name: getattr(run, name)
         for name in ("dataset", "descriptor", "shots", "method", "checkpoint", "backbone", "seed")
     }
-    copies = max(1, run.draw.per_class // run.shots)
+    copies = run.copies(has_synthetic=bool(cell.images))
     identity = store.key(STEPS["classify"], coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies)
     return {
         "run": identity,
@@ -296,6 +296,10 @@ def _classify_work(cell: _Cell) -> dict[str, Any]:
         "mixup": cell.method.mixup,
         "sweep": dataclasses.asdict(run.sweep),
     }
+
+
+def _weights(run: Run) -> tuple[str, str]:
+    return run.checkpoint, checkpoints.settings(run.checkpoint).revision
 
 
 def _name(cell: _Cell) -> str:

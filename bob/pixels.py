@@ -37,7 +37,7 @@ class Data:
     synthetic_labels: np.ndarray
     """float32 (m, classes), rows summing to 1."""
     copies: int = 1
-    """How often a real image enters an epoch; see `copies`."""
+    """How often a real image enters an epoch; see `settings.Run.copies`."""
     test: Callable[[], Arrays] | None = None
     """Loads the test pictures. The sweep runs without it; only a final training calls it."""
 

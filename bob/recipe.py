@@ -6,23 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["batches", "copies", "cutmix", "learning_rate", "loss", "mix", "mixup"]
-
-
-def copies(*, per_class: int, shots: int, synthetic: bool, replicate: bool = True) -> int:
-    """How often each real image enters an epoch, so that all methods take equally many steps.
-
-    Args:
-        per_class: synthetic images of each class.
-        shots: real images of each class.
-        synthetic: whether the method draws images. If not, the real images fill their place too.
-        replicate: False shows each real image once, as DataDream's real-only path does.
-
-    Source: arXiv:2510.24078 sec. 4.1, a real to synthetic ratio of about 1 : 1.
-    """
-    if not replicate:
-        return 1
-    return max(1, (1 if synthetic else 2) * per_class // shots)
+__all__ = ["batches", "cutmix", "learning_rate", "loss", "mix", "mixup"]
 
 
 def learning_rate(step: int, *, steps: int, warmup: int, peak: float, floor: float) -> float:

@@ -128,7 +128,7 @@ class Run:
     dataset: str
     """A data set's name, with its argument after a colon: `skyworld:0.8`, `folder:/data/x`."""
     method: str
-    """A file of `bob/methods/`, with its switches after a colon: `bob:preservation=class`."""
+    """A file of `bob/methods/`, with its switches after a colon: `bob:preservation=off`."""
     descriptor: str = ""
     """One word for what all classes are; empty: the data set's own."""
     shots: int = 5
@@ -149,3 +149,10 @@ class Run:
     def __post_init__(self) -> None:
         _positive(self, "shots", "val")
         _not_negative(self, "seed")
+
+    def copies(self, *, has_synthetic: bool) -> int:
+        """How often each real image enters an epoch, so that all methods take equally many steps.
+
+        With synthetic images real : synthetic is about 1 : 1 (sec. 4.1); without, the real ones fill their place too.
+        """
+        return max(1, (1 if has_synthetic else 2) * self.draw.per_class // self.shots)

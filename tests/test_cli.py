@@ -60,9 +60,7 @@ def test_empty_folder(tmp_path, capsys, monkeypatch):
 
 def test_class_with_too_few_images(tmp_path, capsys, monkeypatch):
     data = _folder(tmp_path / "data")
-    said = _fails(
-        ["--dataset", f"folder:{data}", "--shots", "5", "--out", str(tmp_path / "out")], capsys, monkeypatch
-    )
+    said = _fails(["--dataset", f"folder:{data}", "--shots", "5", "--out", str(tmp_path / "out")], capsys, monkeypatch)
     assert "class 0" in said
     assert "4" in said
 
@@ -72,9 +70,7 @@ def test_broken_picture(content, tmp_path, capsys, monkeypatch):
     data = _folder(tmp_path / "data")
     for victim in (data / "class 1").iterdir():
         victim.write_bytes(victim.read_bytes()[:900] if content is None else content)
-    said = _fails(
-        ["--dataset", f"folder:{data}", "--shots", "2", "--out", str(tmp_path / "out")], capsys, monkeypatch
-    )
+    said = _fails(["--dataset", f"folder:{data}", "--shots", "2", "--out", str(tmp_path / "out")], capsys, monkeypatch)
     assert "class 1" in said
     assert "picture" in said
     assert not list(tmp_path.rglob("*.parquet"))

@@ -14,6 +14,7 @@ from bob.types import Unit
 def both(tmp_path_factory: pytest.TempPathFactory):
     """The smoke experiment, inline and on Ray: name -> (store, outcomes)."""
     import ray  # late: conftest has set its environment by now
+
     done = {}
     try:
         for name, executor in (("inline", pipeline.inline("cpu")), ("ray", cluster.execute)):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bob import recipe
+from bob.settings import Run
 
 # -- Eq. 1 --------------------------------------------------------------------------------------
 
@@ -73,8 +74,8 @@ def test_an_epoch_deals_every_picture_evenly(real, drawn, copies, batch):
 
 @pytest.mark.parametrize(("shots", "synthetic", "expected"), [(5, True, 20), (10, True, 10), (5, False, 40)])
 def test_real_pictures_are_copied_to_match(shots, synthetic, expected):
-    assert recipe.copies(per_class=100, shots=shots, synthetic=synthetic) == expected
-    assert recipe.copies(per_class=100, shots=shots, synthetic=synthetic, replicate=False) == 1
+    run = Run(dataset="skyworld", method="bob", shots=shots)
+    assert run.copies(has_synthetic=synthetic) == expected
 
 
 def test_schedule_warms_up_and_ends_at_its_floor():

@@ -15,7 +15,9 @@ TEMPLATES = (
     ("a photo of a {c} with the {p} pose.", 0.11),
     ("{b}, {p}", 0.1),
 )
-"""Template -> share. The first two are BOB's and DataDream's; an empty caption comes on top."""
+"""Template -> share. The first two are BOB's and DataDream's; an empty caption comes on top.
+
+The last one has no class in it: it is what poses are first learnt from."""
 
 
 def caption(template: str, class_name: str, background: str, pose: str) -> str:

@@ -4,6 +4,8 @@ Each is built by the class that loads the full-size checkpoint, so what runs on 
 SD 1.5, Qwen2.5-VL and ResNet-50. Imports torch; nothing here is needed to use the trained weights.
 """
 
+from typing import Any
+
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
@@ -28,10 +30,13 @@ def vae() -> AutoencoderKL:
     The last convolution of every residual branch starts at zero, so the untrained network is
     close to a linear one: 1 dB better than the default after the same 1,000 steps.
     """
+    blocks: dict[str, Any] = {  # diffusers types each of these as a tuple of one
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "block_out_channels": (16, 32, 64),
+    }
     model = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 64),
+        **blocks,
         layers_per_block=1,
         latent_channels=_LATENT_CHANNELS,
         norm_num_groups=8,
@@ -61,7 +66,7 @@ def unet() -> UNet2DConditionModel:
     )
 
 
-def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+def text_encoder(tokenizer: Any) -> CLIPTextModel:
     """Three layers of width 96."""
     return CLIPTextModel(
         CLIPTextConfig(
@@ -78,7 +83,7 @@ def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def clip_tokenizer() -> CLIPTokenizer:
+def clip_tokenizer() -> Any:
     """CLIP's byte-level BPE, its merges learnt from the base world only.
 
     Base class names become one token each; a novel name falls into pieces, as an aircraft that
@@ -95,7 +100,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=2000, min_frequency=1, show_progress=False, end_of_word_suffix="</w>")
     bpe.train_from_iterator(corpus(), trainer)
-    merges = [tuple(merge) for merge in _merges(bpe)]
+    merges: Any = [tuple(merge) for merge in _merges(bpe)]
     tokens = [*alphabet, *(c + "</w>" for c in alphabet), *(a + b for a, b in merges)]
     vocabulary = {token: k for k, token in enumerate(dict.fromkeys(tokens))}
     for special in ("<|startoftext|>", "<|endoftext|>"):

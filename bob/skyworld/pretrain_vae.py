@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +20,20 @@ def vae(out: Path, work: Path) -> None:
     pixels, _ = renders.cached(work, renders.TRAIN, "train")
     held, _ = renders.cached(work, 600, "check")
 
-    def loss_of(model: torch.nn.Module, generator: torch.Generator) -> Tensor:
+    def loss_of(model: Any, generator: torch.Generator) -> Tensor:
         images = renders.as_batch(pixels, torch.randint(len(pixels), (24,), generator=generator))
         mean = model.encode(images).latent_dist.mean
         error = model.decode(mean + NOISE * torch.randn(mean.shape, generator=generator)).sample - images
         return 4 * error.square().mean() + 0.3 * error.abs().mean() + 1e-4 * mean.square().mean()
 
     @torch.no_grad()
-    def check(model: torch.nn.Module) -> str:
+    def check(model: Any) -> str:
         images = renders.as_batch(held, torch.arange(len(held)))
         error = model.decode(model.encode(images).latent_dist.mean).sample.clamp(-1, 1) - images
         return f"{10 * math.log10(4 / error.square().mean().item()):.2f} dB,"
 
-    model = models.vae().to(memory_format=torch.channels_last)
+    model: Any = models.vae()
+    model.to(memory_format=torch.channels_last)
     model = training.train("vae", model, loss_of, steps=7_000, lr=3e-3, work=work, check=check)
     with torch.no_grad():
         # The posterior that was trained on: the variance is a constant, whatever the image.

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,8 @@ __all__ = ["train"]
 
 def train(
     name: str,
-    model: nn.Module,
-    loss_of: Callable[[nn.Module, torch.Generator], Tensor],
+    model: Any,
+    loss_of: Callable[[Any, torch.Generator], Tensor],
     *,
     steps: int,
     lr: float,
@@ -26,13 +27,13 @@ def train(
     warmup: int = 200,
     ema: float = 0.999,
     every: int = 500,
-    check: Callable[[nn.Module], str] | None = None,
-) -> nn.Module:
+    check: Callable[[Any], str] | None = None,
+) -> Any:
     """Trains `model` and returns its moving average, resuming from `work/NAME.pt` if that exists.
 
     Args:
         name: names the checkpoint and the lines of progress.
-        model: all its parameters that require gradients are trained.
+        model: any module; all its parameters that require gradients are trained.
         loss_of: (model, generator) -> the loss of one batch drawn with the generator.
         steps: optimiser steps; the cosine ends there.
         lr: peak learning rate of AdamW.
@@ -93,7 +94,8 @@ def train(
 
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    slow, fast = list(average.parameters()), list(model.parameters())
+    slow: list[Tensor] = list(average.parameters())
+    fast: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(slow, fast, 1 - decay)
     for into, buffer in zip(average.buffers(), model.buffers(), strict=True):
         into.copy_(buffer)
