@@ -22,6 +22,7 @@ _POSE_TIMES = (500, 850)  # below, the picture shows its pose; above, it hardly 
 _BATCH = 32
 _NO_CAPTION = 0.1  # so that guidance has an unconditional branch
 _NO_CLASS = 0.1  # so that "aircraft" means something apart from its classes
+_UNREAD = 0.1  # so that a name it has never read means any aircraft, and does not drown the context
 _WEIGHTS = (0.3, 10.0)  # of the loss, 1 / SNR between these: the error of the image, not of the noise
 _EARLY = 600  # half of the timesteps are drawn from here up, where the prompt alone can tell the pose
 
@@ -130,7 +131,7 @@ def _encode(vae: Any, pixels: np.ndarray, path: Path) -> np.ndarray:
     return np.load(path)
 
 
-_NAMES = (*world.BASE, world.DESCRIPTOR)
+_NAMES = (*world.BASE, world.DESCRIPTOR, *captions.UNREAD)
 _SHAPE = (len(_NAMES), len(world.BACKGROUNDS), len(world.POSES), len(captions.TEMPLATES))
 
 
@@ -155,7 +156,11 @@ def _caption_rows(labels: np.ndarray, generator: torch.Generator, *, poses: bool
     for name, background, pose in labels.tolist():
         row = other = int(np.prod(_SHAPE))
         if poses or draw.random() >= _NO_CAPTION:
-            name = len(world.BASE) if draw.random() < _NO_CLASS else name
+            chance = draw.random()
+            if chance < _NO_CLASS:
+                name = len(world.BASE)
+            elif chance < _NO_CLASS + _UNREAD:
+                name = len(world.BASE) + 1 + int(draw.random() * len(captions.UNREAD))
             template = len(shares) - 1 if poses else min(int(np.searchsorted(shares, draw.random())), len(shares) - 1)
             # poses come in pairs, left then right
             row, other = (int(np.ravel_multi_index((name, background, p, template), _SHAPE)) for p in (pose, pose ^ 1))
