@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from bob import experiments, pipeline, progress, store, tabulate
+from bob import experiments, pipeline, progress, store, tabulate, workers
 from bob.settings import Run
 
 __all__ = ["RunCommand", "main"]
@@ -84,7 +84,7 @@ def _run(command: RunCommand) -> int:
 
 def _executor(command: RunCommand) -> pipeline.Executor:
     if command.inline:
-        return pipeline.inline(_device(command.device))
+        return workers.inline(_device(command.device))
     from bob import cluster
 
     return cluster.execute

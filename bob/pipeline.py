@@ -15,9 +15,8 @@ from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, TrainPair, Unit
 from bob.versions import STEPS
-from bob.workers import WORKERS
 
-__all__ = ["Executor", "Report", "execute", "inline"]
+__all__ = ["Executor", "Report", "execute"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -26,17 +25,6 @@ Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 """(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
 
 _CAPTION_UNIT = 32  # shots
-
-
-def inline(device: str) -> Executor:
-    """An executor that does everything in this process, one unit after another."""
-
-    def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
-        worker = WORKERS[step](artefacts.root, device=device)
-        for unit in units:
-            yield worker(unit)
-
-    return run
 
 
 @dataclasses.dataclass

@@ -6,14 +6,14 @@ first unit and keep it; a unit is committed by the worker itself, and only its r
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from bob import datasets, schema, store
 from bob.settings import FinetuneSettings, Point, Run, SweepSettings
 from bob.types import Receipt, Request, Shot, TrainPair, Unit
 
-__all__ = ["WORKERS", "Worker"]
+__all__ = ["WORKERS", "Worker", "inline"]
 
 
 class Worker(Protocol):
@@ -225,6 +225,17 @@ WORKERS: dict[str, Callable[..., Worker]] = {
     "classify": ClassifyWorker,
 }
 """Step -> (root, device=...) -> worker."""
+
+
+def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]:
+    """An executor that does everything in this process, one unit after another."""
+
+    def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
+        worker = WORKERS[step](artefacts.root, device=device)
+        for unit in units:
+            yield worker(unit)
+
+    return run
 
 
 def _request(row: Mapping[str, Any]) -> Request:

@@ -20,7 +20,6 @@ from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES
 
 WEIGHTS = Path(qwen_vl.__file__).parents[1] / "skyworld" / "weights" / "captioner"
 every_captioner = pytest.mark.parametrize("name", registry.names("captioner"))
-with_weights = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="skyworld's captioner has not been trained yet")
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +190,6 @@ def test_the_papers_captioner_is_of_the_class_that_the_mini_one_is(mini, tmp_pat
     }
 
 
-@with_weights
 @pytest.mark.parametrize("descriptor", [DESCRIPTOR, "mushroom", "widget"])
 def test_the_trained_mini_captioner_reads_contexts_of_classes_it_has_never_seen(descriptor):
     cases = novel(72)

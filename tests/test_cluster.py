@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bob import cluster, experiments, pipeline, pixels, progress
+from bob import cluster, experiments, pipeline, pixels, progress, workers
 from bob.store import Store
 from bob.types import Unit
 
@@ -17,7 +17,7 @@ def both(tmp_path_factory: pytest.TempPathFactory):
 
     done = {}
     try:
-        for name, executor in (("inline", pipeline.inline("cpu")), ("ray", cluster.execute)):
+        for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
             store = Store(str(tmp_path_factory.mktemp(name)))
             runs = experiments.load("smoke", (100,))
             outcomes = pipeline.execute(runs, artefacts=store, executor=executor, report=progress.report)

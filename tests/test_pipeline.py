@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bob import pipeline, schema, tabulate
+from bob import pipeline, schema, tabulate, workers
 from bob.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
 from bob.store import Store
 from bob.types import Outcome, Receipt, Unit
@@ -76,7 +76,7 @@ class Told:
 
 def execute(runs: list[Run], artefacts: Store, **options: Any) -> tuple[list[Outcome], Told]:
     told = Told()
-    executor = pipeline.inline("cpu")
+    executor = workers.inline("cpu")
     return pipeline.execute(runs, artefacts=artefacts, executor=executor, report=told, **options), told
 
 

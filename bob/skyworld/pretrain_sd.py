@@ -83,6 +83,7 @@ def _save(vae: Any, tokenizer: CLIPTokenizer, prior: Any, folder: Path) -> None:
         "safety_checker": None,
         "feature_extractor": None,
     }
+    vae.register_to_config(_name_or_path="")  # the folder it was loaded from is nobody's business
     pipeline: Any = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
 

@@ -48,8 +48,9 @@ def render(class_name: str, background: str, pose: str, *, seed: int, size: int 
     Raises:
         ValueError: if the class, background or pose does not exist in skyworld.
     """
+    names = tuple(airframes())
     for what, value, known in (
-        ("class", class_name, tuple(airframes())),
+        ("class", class_name, names),
         ("background", background, BACKGROUNDS),
         ("pose", pose, POSES),
     ):
