@@ -50,7 +50,8 @@ def sd(out: Path, work: Path) -> None:
     """Trains on `OUT/sd/vae`'s latents and writes the whole pipeline into `OUT/sd`.
 
     Poses first and alone: learnt beside classes and backgrounds, left and right stayed one word for
-    9,500 steps, and were told apart within 300 steps of this.
+    9,500 steps. As a phase in the middle of a training this told them apart within 300 steps; from
+    nothing it has only been run for 500, which were not enough.
     """
     vae: Any = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
     tokenizer = models.clip_tokenizer()
