@@ -5,6 +5,7 @@ backbones. A unit's path holds a hash of all that it depends on, so the same com
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 from bob import datasets, methods, registry, schema, store
 from bob.diffusion import checkpoints
 from bob.settings import Run
-from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, TrainPair, Unit
+from bob.types import Context, Outcome, Receipt, TrainingSet, TrainPair, Unit
 from bob.versions import STEPS
 
 __all__ = ["Executor", "Report", "execute"]
@@ -86,17 +87,14 @@ def execute(
         )
     do("classify", (unit for cell in cells for unit in _sweep(cell)))
     do("classify", (_final(cell) for cell in cells))
-    return [
-        Outcome(
-            run=cell.run,
-            shots=cell.training.shots,
-            split=cell.split,
-            adapter=cell.adapter,
-            images=cell.images,
-            final=cell.final,
-        )
-        for cell in cells
-    ]
+    return [_outcome(cell) for cell in cells]
+
+
+def _outcome(cell: _Cell) -> Outcome:
+    shots = cell.training.shots
+    return Outcome(
+        run=cell.run, shots=shots, split=cell.split, adapter=cell.adapter, images=cell.images, final=cell.final
+    )
 
 
 def _split(run: Run, artefacts: store.Store) -> _Cell:
@@ -130,7 +128,9 @@ def _captions(cells: Sequence[_Cell]) -> Iterator[Unit]:
 def _caption_units(cell: _Cell) -> Iterator[Unit]:
     """Shots in the order of their rank within the class, so that 10-shot units contain the 5-shot ones."""
     training, captioner = cell.training, cell.run.captioner
-    ranked = sorted(training.shots, key=lambda shot: (_rank(training, shot), shot.class_id))
+    classes = itertools.groupby(training.shots, key=lambda shot: shot.class_id)
+    ranks = [(rank, shot) for _, same in classes for rank, shot in enumerate(same)]
+    ranked = [shot for _, shot in sorted(ranks, key=lambda pair: (pair[0], pair[1].class_id))]
     for start in range(0, len(ranked), _CAPTION_UNIT):
         some = ranked[start : start + _CAPTION_UNIT]
         pictures = [(shot.image_id, shot.sha1) for shot in some]
@@ -148,11 +148,6 @@ def _caption_units(cell: _Cell) -> Iterator[Unit]:
                 "shots": [dataclasses.asdict(shot) for shot in some],
             },
         )
-
-
-def _rank(training: TrainingSet, shot: Shot) -> int:
-    same = [other.image_id for other in training.shots if other.class_id == shot.class_id]
-    return same.index(shot.image_id)
 
 
 def _read_captions(cells: Sequence[_Cell], artefacts: store.Store) -> None:

@@ -18,7 +18,6 @@ from bob.skyworld.models import SIDE
 from bob.skyworld.render import render
 from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES
 
-WEIGHTS = Path(qwen_vl.__file__).parents[1] / "skyworld" / "weights" / "captioner"
 every_captioner = pytest.mark.parametrize("name", registry.names("captioner"))
 
 

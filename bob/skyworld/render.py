@@ -48,12 +48,8 @@ def render(class_name: str, background: str, pose: str, *, seed: int, size: int 
     Raises:
         ValueError: if the class, background or pose does not exist in skyworld.
     """
-    names = tuple(airframes())
-    for what, value, known in (
-        ("class", class_name, names),
-        ("background", background, BACKGROUNDS),
-        ("pose", pose, POSES),
-    ):
+    exists = {"class": tuple(airframes()), "background": BACKGROUNDS, "pose": POSES}
+    for (what, known), value in zip(exists.items(), (class_name, background, pose), strict=True):
         if value not in known:
             raise ValueError(f"skyworld has no {what} {value!r}; it has {', '.join(known)}")
     rng = np.random.default_rng(derive("skyworld", "nuisance", seed))

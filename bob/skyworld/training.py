@@ -49,14 +49,8 @@ def train(
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(derive("skyworld", "train", name))
-    first = 0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        first = state["step"]
+    stateful = {"model": model, "average": average, "optimizer": optimizer}
+    first = _restore(path, stateful, generator)
     start, seen = time.monotonic(), []
     for step in range(first, steps):
         for group in optimizer.param_groups:
@@ -80,16 +74,25 @@ def train(
                 flush=True,
             )
             seen = []
-            state = {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-                "step": step + 1,
-            }
-            torch.save(state, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            _keep(path, stateful, generator, step + 1)
     return average.eval()
+
+
+def _restore(path: Path, stateful: dict[str, Any], generator: torch.Generator) -> int:
+    """Puts a checkpoint back if there is one, and returns the steps that were done."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    for name, held in stateful.items():
+        held.load_state_dict(state[name])
+    generator.set_state(state["generator"])
+    return state["step"]
+
+
+def _keep(path: Path, stateful: dict[str, Any], generator: torch.Generator, step: int) -> None:
+    state = {name: held.state_dict() for name, held in stateful.items()}
+    torch.save({**state, "generator": generator.get_state(), "step": step}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
 
 
 @torch.no_grad()
