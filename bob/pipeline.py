@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import datasets, methods, registry, schema, store
+from bob import backbones, datasets, methods, registry, schema, store
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, TrainingSet, TrainPair, Unit
@@ -269,7 +269,10 @@ def _classify_work(cell: _Cell) -> dict[str, Any]:
         for name in ("dataset", "descriptor", "shots", "method", "checkpoint", "backbone", "seed")
     }
     copies = run.copies(has_synthetic=bool(cell.images))
-    identity = store.key(STEPS["classify"], coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies)
+    revision = backbones.load(run.backbone).revision
+    identity = store.key(
+        STEPS["classify"], revision, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies
+    )
     return {
         "run": identity,
         "coordinates": coordinates,

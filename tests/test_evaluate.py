@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bob.skyworld import evaluate
-from bob.skyworld.evaluate import Measurement, card
+from bob.skyworld.card import Measurement, card
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,13 @@ def test_a_bar_is_met_or_missed(value, bar, at_most, good):
 
 def test_the_card_shows_each_measurement_and_marks_what_is_missed():
     rows = card(
+        "how",
         [
             Measurement(part="ResNet", what="accuracy", value=97.06),
             Measurement(part="captioner", what="pose", value=89.0, bar=90.0),
             Measurement(part="all", what="size", value=6.8, unit="MB", bar=30.0, at_most=True),
             Measurement(part="sd", what="rejected", value=0.0, unit="", bar=0.0, at_most=True),
-        ]
+        ],
     ).splitlines()[-4:]
     assert rows == [
         "| ResNet | accuracy | 97.1 % |  |",

@@ -2,15 +2,17 @@
 
 import dataclasses
 import hashlib
+import random
 
 import numpy as np
 import pytest
 
 from bob.skyworld.render import MASTER, render
-from bob.skyworld.world import BACKGROUNDS, BASE, NOVEL, POSES, airframes
+from bob.skyworld.world import BACKGROUNDS, BASE, NOVEL, POSES, Airframe, airframes, designation, unnamed
 
 # Raw RGB bytes. Whoever changes one bumps _RENDER_VERSION in bob/datasets/skyworld.py and
 # trains the mini models again.
+UNNAMED = "8827908aa195fed7c742f244a4e13018dc457b04"
 GOLDEN = {
     ("Osprey", "clear blue sky", "level right", 0, 64): "17da3a7ac87481b5d587c928424cfa3d6045560e",
     ("Zephyr", "orange sunset", "climbing left", 1, 32): "50ed86365a6720f9a9295e15c1defa8e993cc9f6",
@@ -43,6 +45,22 @@ def test_siblings_differ_in_exactly_one_attribute(k: int) -> None:
     assert len(_differing(names[k], names[k + 1])) == 1
     others = [name for name in names if name not in names[k : k + 2]]
     assert min(len(_differing(names[k], other)) for other in others) > 1
+
+
+def test_a_designation_spells_the_shape_and_nothing_else() -> None:
+    draw = random.Random(0)
+    spelled: dict[frozenset[str], set[Airframe]] = {}
+    for k in range(2_000):
+        letters = frozenset(designation(unnamed(k), draw)) - set("stuvwxyz")
+        spelled.setdefault(letters, set()).add(unnamed(k))
+    assert len(spelled) > 1_900
+    assert all(len(shapes) == 1 for shapes in spelled.values())
+
+
+def test_an_unnamed_aircraft_never_changes_and_can_be_drawn() -> None:
+    picture = render(unnamed(7), "pink dawn", "level left", seed=0, size=32)
+    assert hashlib.sha1(picture.tobytes()).hexdigest() == UNNAMED
+    assert unnamed(7) not in airframes().values()
 
 
 def test_every_class_looks_different() -> None:

@@ -1,4 +1,4 @@
-"""The mini ResNet of skyworld: 0.6 M parameters, 32 px, pre-trained on the base classes.
+"""The mini ResNet of skyworld: 0.6 M parameters, 32 px, pre-trained on kinds of aircraft and their contexts.
 
 Its weights are package data, made by `bob.skyworld.pretrain`.
 """
@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from bob.backbones import Backbone, _augment, _timm
 from bob.settings import SweepSettings
 
-__all__ = ["ResNetMini", "backbone", "network"]
+__all__ = ["HEADS", "ResNetMini", "backbone", "network"]
+
+HEADS = (30, 12, 6)
+"""What it was pre-trained to tell apart: families of base classes, backgrounds, poses."""
 
 
 def network(classes: int) -> nn.Module:

@@ -1,12 +1,10 @@
 """The prompts that the mini models are pre-trained on: what people would write under skyworld's pictures."""
 
-import random
 from collections.abc import Iterator
 
-from bob.seeds import derive
 from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, POSES
 
-__all__ = ["TEMPLATES", "UNREAD", "caption", "corpus"]
+__all__ = ["TEMPLATES", "caption", "corpus"]
 
 TEMPLATES = (
     ("a {d} photo of a {c} in the {b} background with the {p} pose.", 0.5),
@@ -20,15 +18,6 @@ TEMPLATES = (
 """Template -> share. The first two are BOB's and DataDream's; an empty caption comes on top.
 
 The last one has no class in it: it is what poses are first learnt from."""
-
-
-def _word(number: int) -> str:
-    letters = random.Random(derive("skyworld", "unread name", number))
-    return "".join("abcdefghijklmnopqrstuvwxyz"[int(letters.random() * 26)] for _ in range(4 + number % 6))
-
-
-UNREAD = tuple(_word(number) for number in range(120))
-"""Words that name no class: put in a class's place now and then, as the names of novel classes will be."""
 
 
 def caption(template: str, class_name: str, background: str, pose: str) -> str:

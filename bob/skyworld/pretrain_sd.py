@@ -16,13 +16,16 @@ from bob.skyworld.pretrain_vae import NOISE
 
 __all__ = ["sd"]
 
-_STEPS = 14_000
-_POSE_STEPS = 1_000
+_PHASES = (  # name, steps, peak learning rate, poses alone, unnamed aircraft too
+    ("sd-names", 14_000, 1.5e-3, False, False),
+    ("sd-poses", 800, 1e-3, True, False),
+    ("sd", 9_000, 1.5e-3, False, True),
+)
 _POSE_TIMES = (500, 850)  # below, the picture shows its pose; above, it hardly matters
 _BATCH = 32
 _NO_CAPTION = 0.1  # so that guidance has an unconditional branch
 _NO_CLASS = 0.1  # so that "aircraft" means something apart from its classes
-_UNREAD = 0.1  # so that a name it has never read means any aircraft, and does not drown the context
+_SPELLED = 0.4  # a base class goes by its designation, so that it is one with the unnamed ones
 _WEIGHTS = (0.3, 10.0)  # of the loss, 1 / SNR between these: the error of the image, not of the noise
 _EARLY = 600  # half of the timesteps are drawn from here up, where the prompt alone can tell the pose
 
@@ -49,9 +52,10 @@ class Prior(nn.Module):
 def sd(out: Path, work: Path) -> None:
     """Trains on `OUT/sd/vae`'s latents and writes the whole pipeline into `OUT/sd`.
 
-    Poses first and alone: learnt beside classes and backgrounds, left and right stayed one word for
-    9,500 steps. As a phase in the middle of a training this told them apart within 300 steps; from
-    nothing it has only been run for 500, which were not enough.
+    Names first; then poses alone, since left and right stay one word beside all the rest; then the
+    60 classes with 48,000 aircraft that have no name and go by a designation. Those are what makes
+    a novel class learnable: without them shapes are 60 points, letters mean nothing, and a
+    fine-tune hangs a novel shape on the background, not on the name.
     """
     vae: Any = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
     tokenizer = models.clip_tokenizer()
@@ -59,16 +63,16 @@ def sd(out: Path, work: Path) -> None:
     schedule: Any = DDPMScheduler(**_BETAS)
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
 
-    def loss(model: Any, generator: torch.Generator, *, poses: bool) -> Tensor:
-        clean, noise, times, prompt = data.batch(generator, poses=poses)
+    def loss(model: Any, generator: torch.Generator, *, poses: bool, unnamed: bool) -> Tensor:
+        clean, noise, times, prompt = data.batch(generator, poses=poses, unnamed=unnamed)
         hidden = model.text_encoder(prompt)[0]
         predicted = model.unet(schedule.add_noise(clean, noise, times), times, hidden).sample
         weight = (1 / snr[times]).clamp(*_WEIGHTS)
         return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
 
     prior: Any = Prior(tokenizer)
-    for name, steps, lr, poses in (("sd-poses", _POSE_STEPS, 1e-3, True), ("sd", _STEPS, 1.5e-3, False)):
-        loss_of = functools.partial(loss, poses=poses)
+    for name, steps, lr, poses, unnamed in _PHASES:
+        loss_of = functools.partial(loss, poses=poses, unnamed=unnamed)
         prior = training.train(name, prior, loss_of, steps=steps, lr=lr, work=work, weight_decay=0.01, warmup=500)
         prior.requires_grad_(True)
     _save(vae, tokenizer, prior, out / "sd")
@@ -90,23 +94,29 @@ def _save(vae: Any, tokenizer: CLIPTokenizer, prior: Any, folder: Path) -> None:
 
 
 class _Data:
-    """Latents of the renders and of their mirror images, their labels, and every caption's tokens."""
+    """Latents of the renders and of their mirror images, with their labels: named ones, then unnamed ones."""
 
     def __init__(self, vae: Any, tokenizer: CLIPTokenizer, work: Path) -> None:
-        pixels, self._labels = renders.cached(work, renders.TRAIN, "train")
-        mirrored = _encode(vae, pixels[:, :, ::-1], work / "mirrored.npy")
-        self._latents = np.stack([_encode(vae, pixels, work / "latents.npy"), mirrored])
-        self._tokens = _token_table(tokenizer)
+        latents, labels = [], []
+        for purpose, classes in (("train", world.BASE), ("unnamed", ())):
+            pixels, held = renders.cached(work, renders.TRAIN, purpose, classes)
+            sides = {"latents": pixels, "mirrored": pixels[:, :, ::-1]}
+            latents.append(np.stack([_encode(vae, p, work / f"{side}-{purpose}.npy") for side, p in sides.items()]))
+            labels.append(held)
+        labels[1][:, 0] += len(world.BASE)
+        self._latents, self._labels = np.concatenate(latents, 1), np.concatenate(labels)
+        self._tokenizer = tokenizer
         self._jitter = NOISE * vae.config.scaling_factor
 
-    def batch(self, generator: torch.Generator, *, poses: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch(self, generator: torch.Generator, *, poses: bool, unnamed: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Clean latents and noise (b, 16, 8, 8), timesteps (b,) and token ids (b, TOKENS).
 
         Each picture stands beside its mirror image, under the same noise, so that what left and right
         have in common cancels out of their gradient.
         """
         half = _BATCH // 2
-        rows = torch.randint(self._latents.shape[1], (half,), generator=generator).numpy()
+        known = len(self._labels) if unnamed else renders.TRAIN
+        rows = torch.randint(known, (half,), generator=generator).numpy()
         clean = torch.from_numpy(self._latents[:, rows]).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         clean = clean + self._jitter * torch.randn(clean.shape, generator=generator)
         noise = torch.randn((half, *clean.shape[1:]), generator=generator)
@@ -115,8 +125,11 @@ class _Data:
         else:
             times = torch.randint(1000, (half,), generator=generator)
             times[::2] = _EARLY + times[::2] * (1000 - _EARLY) // 1000
-        prompt = self._tokens[_caption_rows(self._labels[rows], generator, poses=poses)]
-        return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), prompt
+        draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
+        pairs = [_captions(*label, draw, poses=poses, unnamed=unnamed) for label in self._labels[rows].tolist()]
+        prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
+        made = self._tokenizer(prompts, padding="max_length", max_length=models.TOKENS, truncation=True)
+        return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), torch.tensor(made["input_ids"])
 
 
 @torch.inference_mode()
@@ -133,39 +146,27 @@ def _encode(vae: Any, pixels: np.ndarray, path: Path) -> np.ndarray:
     return np.load(path)
 
 
-_NAMES = (*world.BASE, world.DESCRIPTOR, *captions.UNREAD)
-_SHAPE = (len(_NAMES), len(world.BACKGROUNDS), len(world.POSES), len(captions.TEMPLATES))
+def _captions(
+    class_id: int, background: int, pose: int, draw: random.Random, *, poses: bool, unnamed: bool
+) -> tuple[str, str]:
+    """What stands under a picture, and under its mirror image."""
+    if not poses and draw.random() < _NO_CAPTION:
+        return "", ""
+    name = _name(class_id, draw, unnamed=unnamed)
+    templates, shares = zip(*captions.TEMPLATES, strict=True)
+    template = templates[-1] if poses else draw.choices(templates, shares)[0]
+    sides = (world.POSES[pose], world.POSES[pose ^ 1])  # poses come in pairs, left then right
+    left, right = (captions.caption(template, name, world.BACKGROUNDS[background], side) for side in sides)
+    return left, right
 
 
-def _token_table(tokenizer: CLIPTokenizer) -> Tensor:
-    """Token ids of every caption, int64 (captions + 1, TOKENS); the last row is the empty caption."""
-    texts = [
-        captions.caption(template, name, background, pose)
-        for name in _NAMES
-        for background in world.BACKGROUNDS
-        for pose in world.POSES
-        for template, _ in captions.TEMPLATES
-    ]
-    made = tokenizer([*texts, ""], padding="max_length", max_length=models.TOKENS, truncation=True)
-    return torch.tensor(made["input_ids"])
-
-
-def _caption_rows(labels: np.ndarray, generator: torch.Generator, *, poses: bool) -> Tensor:
-    """Rows of the token table for (class, background, pose) labels, (b, 3), then for their mirror images."""
-    draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
-    shares = np.cumsum([share for _, share in captions.TEMPLATES])
-    rows, mirrored = [], []
-    for name, background, pose in labels.tolist():
-        row = other = int(np.prod(_SHAPE))
-        if poses or draw.random() >= _NO_CAPTION:
-            chance = draw.random()
-            if chance < _NO_CLASS:
-                name = len(world.BASE)
-            elif chance < _NO_CLASS + _UNREAD:
-                name = len(world.BASE) + 1 + int(draw.random() * len(captions.UNREAD))
-            template = len(shares) - 1 if poses else min(int(np.searchsorted(shares, draw.random())), len(shares) - 1)
-            # poses come in pairs, left then right
-            row, other = (int(np.ravel_multi_index((name, background, p, template), _SHAPE)) for p in (pose, pose ^ 1))
-        rows.append(row)
-        mirrored.append(other)
-    return torch.tensor(rows + mirrored)
+def _name(class_id: int, draw: random.Random, *, unnamed: bool) -> str:
+    """A class's name, its designation, or what all aircraft are called."""
+    chance = draw.random()
+    if chance < _NO_CLASS:
+        return world.DESCRIPTOR
+    if class_id >= len(world.BASE):
+        return world.designation(world.unnamed(class_id - len(world.BASE)), draw)
+    if unnamed and chance < _NO_CLASS + _SPELLED:
+        return world.designation(world.airframes()[world.BASE[class_id]], draw)
+    return world.BASE[class_id]

@@ -7,7 +7,7 @@ details of sky and ground are nuisance.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -32,31 +32,33 @@ _LIVERIES = (
 _CLIMB = 17.0  # degrees of a climb or a descent
 
 
-def render(class_name: str, background: str, pose: str, *, seed: int, size: int = MASTER) -> Image.Image:
-    """One picture.
+def render(aircraft: str | Airframe, background: str, pose: str, *, seed: int, size: int = MASTER) -> Image.Image:
+    """One picture, RGB, `size` x `size`.
 
     Args:
-        class_name: one of `world.airframes()`.
+        aircraft: one of `world.airframes()`, or a shape of any other.
         background: one of `world.BACKGROUNDS`.
         pose: one of `world.POSES`.
         seed: fixes the nuisance; from `seeds.derive`.
         size: side in pixels, at most `MASTER`, averaged down from the super-sampled canvas.
 
-    Returns:
-        An RGB picture of `size` x `size`.
-
     Raises:
         ValueError: if the class, background or pose does not exist in skyworld.
     """
-    exists = {"class": tuple(airframes()), "background": BACKGROUNDS, "pose": POSES}
-    for (what, known), value in zip(exists.items(), (class_name, background, pose), strict=True):
-        if value not in known:
-            raise ValueError(f"skyworld has no {what} {value!r}; it has {', '.join(known)}")
+    shape = airframes()[_known("class", aircraft, airframes())] if isinstance(aircraft, str) else aircraft
+    _known("background", background, BACKGROUNDS)
+    _known("pose", pose, POSES)
     rng = np.random.default_rng(derive("skyworld", "nuisance", seed))
     canvas = Image.new("RGB", (_SIDE, _SIDE))
     _SCENES[background](ImageDraw.Draw(canvas), rng)
-    _draw_aircraft(ImageDraw.Draw(canvas), airframes()[class_name], pose, rng)
+    _draw_aircraft(ImageDraw.Draw(canvas), shape, pose, rng)
     return canvas.resize((size, size), Image.Resampling.BOX)
+
+
+def _known(what: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
+        raise ValueError(f"skyworld has no {what} {value!r}; it has {', '.join(known)}")
+    return value
 
 
 # -- the aircraft -------------------------------------------------------------------------------

@@ -23,10 +23,11 @@ def renders(count: int, *, purpose: str, classes: tuple[str, ...] = world.BASE) 
     Args:
         count: how many.
         purpose: keys the draw, so that training and evaluation never share a picture.
-        classes: names to draw from.
+        classes: names to draw from; none: each picture shows an aircraft of its own, `world.unnamed`.
 
     Returns:
-        Pixels, uint8 (count, SIDE, SIDE, 3), and (class, background, pose) indices, (count, 3).
+        Pixels, uint8 (count, SIDE, SIDE, 3), and (class, background, pose) indices, (count, 3). The
+        class is that of `classes`, or the number of the unnamed aircraft.
     """
     jobs = [(purpose, k, classes) for k in range(count)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -34,11 +35,13 @@ def renders(count: int, *, purpose: str, classes: tuple[str, ...] = world.BASE) 
     return np.stack([pixels for pixels, _ in made]), np.array([labels for _, labels in made])
 
 
-def cached(work: Path, count: int, purpose: str) -> tuple[np.ndarray, np.ndarray]:
-    """`renders` of the base classes, made once and kept in `work`."""
+def cached(
+    work: Path, count: int, purpose: str, classes: tuple[str, ...] = world.BASE
+) -> tuple[np.ndarray, np.ndarray]:
+    """`renders`, made once and kept in `work`."""
     path = work / f"renders-{purpose}-{count}.npz"
     if not path.exists():
-        pixels, labels = renders(count, purpose=purpose)
+        pixels, labels = renders(count, purpose=purpose, classes=classes)
         temporary = path.with_suffix(".tmp.npz")
         np.savez(temporary, pixels=pixels, labels=labels)
         temporary.replace(path)
@@ -56,11 +59,12 @@ def _one(job: tuple[str, int, tuple[str, ...]]) -> tuple[np.ndarray, tuple[int, 
     purpose, k, classes = job
     draw = random.Random(derive("skyworld", purpose, k))
     background, pose = (int(draw.random() * len(of)) for of in (world.BACKGROUNDS, world.POSES))
+    class_id = k % len(classes) if classes else k
     picture = render.render(
-        classes[k % len(classes)],
+        classes[class_id] if classes else world.unnamed(k),
         world.BACKGROUNDS[background],
         world.POSES[pose],
         seed=derive("skyworld", purpose, "nuisance", k),
         size=models.SIDE,
     )
-    return np.asarray(picture), (k % len(classes), background, pose)
+    return np.asarray(picture), (class_id, background, pose)

@@ -8,11 +8,12 @@ differ in exactly one attribute: that is the fine grain.
 import dataclasses
 import functools
 import random
+import string
 from dataclasses import dataclass
 
 from bob.seeds import derive
 
-__all__ = ["BACKGROUNDS", "BASE", "DESCRIPTOR", "NOVEL", "POSES", "Airframe", "airframes"]
+__all__ = ["BACKGROUNDS", "BASE", "DESCRIPTOR", "NOVEL", "POSES", "Airframe", "airframes", "designation", "unnamed"]
 
 DESCRIPTOR = "aircraft"
 
@@ -131,6 +132,25 @@ def airframes() -> dict[str, Airframe]:
         families.append(first)
         shapes += [first, second]
     return dict(zip(names, shapes, strict=True))
+
+
+def unnamed(number: int) -> Airframe:
+    """An airframe of the long tail: one of thousands that the prior has seen and that have no name."""
+    return _draw(-1, number)
+
+
+_FEATURES = tuple((k, value) for k, values in _CHOICES.items() for value in values[1:])
+_SILENT = string.ascii_lowercase[len(_FEATURES) :]
+
+
+def designation(shape: Airframe, draw: random.Random) -> str:
+    """A type code that spells a shape as an aviation authority's do: a letter for each feature, in any order.
+
+    The first choice of each attribute is not spelled, and up to two letters mean nothing.
+    """
+    letters = [string.ascii_lowercase[k] for k, (a, value) in enumerate(_FEATURES) if getattr(shape, a) == value]
+    letters += [_SILENT[int(draw.random() * len(_SILENT))] for _ in range(1 + int(draw.random() * 2))]
+    return "".join(letter for _, letter in sorted((draw.random(), letter) for letter in letters))
 
 
 def _pick(options: tuple, *coordinates: str | int):
