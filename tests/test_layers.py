@@ -10,12 +10,12 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
-        *("bob.versions", "bob.skyworld.world", "bob.skyworld.render"),
+        *("bob.versions", "bob.weights", "bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
     ("bob.methods", "bob.pixels"),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
-    ("bob.workers", "bob.progress"),
+    ("bob.workers", "bob.progress", "bob.units"),
     ("bob.experiments", "bob.pipeline", "bob.report"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),

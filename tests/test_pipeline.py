@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bob import pipeline, schema, tabulate, workers
+from bob import pipeline, schema, tabulate, units, workers
 from bob.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
 from bob.store import Store
 from bob.types import Outcome, Receipt, Unit
@@ -221,11 +221,19 @@ def test_methods_that_learn_the_same_share_an_adapter(base, tmp_path):
     switches = ("bob", "bob:marginalisation=class", "bob:preservation=off", "datadream")
     runs = [dataclasses.replace(base, method=method, captioner=captioner) for method in switches]
     outcomes, told = execute(runs, Store(str(tmp_path / "out")))
-    assert told.steps().count("captions") == 1
+    assert told.steps().count("captions") == 2  # a unit a rank of the shots
     assert told.steps().count("adapters") == 2
     adapters = [outcome.adapter for outcome in outcomes]
     assert adapters[0] == adapters[1] != adapters[2] == adapters[3]
     assert len({outcome.images for outcome in outcomes}) == 4
+
+
+def test_more_shots_read_only_what_fewer_have_not(base, tmp_path):
+    base = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
+    cells = [dataclasses.replace(base, shots=shots) for shots in (2, 4)]
+    few, many = ([unit.target for unit in units.captions(pipeline.split(run, Store(str(tmp_path))))] for run in cells)
+    assert (len(few), len(many)) == (2, 4)
+    assert many[:2] == few
 
 
 def test_what_cannot_be_drawn_fails_the_run_however_often_it_is_tried(base, untrained_sd, tmp_path):

@@ -1,12 +1,12 @@
 """Captioners: one file each, holding `captioner`, a function that loads one.
 
-    bob/captioners/x.py:   def captioner(argument: str, *, device: str) -> Captioner: ...
+    bob/captioners/x.py:   captioner = Loader(load=..., revision=...)
 
 The argument is what the user wrote after the first colon (`qwen_vl:7b`); it may be empty.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from bob import registry
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["QUESTIONS", "Answer", "Captioner", "load"]
+__all__ = ["QUESTIONS", "Answer", "Captioner", "Loader", "load", "revision"]
 
 QUESTIONS = {
     about: f"describe the {about} of the {{d}} in as few words as possible. Refer to the {{d}} as simply 'a {{d}}'."
@@ -57,6 +57,16 @@ class Captioner(abc.ABC):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Loader:
+    """What a file of this folder holds."""
+
+    load: Callable[[str, str], Captioner]
+    """(argument, device) -> the captioner, its weights on the device."""
+    revision: Callable[[str], str]
+    """(argument) -> what identifies its weights, without loading them."""
+
+
 def load(name: str, *, device: str = "cpu") -> Captioner:
     """The captioner that the user called `name`, its weights on `device`.
 
@@ -69,4 +79,14 @@ def load(name: str, *, device: str = "cpu") -> Captioner:
         ValueError: if there is no such captioner, or its weights are not there.
     """
     kind, _, argument = name.partition(":")
-    return registry.load("captioner", kind)(argument, device=device)
+    return registry.load("captioner", kind).load(argument, device)
+
+
+def revision(name: str) -> str:
+    """What identifies the weights of the captioner called `name`, without loading them.
+
+    Raises:
+        ValueError: if there is no such captioner, or a folder that is named is not there.
+    """
+    kind, _, argument = name.partition(":")
+    return registry.load("captioner", kind).revision(argument)

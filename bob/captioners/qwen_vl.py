@@ -5,7 +5,6 @@
 All run the same lines. 7B takes 17 GB of a GPU in bfloat16, and then some for its activations.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,8 @@ from PIL import Image
 from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from bob import registry
-from bob.captioners import QUESTIONS, Answer, Captioner
+from bob.captioners import QUESTIONS, Answer, Captioner, Loader
+from bob.weights import fingerprint
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner", "weights"]
 
@@ -103,7 +103,7 @@ class QwenVL(Captioner):
         return self.processor.apply_chat_template([turn], add_generation_prompt=True)
 
 
-def captioner(argument: str, *, device: str) -> QwenVL:
+def _load(argument: str, device: str) -> QwenVL:
     """Loads one checkpoint: bfloat16 on a GPU, float32 on a CPU.
 
     Args:
@@ -125,10 +125,16 @@ def captioner(argument: str, *, device: str) -> QwenVL:
     model.generation_config = _greedy(model.generation_config)
     return QwenVL(
         name=f"qwen_vl:{argument}",
-        revision=_fingerprint(folder),
+        revision=fingerprint(folder),
         model=model.to(device).eval(),
         processor=AutoProcessor.from_pretrained(folder, local_files_only=True),
     )
+
+
+def _revision(argument: str) -> str:
+    """The commit of a checkpoint on the hub; of a folder, a fingerprint of its files."""
+    argument = argument or "7b"
+    return CHECKPOINTS[argument].revision if argument in CHECKPOINTS else fingerprint(weights(argument))
 
 
 def _capped(own: Mapping[str, int]) -> dict[str, int]:
@@ -187,13 +193,4 @@ def _checked(folder: Path, advice: str) -> Path:
     )
 
 
-def _fingerprint(folder: Path) -> str:
-    """12 hex digits of the config and of both ends of each weight file, wherever the folder lies."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(2**20))
-            file.seek(-min(2**20, path.stat().st_size), os.SEEK_END)
-            digest.update(file.read())
-    return digest.hexdigest()[:12]
+captioner = Loader(load=_load, revision=_revision)

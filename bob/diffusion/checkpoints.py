@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from bob import registry
 from bob.settings import DrawSettings, FinetuneSettings
+from bob.weights import fingerprint
 
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "load", "settings", "source"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "load", "revision", "settings", "source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class Checkpoint:
     repository: str
     """Hub id; empty: shipped with this package."""
     revision: str
+    """On the hub; empty: shipped, known by a fingerprint."""
     licence: str
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     draw: DrawSettings = field(default_factory=DrawSettings)
@@ -40,7 +42,7 @@ CHECKPOINTS = {
     ),
     "skyworld": Checkpoint(
         repository="",
-        revision="1",
+        revision="",
         licence="Apache-2.0",
         finetune=FinetuneSettings(epochs=200, batch=25, lr=1e-3, warmup_steps=20),
         draw=DrawSettings(per_class=30, steps=25, batch=25, unit=50),
@@ -83,6 +85,17 @@ def settings(name: str) -> Checkpoint:
     if name not in CHECKPOINTS:
         raise ValueError(registry.unknown("checkpoint", name, [*CHECKPOINTS, "path:FOLDER"]))
     return CHECKPOINTS[name]
+
+
+def revision(name: str) -> str:
+    """What identifies the weights in a key: the hub's revision, or a fingerprint of a folder's files.
+
+    Raises:
+        ValueError: if the name is unknown, or a folder is not there.
+    """
+    if name.startswith("path:"):
+        return fingerprint(Path(source(name)[0]))
+    return settings(name).revision or fingerprint(_SHIPPED)
 
 
 def load(name: str, *, device: "torch.device", dtype: "torch.dtype") -> "StableDiffusionPipeline":

@@ -1,0 +1,198 @@
+"""Runs -> work units: what each step has to make for them, named by all that it depends on.
+
+Captions, adapters and images are shared by every run that needs them: one adapter serves three
+backbones. A unit's path holds the key of its inputs, of the weights and of the step's version.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from bob import backbones, captioners, methods, schema, store
+from bob.diffusion import checkpoints
+from bob.settings import Run
+from bob.types import Shot, TrainingSet, TrainPair, Unit
+from bob.versions import STEPS
+
+__all__ = ["Cell", "captions", "final", "finetune", "generations", "sweep"]
+
+_CAPTION_UNIT = 32  # shots
+
+
+@dataclasses.dataclass
+class Cell:
+    """A run on its way through the steps: paths in the store as far as they are known."""
+
+    run: Run
+    method: methods.Method
+    split: str
+    training: TrainingSet
+    adapter: str = ""
+    images: str = ""
+    final: str = ""
+
+
+def captions(cell: Cell) -> Iterator[Unit]:
+    """Step 1: slices of each rank, so that the units of 10 shots contain those of 5."""
+    if not cell.method.needs_captions:
+        return
+    training, captioner = cell.training, cell.run.captioner
+    revision = captioners.revision(captioner)
+    for rank, shots in enumerate(_ranks(training)):
+        for start in range(0, len(shots), _CAPTION_UNIT):
+            some = shots[start : start + _CAPTION_UNIT]
+            pictures = [(shot.image_id, shot.sha1) for shot in some]
+            identity = store.key(
+                STEPS["caption"], captioner, revision, training.descriptor, training.class_names, pictures
+            )
+            yield Unit(
+                step="caption",
+                target=f"captions/{store.slug(captioner)}-{identity}.parquet",
+                label=f"{training.dataset} shot {rank + 1} of classes {some[0].class_id} to {some[-1].class_id}",
+                size=len(some),
+                group=captioner,
+                work={
+                    "captioner": captioner,
+                    "dataset": training.dataset,
+                    "descriptor": training.descriptor,
+                    "shots": [dataclasses.asdict(shot) for shot in some],
+                },
+            )
+
+
+def _ranks(training: TrainingSet) -> list[list[Shot]]:
+    """The first shot of every class, then the second of every class that has one, and so on."""
+    classes = [list(same) for _, same in itertools.groupby(training.shots, key=lambda shot: shot.class_id)]
+    return [[shot for shot in rank if shot] for rank in itertools.zip_longest(*classes)]
+
+
+def finetune(cell: Cell) -> Iterator[Unit]:
+    """Step 2: the adapter, where the method tunes one; its folder is noted in the cell."""
+    run, pairs = cell.run, cell.method.train_pairs(cell.training)
+    if not pairs:
+        return
+    recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
+    identity = store.key(STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs))
+    # Without the method's name, for methods that tune on the same pairs share their adapter.
+    name = store.slug(f"{run.dataset} {run.checkpoint}")
+    cell.adapter = f"adapters/{name}-{run.shots}shot-s{run.seed}-{identity}"
+    yield Unit(
+        step="finetune",
+        target=f"{cell.adapter}/manifest.json",
+        label=_label(run, "method", "checkpoint"),
+        size=run.finetune.steps(len(pairs)),
+        work={
+            "dataset": run.dataset,
+            "checkpoint": run.checkpoint,
+            "settings": dataclasses.asdict(run.finetune),
+            "seed": run.seed,
+            "shots": [dataclasses.asdict(shot) for shot in cell.training.shots],
+            "pairs": [dataclasses.asdict(pair) for pair in pairs],
+        },
+    )
+
+
+def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[str, str]]:
+    sha1 = {shot.image_id: shot.sha1 for shot in training.shots}
+    return [(sha1[pair.image_id], pair.prompt) for pair in pairs]
+
+
+def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
+    """Step 3: slices of the request table, which is written here; the folder is noted in the cell."""
+    run, draw = cell.run, cell.run.draw
+    requests = [
+        dataclasses.replace(request, adapter=cell.adapter)
+        for request in cell.method.requests(cell.training, draw=draw, seed=run.seed)
+    ]
+    if not requests:
+        return
+    rows = [dataclasses.asdict(request) for request in requests]
+    identity = store.key(STEPS["generate"], _weights(run), draw.unit, rows)
+    cell.images = f"images/{_name(cell)}-{identity}"
+    table = f"{cell.images}/requests.parquet"
+    if not artefacts.exists(table):
+        artefacts.write_table(table, schema.table(rows, schema.REQUESTS), store.provenance(run))
+    for number, start in enumerate(range(0, len(rows), draw.unit)):
+        yield Unit(
+            step="generate",
+            target=f"{cell.images}/part-{number:05d}.parquet",
+            label=_label(run, "method", "checkpoint"),
+            size=min(draw.unit, len(rows) - start),
+            group=f"{run.checkpoint} {cell.adapter}",
+            work={
+                "requests": table,
+                "start": start,
+                "checkpoint": run.checkpoint,
+                "adapter": cell.adapter,
+                "batch": draw.batch,
+            },
+        )
+
+
+def sweep(cell: Cell) -> Iterator[Unit]:
+    """Step 4, the short trainings: one for each point of the grid."""
+    work, points = _classify_work(cell), cell.run.sweep.points(has_synthetic=bool(cell.images))
+    for number, point in enumerate(points):
+        yield Unit(
+            step="classify",
+            target=f"results/{_name(cell)}-{work['run']}/sweep-{number:03d}.parquet",
+            label=f"{_label(cell.run, 'method', 'backbone')} {number + 1} of {len(points)}",
+            size=cell.run.sweep.sweep_epochs,
+            group=work["run"],
+            work={**work, "phase": "sweep", "point": dataclasses.asdict(point)},
+        )
+
+
+def final(cell: Cell, swept: Sequence[Unit]) -> Unit:
+    """Step 4, the long training with the best of what was swept; its table is noted in the cell."""
+    work = swept[0].work
+    cell.final = f"results/{_name(cell)}-{work['run']}/final.parquet"
+    return Unit(
+        step="classify",
+        target=cell.final,
+        label=f"{_label(cell.run, 'method', 'backbone')} final",
+        size=cell.run.sweep.final_epochs,
+        group=work["run"],
+        work={
+            **{name: value for name, value in work.items() if name != "point"},
+            "phase": "final",
+            "receipts": [unit.target for unit in swept],
+            "points": [unit.work["point"] for unit in swept],
+        },
+    )
+
+
+def _classify_work(cell: Cell) -> dict[str, Any]:
+    run = cell.run
+    coordinates = {
+        name: getattr(run, name)
+        for name in ("dataset", "descriptor", "shots", "method", "checkpoint", "backbone", "seed")
+    }
+    copies = run.copies(has_synthetic=bool(cell.images))
+    revision = backbones.load(run.backbone).revision
+    identity = store.key(
+        STEPS["classify"], revision, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies
+    )
+    return {
+        "run": identity,
+        "coordinates": coordinates,
+        "split": cell.split,
+        "images": cell.images,
+        "copies": copies,
+        "mixup": cell.method.mixup,
+        "sweep": dataclasses.asdict(run.sweep),
+    }
+
+
+def _weights(run: Run) -> tuple[str, str]:
+    return run.checkpoint, checkpoints.revision(run.checkpoint)
+
+
+def _name(cell: Cell) -> str:
+    run = cell.run
+    return f"{store.slug(f'{run.dataset} {run.method} {run.checkpoint}')}-{run.shots}shot-s{run.seed}"
+
+
+def _label(run: Run, *coordinates: str) -> str:
+    return f"{run.dataset} {run.shots}-shot seed {run.seed} " + " ".join(getattr(run, name) for name in coordinates)
