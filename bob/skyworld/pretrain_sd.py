@@ -17,8 +17,9 @@ from bob.skyworld.pretrain_vae import NOISE
 __all__ = ["sd"]
 
 _PHASES = (  # name, steps, peak learning rate, poses alone, unnamed aircraft too
-    ("sd-names", 14_000, 1.5e-3, False, False),
+    ("sd-names", 9_500, 1.5e-3, False, False),
     ("sd-poses", 800, 1e-3, True, False),
+    ("sd-again", 4_500, 1.5e-3, False, False),
     ("sd", 9_000, 1.5e-3, False, True),
 )
 _POSE_TIMES = (500, 850)  # below, the picture shows its pose; above, it hardly matters
@@ -52,9 +53,9 @@ class Prior(nn.Module):
 def sd(out: Path, work: Path) -> None:
     """Trains on `OUT/sd/vae`'s latents and writes the whole pipeline into `OUT/sd`.
 
-    Names first; then poses alone, since left and right stay one word beside all the rest; then the
-    60 classes with 48,000 aircraft that have no name and go by a designation. Those are what makes
-    a novel class learnable: without them shapes are 60 points, letters mean nothing, and a
+    Names first; then poses alone, since left and right stay one word beside all the rest; then
+    names again; then with 48,000 aircraft that have no name and go by a designation. Those make a
+    novel class learnable: without them shapes are 60 points and letters mean nothing, and a
     fine-tune hangs a novel shape on the background, not on the name.
     """
     vae: Any = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
