@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from bob import datasets, methods, registry, schema, store, units
+from bob import datasets, methods, plans, registry, schema, store, units
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, TrainingSet, Unit
@@ -49,8 +49,9 @@ def execute(
     artefacts.require_writable()
     cells = [split(run, artefacts) for run in runs]
 
-    def do(step: str, made: Iterable[Unit]) -> None:
+    def do(step: str, made: Iterable[Unit], plan: str = "") -> None:
         wanted = {unit.target: unit for unit in made}
+        plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
         todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
         todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
         if wanted:
@@ -69,8 +70,8 @@ def execute(
             f"{artefacts.root}, or raise --max-rejected. All that was not rejected is kept"
         )
     swept = [list(units.sweep(cell)) for cell in cells]
-    do("classify", (unit for sweep in swept for unit in sweep))
-    do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)))
+    do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
+    do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
     return [_outcome(cell) for cell in cells]
 
 
@@ -93,7 +94,8 @@ def split(run: Run, artefacts: store.Store) -> Cell:
             if shot.split != "test":
                 dataset.open(shot)
         table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
-        artefacts.write_table(path, table, store.provenance({"dataset": run.dataset, "seed": run.seed}))
+        origin = {"dataset": run.dataset, "seed": run.seed, "class_names": dataset.class_names}
+        artefacts.write_table(path, table, store.provenance(origin))
     training = TrainingSet(
         dataset=run.dataset,
         descriptor=dataset.descriptor,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["CAPTIONS", "IMAGES", "REJECTED", "REQUESTS", "RESULTS", "SHOTS", "TABLES", "table"]
+__all__ = ["CAPTIONS", "IMAGES", "PLAN", "REJECTED", "REQUESTS", "RESULTS", "SHOTS", "TABLES", "table"]
 
 
 def _column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
@@ -77,6 +77,16 @@ IMAGES = pa.schema(
         _column("sha1", pa.string(), "SHA-1 of `image`, hex"),
         _column("checkpoint", pa.string(), "T2I checkpoint"),
         _column("seconds", pa.float64(), "device time of the image: its batch's divided by its size", "s"),
+    ]
+)
+
+PLAN = pa.schema(
+    [
+        _column("step", pa.string(), "caption, finetune, generate, sweep or final"),
+        _column("target", pa.string(), "the file whose presence means that the unit is done"),
+        _column("label", pa.string(), "for people: what this is"),
+        _column("size", pa.int32(), "how much work it is, counted in `unit`"),
+        _column("unit", pa.string(), "shots, steps (of an optimiser), images or epochs"),
     ]
 )
 

@@ -4,6 +4,7 @@ The same classes run inline in a for-loop and inside Ray's actors. They load the
 first unit and keep it; a unit is committed by the worker itself, and only its receipt goes back.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -94,8 +95,10 @@ class FinetuneWorker:
             tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
         )
         seconds = time.monotonic() - start
-        self._store.write(f"{folder}/{lora.FILE}", lora.saved(pipeline.unet, pipeline.text_encoder))
-        self._store.write_json(unit.target, store.provenance(work, seconds=seconds))
+        adapter = lora.saved(pipeline.unet, pipeline.text_encoder)
+        self._store.write(f"{folder}/{lora.FILE}", adapter)
+        digest = {"sha256": hashlib.sha256(adapter).hexdigest()}
+        self._store.write_json(unit.target, store.provenance(work, seconds=seconds) | digest)
         self._store.delete(resumable)
         return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
 
@@ -121,7 +124,7 @@ class GenerateWorker:
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
         seconds = time.monotonic() - start
         manifest = store.provenance(work, seconds=seconds)
-        quarantine = unit.target.removesuffix(".parquet") + ".rejected.parquet"
+        quarantine = store.quarantine(unit.target)
         self._store.delete(quarantine)  # of an earlier attempt
         if rejected:
             self._store.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)

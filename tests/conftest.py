@@ -20,7 +20,9 @@ os.environ.update(
     }
 )
 
+import dataclasses
 import ipaddress
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,3 +88,32 @@ def untrained_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
             requires_safety_checker=False,
         ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def base(untrained_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny run: a `bob.settings.Run`."""
+    from tests import tiny
+
+    return tiny.run(tiny.photos(tmp_path_factory.mktemp("photos")), untrained_sd)
+
+
+@pytest.fixture(scope="session")
+def finished(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The `bob.store.Store` of a tiny run of BOB, from captions to tables; not to be changed."""
+    from bob import pipeline, tabulate, workers
+    from bob.store import Store
+
+    artefacts = Store(str(tmp_path_factory.mktemp("finished")))
+    run = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
+    outcomes = pipeline.execute(
+        [run], artefacts=artefacts, executor=workers.inline("cpu"), report=lambda step, todo, done, receipts: receipts
+    )
+    tabulate.write(outcomes, artefacts, name="tiny")
+    return artefacts
+
+
+@pytest.fixture
+def artefacts(finished: Any, tmp_path: Path) -> Any:
+    """A copy of `finished`, to be changed."""
+    return dataclasses.replace(finished, root=str(shutil.copytree(finished.root, tmp_path / "out")))

@@ -15,8 +15,8 @@ LAYERS = (
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
     ("bob.methods", "bob.pixels"),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
-    ("bob.workers", "bob.progress", "bob.units"),
-    ("bob.experiments", "bob.pipeline", "bob.report"),
+    ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
+    ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),
 )
