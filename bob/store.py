@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-__all__ = ["Store", "key", "provenance", "slug"]
+__all__ = ["Store", "key", "provenance", "quarantine", "slug"]
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
 
@@ -41,6 +41,11 @@ def slug(text: str) -> str:
     """A short name for a path: letters, digits and dashes. Not unique, a key stands beside it."""
     safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
     return "-".join(part for part in safe.split("-") if part)[-48:].lstrip("-") or "x"
+
+
+def quarantine(target: str) -> str:
+    """Beside a unit's table, the table of the rows that it could not do; there only if there are any."""
+    return target.removesuffix(".parquet") + ".rejected.parquet"
 
 
 def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:

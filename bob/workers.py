@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from bob import datasets, schema, store
 from bob.settings import FinetuneSettings, Point, Run, SweepSettings
 from bob.types import Receipt, Request, Shot, TrainPair, Unit
@@ -32,7 +34,7 @@ class CaptionWorker:
         self._readers: dict[tuple[str, str, str], Any] = {}
 
     def __call__(self, unit: Unit) -> Receipt:
-        """Captions the unit's shots."""
+        """Captions the unit's shots; one that could not be read goes to the unit's `rejected` file."""
         from bob import caption
 
         start, work = time.monotonic(), unit.work
@@ -42,10 +44,9 @@ class CaptionWorker:
             self._readers = {
                 which: caption.Reader(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device)
             }
-        table = self._readers[which]([Shot(**shot) for shot in work["shots"]])
-        seconds = time.monotonic() - start
-        self._store.write_table(unit.target, table, store.provenance(work, seconds=seconds))
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+        reader = self._readers[which]
+        rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
+        return _committed(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
 
 
 class FinetuneWorker:
@@ -119,14 +120,7 @@ class GenerateWorker:
         adapter = work["adapter"]
         self._painter.use(work["checkpoint"], adapter, lambda: self._store.read(f"{adapter}/{lora.FILE}"))
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
-        seconds = time.monotonic() - start
-        manifest = store.provenance(work, seconds=seconds)
-        quarantine = unit.target.removesuffix(".parquet") + ".rejected.parquet"
-        self._store.delete(quarantine)  # of an earlier attempt
-        if rejected:
-            self._store.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
-        self._store.write_table(unit.target, schema.table(rows, schema.IMAGES), manifest)
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds)
+        return _committed(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
 
 
 class ClassifyWorker:
@@ -236,6 +230,29 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
             yield worker(unit)
 
     return run
+
+
+def _committed(
+    unit: Unit,
+    rows: Sequence[Mapping[str, Any]],
+    columns: pa.Schema,
+    rejected: Sequence[Mapping[str, Any]],
+    artefacts: store.Store,
+    *,
+    start: float,
+    note: str,
+) -> Receipt:
+    """Writes what could not be done and then, for its presence says that the unit is done, what could."""
+    seconds = time.monotonic() - start
+    manifest = store.provenance(unit.work, seconds=seconds)
+    quarantine = store.quarantine(unit.target)
+    artefacts.delete(quarantine)  # of an earlier attempt
+    if rejected:
+        artefacts.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
+    artefacts.write_table(unit.target, schema.table(rows, columns), manifest)
+    return Receipt(
+        target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds, note=note
+    )
 
 
 def _request(row: Mapping[str, Any]) -> Request:
