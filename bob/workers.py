@@ -17,6 +17,9 @@ from bob.types import Receipt, Request, Shot, TrainPair, Unit
 
 __all__ = ["WORKERS", "Worker", "inline"]
 
+_SAVE_EVERY = 60.0
+"""Seconds that a classifier trains before its state is worth writing."""
+
 
 class Worker(Protocol):
     """Does units of one step."""
@@ -130,8 +133,8 @@ class ClassifyWorker:
     for longer and measures it on the test set.
     """
 
-    def __init__(self, root: str, *, device: str) -> None:
-        self._store, self._device = store.Store(root), device
+    def __init__(self, root: str, *, device: str, save_every: float = _SAVE_EVERY) -> None:
+        self._store, self._device, self._save_every = store.Store(root), device, save_every
         self._held: tuple[tuple[Any, ...], Any] | None = None
 
     def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
@@ -143,7 +146,7 @@ class ClassifyWorker:
         final = work["phase"] == "final"
         point = self._best(work) if final else Point(**work["point"])
         sweep = SweepSettings(**{name: _tuples(value) for name, value in work["sweep"].items()})
-        history = []
+        resumable, history = f"{unit.target}.state.pt", []
         for row in classify.train(
             self._data(work, run),
             run.backbone,
@@ -154,6 +157,9 @@ class ClassifyWorker:
             mixup=work["mixup"],
             with_test=final,
             device=self._device,
+            state=self._store.read(resumable) if self._store.exists(resumable) else None,
+            save=lambda _, held: self._store.write(resumable, held),
+            save_every=self._save_every,
         ):
             history.append(row)
             if report is not None:
@@ -163,6 +169,7 @@ class ClassifyWorker:
         self._store.write_table(
             unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds)
         )
+        self._store.delete(resumable)
         finite = [row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])]
         note = f"best validation accuracy {max(finite):.1%}" if finite else "its loss is not finite"
         return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds, note=note)
