@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["CAPTIONS", "IMAGES", "PLAN", "REJECTED", "REQUESTS", "RESULTS", "SHOTS", "TABLES", "table"]
+__all__ = ["CAPTIONS", "IMAGES", "PLAN", "REJECTED", "REQUESTS", "RESULTS", "SHOTS", "TABLES", "rejection", "table"]
 
 
 def _column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
@@ -133,6 +133,11 @@ TABLES = pa.schema(
         pa.field("difference", pa.float64(), metadata={"meaning": "ours - paper", "unit": "%"}),
     ]
 )
+
+
+def rejection(row_id: str, step: str, error: Exception) -> dict[str, str]:
+    """A row of `REJECTED`."""
+    return {"row_id": row_id, "step": step, "error": type(error).__name__, "message": str(error)}
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:

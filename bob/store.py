@@ -45,7 +45,7 @@ def slug(text: str) -> str:
 
 
 def quarantine(target: str) -> str:
-    """Where the rows are kept that could not be made with the Parquet file at `target`."""
+    """Beside a unit's table, the table of the rows that it could not do; there only if there are any."""
     return target.removesuffix(".parquet") + ".rejected.parquet"
 
 

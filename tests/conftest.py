@@ -64,6 +64,22 @@ def _is_here(family: int, host: str) -> bool:
 
 
 @pytest.fixture(scope="session")
+def untrained_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-VL of skyworld's size with random weights, in the files of a real one; not to be changed."""
+    import torch
+
+    from bob.skyworld import qwen
+
+    folder = tmp_path_factory.mktemp("qwen")
+    processor = qwen.processor()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        qwen.model(processor.tokenizer).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def untrained_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion of skyworld's size with random weights, in the files of a real one; not to be changed."""
     import torch
