@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from bob import schema
+
 __all__ = ["Store", "key", "provenance", "slug"]
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
@@ -73,6 +75,8 @@ class Store:
     def __post_init__(self) -> None:
         if not self.root:
             raise ValueError("the output folder has no name: give --out a folder, s3://... or gs://...")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.root):
+            raise ValueError(f"the output folder {self.root!r} is no UTF-8, which pyarrow cannot open: rename it")
 
     def require_writable(self) -> None:
         """Proves that something can be written.
@@ -154,10 +158,24 @@ class Store:
         data = self.read(path)  # apart from parsing: a lost connection is no damage
         try:
             return pq.read_table(pa.BufferReader(data), columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, ValueError, OSError) as error:
             raise ValueError(
                 f"{self.root}/{path} is damaged ({' '.join(str(error).split())}): delete it, and the same command makes"
                 " it again"
+            ) from error
+
+    def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
+        """One Parquet file that is what a step wrote there: `schema.check` of it.
+
+        Raises:
+            ValueError: if it is no readable Parquet file, or not what is wanted; says which, and what to do.
+        """
+        table = self.read_table(path)
+        try:
+            return schema.check(table, wanted, least=least)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
             ) from error
 
     def manifest(self, path: str) -> dict[str, Any]:

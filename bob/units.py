@@ -113,6 +113,7 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
     table = f"{cell.images}/requests.parquet"
     if not artefacts.exists(table):
         artefacts.write_table(table, schema.table(rows, schema.REQUESTS), store.provenance(run))
+    artefacts.read_checked(table, schema.REQUESTS, least=len(rows))  # perhaps damaged since it was written
     for number, start in enumerate(range(0, len(rows), draw.unit)):
         yield Unit(
             step="generate",
