@@ -6,10 +6,11 @@ backbones. A unit's path holds a hash of all that it depends on, so the same com
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
-from bob import datasets, methods, registry, schema, store, units
+from bob import captioners, datasets, methods, registry, schema, store, units
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, TrainingSet, Unit
@@ -42,10 +43,7 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
-    for run in runs:
-        registry.require("captioner", run.captioner.partition(":")[0])
-        registry.require("backbone", run.backbone)
-        checkpoints.settings(run.checkpoint)
+    _check(runs, artefacts, max_rejected)
     artefacts.require_writable()
     cells = [split(run, artefacts) for run in runs]
 
@@ -74,6 +72,25 @@ def execute(
     return [_outcome(cell) for cell in cells]
 
 
+def _check(runs: Sequence[Run], artefacts: store.Store, max_rejected: int) -> None:
+    """Refuses, before anything is written, what can be known to fail or to spoil something later."""
+    if max_rejected < 0:
+        raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
+    for run in runs:
+        registry.require("captioner", run.captioner.partition(":")[0])
+        registry.require("backbone", run.backbone)
+        checkpoints.revision(run.checkpoint)
+        if methods.load(run.method).needs_captions:
+            captioners.revision(run.captioner)
+    for name, descriptor in dict.fromkeys((run.dataset, run.descriptor) for run in runs):
+        dataset = datasets.load(name, descriptor)
+        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root).expanduser()):
+            raise ValueError(
+                f"the output folder {artefacts.root} lies in the data set {name}, which would take what is written for"
+                " pictures: choose another --out"
+            )
+
+
 def _outcome(cell: Cell) -> Outcome:
     shots = cell.training.shots
     return Outcome(
@@ -90,10 +107,11 @@ def split(run: Run, artefacts: store.Store) -> Cell:
     path = f"shots/{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}-{identity}.parquet"
     if not artefacts.exists(path):
         for shot in shots:
-            if shot.split != "test":
+            if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
                 dataset.open(shot)
         table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
         artefacts.write_table(path, table, store.provenance({"dataset": run.dataset, "seed": run.seed}))
+    artefacts.read_checked(path, schema.SHOTS, least=len(shots))  # of an earlier command, perhaps damaged since
     training = TrainingSet(
         dataset=run.dataset,
         descriptor=dataset.descriptor,
@@ -106,7 +124,7 @@ def split(run: Run, artefacts: store.Store) -> Cell:
 def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> None:
     for cell in cells:
         if cell.method.needs_captions:
-            tables = [artefacts.read_table(unit.target) for unit in units.captions(cell)]
+            tables = [_captions(unit, artefacts) for unit in units.captions(cell)]
             contexts = {
                 row["image_id"]: Context(background=row["background"], pose=row["pose"])
                 for row in pa.concat_tables(tables).to_pylist()
@@ -114,8 +132,14 @@ def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> None:
             cell.training = dataclasses.replace(cell.training, contexts=contexts)
 
 
+def _captions(unit: Unit, artefacts: store.Store) -> pa.Table:
+    """Without the rejected rows' file beside it, a table that is short of rows is a damaged one."""
+    lacks = artefacts.exists(unit.target.removesuffix(".parquet") + ".rejected.parquet")
+    return artefacts.read_checked(unit.target, schema.CAPTIONS, least=0 if lacks else unit.size)
+
+
 def _rejected(cells: Sequence[Cell], artefacts: store.Store) -> int:
     """Rows that could not be drawn, now or by an earlier command."""
     folders = dict.fromkeys(cell.images for cell in cells if cell.images)
     paths = [f"{folder}/{name}" for folder in folders for name in artefacts.names(folder) if ".rejected." in name]
-    return sum(len(artefacts.read_table(path)) for path in paths)
+    return sum(len(artefacts.read_checked(path, schema.REJECTED)) for path in paths)
