@@ -67,15 +67,17 @@ def fuse(pipeline: "StableDiffusionPipeline", adapter: bytes) -> None:
         ValueError: if the adapter is no safetensors file.
     """
     from safetensors import SafetensorError
+    from safetensors.torch import load
 
+    try:
+        load(adapter)  # diffusers would complain of its temporary copy
+    except SafetensorError as error:
+        raise ValueError(
+            f"the adapter's {FILE} is damaged ({error}): delete its folder below adapters, and the same command makes"
+            " it again"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, FILE).write_bytes(adapter)
-        try:
-            pipeline.load_lora_weights(folder, weight_name=FILE)
-        except SafetensorError as error:
-            raise ValueError(
-                f"the adapter's {FILE} is damaged ({error}): delete its folder below adapters, and the same command"
-                " makes it again"
-            ) from error
+        pipeline.load_lora_weights(folder, weight_name=FILE)
     pipeline.fuse_lora(components=["unet", "text_encoder"])
     pipeline.unload_lora_weights()
