@@ -1,18 +1,18 @@
-"""`bob run`: experiments by name, or one run by its flags. Mistakes end in one sentence and exit code 2."""
+"""`bob run`, `bob status`, `bob verify`. Mistakes end in one sentence and exit code 2."""
 
 import argparse
 import dataclasses
 import sys
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from bob import experiments, pipeline, progress, registry, store, tabulate, workers
+from bob import experiments, pipeline, progress, registry, status, store, tabulate, verify, workers
 from bob.settings import Run
 
-__all__ = ["RunCommand", "main"]
+__all__ = ["RunCommand", "StatusCommand", "VerifyCommand", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +41,68 @@ class RunCommand:
     """The one run, where no experiment is named."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusCommand:
+    """Shows what of the commands run in a folder is done, to do and rejected.
+
+    Reads listings and Parquet footers, never images.
+
+        bob status out
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommand:
+    """Reads all that a folder holds and names what is damaged; changes nothing.
+
+    Exit code 0 if all is well, 1 if something is wrong, 2 if there is nothing to read.
+
+        bob verify out
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+
+Command = RunCommand | StatusCommand | VerifyCommand
+
+
 def main() -> None:
     """The command `bob`."""
-    arguments = sys.argv[1:]
-    if arguments[:1] != ["run"]:
-        print("usage: bob run [EXPERIMENT] [--flags]; `bob run --help` lists them", file=sys.stderr)
-        sys.exit(0 if arguments[:1] in (["--help"], ["-h"]) else 2)
     try:
-        sys.exit(_run(_parse(arguments[1:])))
+        sys.exit(_do(_parse(sys.argv[1:])))
     except ValueError as error:
         print(f"bob: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 
-def _parse(arguments: list[str]) -> RunCommand:
+def _parse(arguments: list[str]) -> Command:
     """The settings of a run default to those of its checkpoint and backbone, so these are read first."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name, value in {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}.items():
-        first.add_argument(f"--{name}", default=value, const=value, nargs="?")  # tyro says that its value is missing
-    known, _ = first.parse_known_args(arguments)
-    default = RunCommand(run=experiments.defaults(**vars(known)))
-    command = tyro.cli(RunCommand, args=arguments, default=default, prog="bob run")
+    run = tyro.conf.subcommand("run")
+    if arguments[:1] == ["run"]:
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
+        for name, value in models.items():  # tyro says that a value is missing
+            first.add_argument(f"--{name}", default=value, const=value, nargs="?")
+        known, _ = first.parse_known_args(arguments)
+        run = tyro.conf.subcommand("run", default=RunCommand(run=experiments.defaults(**vars(known))))
+    commands: Any = (
+        Annotated[RunCommand, run]
+        | Annotated[StatusCommand, tyro.conf.subcommand("status")]
+        | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+    )
+    described = "`bob COMMAND --help` lists the flags of each."
+    command = tyro.cli(commands, args=arguments, prog="bob", description=described)
+    if isinstance(command, RunCommand):
+        _refuse_idle(command, arguments)
+    return command
+
+
+def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
+    """Flags that would change nothing."""
     if command.seeds and not command.experiment:
         raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
     flags = {flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"}
@@ -71,7 +112,18 @@ def _parse(arguments: list[str]) -> RunCommand:
             f"experiment {command.experiment!r} sets its own runs, so --{idle[0]} changes nothing: leave it out, or"
             " name no experiment and describe the one run by flags"
         )
-    return command
+
+
+def _do(command: Command) -> int:
+    if isinstance(command, RunCommand):
+        return _run(command)
+    artefacts = store.Store(command.out)
+    if isinstance(command, StatusCommand):
+        status.show(status.read(artefacts), command.out)
+        return 0
+    verdict = verify.verify(artefacts, report=progress.walk)
+    verify.show(verdict)
+    return 1 if verdict.problems else 0
 
 
 def _run(command: RunCommand) -> int:

@@ -8,7 +8,20 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["CAPTIONS", "IMAGES", "REJECTED", "REQUESTS", "RESULTS", "SHOTS", "TABLES", "check", "table"]
+__all__ = [
+    "CAPTIONS",
+    "IMAGES",
+    "PLAN",
+    "REJECTED",
+    "REQUESTS",
+    "RESULTS",
+    "SHOTS",
+    "TABLES",
+    "check",
+    "fit",
+    "rejection",
+    "table",
+]
 
 
 def _column(name: str, kind: pa.DataType, meaning: str, unit: str = "") -> pa.Field:
@@ -80,6 +93,16 @@ IMAGES = pa.schema(
     ]
 )
 
+PLAN = pa.schema(
+    [
+        _column("step", pa.string(), "caption, finetune, generate, sweep or final"),
+        _column("target", pa.string(), "the file whose presence means that the unit is done"),
+        _column("label", pa.string(), "for people: what this is"),
+        _column("size", pa.int32(), "how much work it is, counted in `unit`"),
+        _column("unit", pa.string(), "shots, steps (of an optimiser), images or epochs"),
+    ]
+)
+
 REJECTED = pa.schema(
     [
         _column("row_id", pa.string(), "image_id or request_id"),
@@ -128,10 +151,16 @@ _IDENTITY = {
     "image_id": ["image_id"],
     "request_id": ["request_id"],
     "row_id": ["row_id"],
+    "step": ["target"],
     "run": ["run", "phase", "epoch", "split", "metric"],
     "table": ["table", "row", "column"],
 }
 """First column of a table -> the columns that no two of its rows agree in."""
+
+
+def rejection(row_id: str, step: str, error: Exception) -> dict[str, str]:
+    """A row of `REJECTED`."""
+    return {"row_id": row_id, "step": step, "error": type(error).__name__, "message": str(error)}
 
 
 def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -165,8 +194,22 @@ def check(read: pa.Table, schema: pa.Schema, *, least: int = 0) -> pa.Table:
         least: the fewest rows that it can have.
 
     Raises:
-        ValueError: if columns are missing, unknown or of another type, or rows are missing, twice
-            there or hold nulls; says which.
+        ValueError: if it does not fit, or rows are missing or twice there; says which.
+    """
+    fitted = fit(read, schema)
+    if len(fitted) < least:
+        raise ValueError(f"{len(fitted)} rows, wanted {least}")
+    identity = _IDENTITY.get(schema.names[0], [])
+    if identity and len(fitted.group_by(identity).aggregate([])) < len(fitted):
+        raise ValueError(f"two rows of the same {', '.join(identity)}")
+    return fitted
+
+
+def fit(read: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table that was read back, as one of exactly `schema`, whatever its rows say.
+
+    Raises:
+        ValueError: if columns are missing, unknown, of another type or hold nulls; says which.
     """
     if sorted(read.schema.names) != sorted(schema.names):
         odd = sorted(set(read.schema.names) ^ set(schema.names))
@@ -178,9 +221,4 @@ def check(read: pa.Table, schema: pa.Schema, *, least: int = 0) -> pa.Table:
         if held.null_count and not column.nullable:
             raise ValueError(f"column {column.name!r} holds {held.null_count} nulls")
     read.validate(full=True)  # of a flipped bit, a text that is none
-    if len(read) < least:
-        raise ValueError(f"{len(read)} rows, wanted {least}")
-    identity = _IDENTITY.get(schema.names[0], [])
-    if identity and len(read.group_by(identity).aggregate([])) < len(read):
-        raise ValueError(f"two rows of the same {', '.join(identity)}")
     return read.select(schema.names).cast(schema)

@@ -6,6 +6,7 @@ name in its own folder and renamed; on S3 or GCS it is one object put. A folder'
 is written last, so its presence means that the folder is complete.
 """
 
+import contextlib
 import dataclasses
 import getpass
 import hashlib
@@ -14,7 +15,7 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,7 +25,7 @@ from pyarrow import fs
 
 from bob import schema
 
-__all__ = ["Store", "key", "provenance", "slug"]
+__all__ = ["Store", "key", "manifest", "parse", "plain", "provenance", "quarantine", "slug"]
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
 
@@ -35,7 +36,7 @@ def key(*parts: Any) -> str:
     Args:
         parts: dataclasses, mappings, sequences and scalars; never paths or times.
     """
-    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -45,10 +46,15 @@ def slug(text: str) -> str:
     return "-".join(part for part in safe.split("-") if part)[-48:].lstrip("-") or "x"
 
 
+def quarantine(target: str) -> str:
+    """Beside a unit's table, the table of the rows that it could not do; there only if there are any."""
+    return target.removesuffix(".parquet") + ".rejected.parquet"
+
+
 def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
     """What a manifest says of where an artefact came from."""
     return {
-        "config": _plain(config),
+        "config": plain(config),
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "host": platform.node(),
         "user": _user(),
@@ -106,6 +112,19 @@ class Store:
         files = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
         return sorted(name for name in files if not name.startswith("."))
 
+    def files(self) -> dict[str, fs.FileInfo]:
+        """Every file below the root, temporary ones too, by one listing: its path within -> its size, its time.
+
+        Raises:
+            ValueError: if there is no such folder, or it cannot be listed; says why.
+        """
+        filesystem, base = self._open()
+        try:
+            found = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+        except OSError as error:
+            raise ValueError(f"cannot list {self.root}: {error}. Name a folder that `bob run` wrote to") from error
+        return {info.path.removeprefix(f"{base}/"): info for info in found if info.type == fs.FileType.File}
+
     def write(self, path: str, data: bytes | pa.Buffer) -> None:
         """Writes one file, atomically: a reader sees all of it or nothing."""
         filesystem, base = self._open()
@@ -134,7 +153,7 @@ class Store:
 
     def write_json(self, path: str, content: Mapping[str, Any]) -> None:
         """Writes one small JSON file."""
-        self.write(path, (json.dumps(_plain(content), indent=1) + "\n").encode())
+        self.write(path, (json.dumps(plain(content), indent=1) + "\n").encode())
 
     def delete(self, path: str) -> None:
         """Takes one file away if it is there."""
@@ -144,9 +163,9 @@ class Store:
 
     def write_table(self, path: str, table: pa.Table, manifest: Mapping[str, Any]) -> None:
         """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
-        metadata = {**(table.schema.metadata or {}), b"bob.manifest": json.dumps(_plain(manifest)).encode()}
+        metadata = {**(table.schema.metadata or {}), b"bob.manifest": json.dumps(plain(manifest)).encode()}
         sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata(metadata), sink, row_group_size=64)
+        pq.write_table(table.replace_schema_metadata(metadata), sink, row_group_size=64, write_page_checksum=True)
         self.write(path, sink.getvalue())
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
@@ -157,11 +176,10 @@ class Store:
         """
         data = self.read(path)  # apart from parsing: a lost connection is no damage
         try:
-            return pq.read_table(pa.BufferReader(data), columns=columns)
-        except (pa.ArrowException, ValueError, OSError) as error:
+            return parse(data, columns=columns)
+        except ValueError as error:
             raise ValueError(
-                f"{self.root}/{path} is damaged ({' '.join(str(error).split())}): delete it, and the same command makes"
-                " it again"
+                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
             ) from error
 
     def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
@@ -179,10 +197,17 @@ class Store:
             ) from error
 
     def manifest(self, path: str) -> dict[str, Any]:
-        """The manifest of a Parquet file, from its footer."""
+        """What a Parquet file's footer, or a `manifest.json`, says of where the artefact came from.
+
+        Raises:
+            ValueError: if it cannot be read or there is none; says why.
+        """
+        if path.endswith(".json"):
+            return _manifest(self.read(path))
         filesystem, base = self._open()
-        footer = pq.read_schema(f"{base}/{path}", filesystem=filesystem).metadata
-        return json.loads(footer[b"bob.manifest"])
+        with filesystem.open_input_file(f"{base}/{path}") as file, _damage_as_words():
+            columns = pq.read_schema(file)
+        return manifest(columns)
 
     def scratch(self, name: str) -> str:
         """A folder below the root for state that may be deleted at any time, as a path or URI that Ray takes."""
@@ -196,14 +221,56 @@ class Store:
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(self.root))
 
 
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and sequences as JSON's own types; tuples become lists."""
+def parse(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The bytes of a Parquet file as a table, each page held against its checksum.
+
+    Raises:
+        ValueError: if they are no whole Parquet file; says why.
+    """
+    with _damage_as_words():
+        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+
+
+def manifest(columns: pa.Schema) -> dict[str, Any]:
+    """What a table that was read says of where it came from.
+
+    Raises:
+        ValueError: if it has no manifest, or none that can be read.
+    """
+    return _manifest((columns.metadata or {}).get(b"bob.manifest", b""))
+
+
+def _manifest(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError("its manifest is missing or cannot be read") from error
+    if not isinstance(found, dict):
+        raise ValueError("its manifest is no table of names and values")
+    return found
+
+
+@contextlib.contextmanager
+def _damage_as_words() -> Iterator[None]:
+    """Whatever Arrow says of broken bytes, as one line."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON's own types; tuples become lists.
+
+    Raises:
+        TypeError: for anything else, which has no place in a key or manifest.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     if isinstance(value, Mapping):
-        return {str(name): _plain(held) for name, held in value.items()}
+        return {str(name): plain(held) for name, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
+        return [plain(held) for held in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tools import SMALLEST, Bob, photos, tree
 
 from bob import datasets, methods
 from bob.captioners import _cleaning
 from bob.datasets import Dataset
 from bob.settings import DrawSettings
 from bob.types import Context, Shot, TrainingSet
+from tests.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)
 needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from tools import SMALLEST, Bob, photos, tree
+
+from tests.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)
 needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -41,7 +42,7 @@ def test_an_output_folder_that_works(case: str, tmp_path: Path, bob: Bob, monkey
     after = tree(tmp_path)
     assert before.items() <= after.items()
     written = [Path(name) for name in set(after) - set(before) if (tmp_path / name).is_file()]
-    assert len(written) == 7  # shots, sweep, final; three tables and a picture
+    assert len(written) == 9  # shots, sweep, final, the last two's plans; three tables and a picture
     assert all(path.is_relative_to(lands) and not path.is_relative_to("data") for path in written)
     assert not [path for path in written if path.name.startswith(".")]
 

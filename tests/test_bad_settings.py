@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tools import SMALLEST, Bob, photos, tree
 
 from bob import datasets, pipeline, recipe
 from bob.settings import DrawSettings, FinetuneSettings, Point, Run, SweepSettings
 from bob.store import Store
 from bob.workers import inline
+from tests.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tools import SMALLEST, Bob, photos
 
 from bob import cli
+from tests.tools import SMALLEST, Bob, photos
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,7 +25,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """The flags of a run of BOB, and what it made; not to be changed."""
     root = tmp_path_factory.mktemp("done")
     flags = ["--inline", "--dataset", f"folder:{photos(root / 'data')}", "--method", "bob", *SMALLEST]
-    assert cli._run(cli._parse([*flags, "--out", str(root / "out")])) == 0
+    assert cli._run(cli._parse(["run", *flags, "--out", str(root / "out")])) == 0
     return flags, root / "out"
 
 
@@ -39,6 +39,7 @@ ARTEFACTS = {
     "requests": ("images/*/requests.parquet", "prompt", ()),
     "images": ("images/*/part-00000.parquet", "label_ids", ()),
     "sweep": ("results/*/sweep-000.parquet", "value", ("results/*/final.parquet",)),
+    "plan": ("plans/*-sweep.parquet", "label", ()),
     "final": ("results/*/final.parquet", "value", ()),
 }
 """What is damaged, one of its columns, and what must be missing for it to be read again."""

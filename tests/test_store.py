@@ -106,6 +106,18 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(store):
     assert store.read("a/b.bin") == b"whole"
 
 
+def test_one_listing_shows_all_files_with_their_sizes(store, tmp_path):
+    with pytest.raises(ValueError, match=r"cannot list .*/out: .*Name a folder that `bob run` wrote to"):
+        store.files()
+    store.write("a/b.bin", b"one")
+    store.write("c.bin", b"")
+    Path(store.root, "a", ".d.0123.tmp").write_bytes(b"half")
+    for same in (store, Store(f"file://{store.root}/"), Store(f"{tmp_path}/../{tmp_path.name}/out")):
+        found = same.files()
+        assert {path: info.size for path, info in found.items()} == {"a/b.bin": 3, "c.bin": 0, "a/.d.0123.tmp": 4}
+    assert all(info.mtime_ns for info in found.values())
+
+
 def test_temporary_files_are_not_listed(store):
     store.write("part-00000.parquet", b"")
     Path(store.root, ".part-00001.parquet.0123.tmp").write_bytes(b"half")
@@ -183,6 +195,33 @@ def test_a_damaged_table_says_what_to_do(store, damage):
     store.write("t.parquet", damage(store.read("t.parquet")))
     with pytest.raises(ValueError, match=r"out/t\.parquet is damaged .*: delete it, and the same command makes it"):
         store.read_table("t.parquet")
+
+
+def test_a_bit_that_flips_in_a_column_is_damage(store):
+    """Arrow alone gives other words and says nothing."""
+    words = pa.table({"a": ["needle"]})
+    store.write_table("t.parquet", words, {})
+    data = bytearray(store.read("t.parquet"))
+    data[data.index(b"needle")] ^= 1
+    store.write("t.parquet", bytes(data))
+    assert pq.read_table(Path(store.root, "t.parquet"))["a"].to_pylist() == ["oeedle"]
+    with pytest.raises(ValueError, match=r"is damaged .*CRC"):
+        store.read_table("t.parquet")
+
+
+def test_a_manifest_that_cannot_be_read_says_so(store):
+    store.write_json("manifest.json", {"seconds": 2})
+    assert store.manifest("manifest.json") == {"seconds": 2}
+    for broken, words in ((b"", "missing or cannot be read"), (b"{", "cannot be read"), (b"[1]", "no table of names")):
+        store.write("manifest.json", broken)
+        with pytest.raises(ValueError, match=words):
+            store.manifest("manifest.json")
+    store.write("t.parquet", b"text")
+    with pytest.raises(ValueError, match="Parquet"):
+        store.manifest("t.parquet")
+    pq.write_table(TABLE, Path(store.root, "t.parquet"))
+    with pytest.raises(ValueError, match="missing or cannot be read"):
+        store.manifest("t.parquet")
 
 
 def test_a_missing_table_is_missing_not_damaged(store):
