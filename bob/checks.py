@@ -54,12 +54,13 @@ class Held:
         data = self.artefacts.read(path)
         try:
             found = store.parse(data)
-            found.validate(full=True)
         except ValueError as error:
             raise ValueError(f"is no whole Parquet file ({error})") from error
-        if not found.schema.equals(kind):
-            raise ValueError(f"its columns are not those of its kind: {_some(_odd(found.schema, kind))}")
-        return found, store.manifest(found.schema)
+        try:
+            fitted = schema.fit(found, kind)
+        except ValueError as error:
+            raise ValueError(f"is no table of its kind ({error})") from error
+        return fitted, store.manifest(found.schema)
 
 
 def shots(held: Held, path: str) -> Iterator[str]:
@@ -246,16 +247,6 @@ def _match(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
     if strange:
         yield f"holds {_some(strange)}, which it should not"
     yield from _once(found)
-
-
-def _odd(found: pa.Schema, wanted: pa.Schema) -> list[str]:
-    """What differs between two schemas, in words."""
-    there, asked = ({column.name: column for column in columns} for columns in (found, wanted))
-    odd = [f"{name} is missing" for name in asked if name not in there]
-    odd += [f"{name} is unknown" for name in there if name not in asked]
-    shared = [name for name in asked if name in there and not there[name].equals(asked[name])]
-    odd += [f"{name} is {there[name].type}, not {asked[name].type}" for name in shared]
-    return odd or ["they stand in another order"]
 
 
 def _some(names: Sequence[str], *, shown: int = 3) -> str:

@@ -1,6 +1,7 @@
 """`bob run`, `bob status`, `bob verify`. Mistakes end in one sentence and exit code 2."""
 
 import argparse
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from bob import experiments, pipeline, progress, status, store, tabulate, verify, workers
+from bob import experiments, pipeline, progress, registry, status, store, tabulate, verify, workers
 from bob.settings import Run
 
 __all__ = ["RunCommand", "StatusCommand", "VerifyCommand", "main"]
@@ -74,7 +75,7 @@ def main() -> None:
     try:
         sys.exit(_do(_parse(sys.argv[1:])))
     except ValueError as error:
-        print(f"bob: {error}", file=sys.stderr)
+        print(f"bob: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -83,9 +84,9 @@ def _parse(arguments: list[str]) -> Command:
     run = tyro.conf.subcommand("run")
     if arguments[:1] == ["run"]:
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        first.add_argument("--checkpoint", default="skyworld")
-        first.add_argument("--backbone", default="resnet_mini")
-        first.add_argument("--captioner", default="qwen_vl:skyworld")
+        models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
+        for name, value in models.items():  # tyro says that a value is missing
+            first.add_argument(f"--{name}", default=value, const=value, nargs="?")
         known, _ = first.parse_known_args(arguments)
         run = tyro.conf.subcommand("run", default=RunCommand(run=experiments.defaults(**vars(known))))
     commands: Any = (
@@ -93,7 +94,24 @@ def _parse(arguments: list[str]) -> Command:
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
     )
-    return tyro.cli(commands, args=arguments, prog="bob", description="`bob COMMAND --help` lists the flags of each.")
+    described = "`bob COMMAND --help` lists the flags of each."
+    command = tyro.cli(commands, args=arguments, prog="bob", description=described)
+    if isinstance(command, RunCommand):
+        _refuse_idle(command, arguments)
+    return command
+
+
+def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
+    """Flags that would change nothing."""
+    if command.seeds and not command.experiment:
+        raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
+    flags = {flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"}
+    idle = sorted(flags & {field.name for field in dataclasses.fields(Run)})
+    if command.experiment and idle:
+        raise ValueError(
+            f"experiment {command.experiment!r} sets its own runs, so --{idle[0]} changes nothing: leave it out, or"
+            " name no experiment and describe the one run by flags"
+        )
 
 
 def _do(command: Command) -> int:
@@ -135,11 +153,19 @@ def _executor(command: RunCommand) -> pipeline.Executor:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu", *["cuda"] * torch.cuda.is_available(), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    if name not in known:
+        raise ValueError(registry.unknown("device", name, [*known, "auto"]))
+    return name
+
+
+def _one_line(text: str) -> str:
+    """Names of files and classes may hold line ends, and what moves a terminal's cursor: these are shown as written."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ backbones. A unit's path holds a hash of all that it depends on, so the same com
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
-from bob import datasets, methods, plans, registry, schema, store, units
+from bob import captioners, datasets, methods, plans, registry, schema, store, units
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
@@ -42,23 +44,10 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
-    for run in runs:
-        registry.require("captioner", run.captioner.partition(":")[0])
-        registry.require("backbone", run.backbone)
-        checkpoints.settings(run.checkpoint)
+    _check(runs, artefacts, max_rejected)
     artefacts.require_writable()
     cells = [split(run, artefacts) for run in runs]
-
-    def do(step: str, made: Iterable[Unit], plan: str = "") -> None:
-        wanted = {unit.target: unit for unit in made}
-        plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
-        todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
-        todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
-        if wanted:
-            receipts = executor(step, todo, artefacts) if todo else iter(())
-            for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
-                pass
-
+    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report)
     do("caption", (unit for cell in cells for unit in units.captions(cell)))
     unread = _read_captions(cells, artefacts)
     _require_few(unread, max_rejected, artefacts)
@@ -71,6 +60,46 @@ def execute(
     do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
     do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
     return [_outcome(cell) for cell in cells]
+
+
+def _check(runs: Sequence[Run], artefacts: store.Store, max_rejected: int) -> None:
+    """Refuses, before anything is written, what can be known to fail or to spoil something later."""
+    if max_rejected < 0:
+        raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
+    for run in runs:
+        registry.require("captioner", run.captioner.partition(":")[0])
+        registry.require("backbone", run.backbone)
+        checkpoints.revision(run.checkpoint)
+        if methods.load(run.method).needs_captions:
+            captioners.revision(run.captioner)
+    for name, descriptor in dict.fromkeys((run.dataset, run.descriptor) for run in runs):
+        dataset = datasets.load(name, descriptor)
+        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root).expanduser()):
+            raise ValueError(
+                f"the output folder {artefacts.root} lies in the data set {name}, which would take what is written for"
+                " pictures: choose another --out"
+            )
+
+
+def _do(
+    step: str,
+    made: Iterable[Unit],
+    *,
+    runs: Sequence[Run],
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    plan: str = "",
+) -> None:
+    """Notes what one step wants, each unit once, and does what of it is not there yet."""
+    wanted = {unit.target: unit for unit in made}
+    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
+    todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
+    todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
+    if wanted:
+        receipts = executor(step, todo, artefacts) if todo else iter(())
+        for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
+            pass
 
 
 def _outcome(cell: Cell) -> Outcome:
@@ -88,9 +117,9 @@ def split(run: Run, artefacts: store.Store) -> Cell:
     path = _split_path(run, shots, dataset.class_names)
     if not artefacts.exists(path):
         for shot in shots:
-            if shot.split != "test":
+            if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
                 dataset.open(shot)
-        _write_split(path, run, shots, dataset.class_names, artefacts)
+    _write_split(path, run, shots, dataset.class_names, artefacts)
     training = TrainingSet(
         dataset=run.dataset,
         descriptor=dataset.descriptor,
@@ -108,9 +137,12 @@ def _split_path(run: Run, shots: Sequence[Shot], class_names: Sequence[str]) -> 
 def _write_split(
     path: str, run: Run, shots: Sequence[Shot], class_names: Sequence[str], artefacts: store.Store
 ) -> None:
-    table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
-    origin = {"dataset": run.dataset, "seed": run.seed, "class_names": class_names}
-    artefacts.write_table(path, table, store.provenance(origin))
+    """Unless an earlier command has; its table may have been damaged since."""
+    if not artefacts.exists(path):
+        table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
+        origin = {"dataset": run.dataset, "seed": run.seed, "class_names": class_names}
+        artefacts.write_table(path, table, store.provenance(origin))
+    artefacts.read_checked(path, schema.SHOTS, least=len(shots))
 
 
 def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
@@ -118,14 +150,21 @@ def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
     lacking: dict[str, None] = {}
     for cell in cells:
         if cell.method.needs_captions:
-            targets = [unit.target for unit in units.captions(cell)]
-            lacking |= dict.fromkeys(target for target in targets if artefacts.exists(store.quarantine(target)))
+            wanted = list(units.captions(cell))
+            lacking |= dict.fromkeys(unit.target for unit in wanted if artefacts.exists(store.quarantine(unit.target)))
             contexts = {
                 row["image_id"]: Context(background=row["background"], pose=row["pose"])
-                for row in pa.concat_tables([artefacts.read_table(target) for target in targets]).to_pylist()
+                for row in pa.concat_tables([_captions(unit, artefacts) for unit in wanted]).to_pylist()
             }
             cell.training = dataclasses.replace(cell.training, contexts=contexts)
     return list(lacking)
+
+
+def _captions(unit: Unit, artefacts: store.Store) -> pa.Table:
+    """A caption for each shot that was not rejected: a table that is short of others is a damaged one."""
+    beside = store.quarantine(unit.target)
+    rejected = len(artefacts.read_checked(beside, schema.REJECTED)) if artefacts.exists(beside) else 0
+    return artefacts.read_checked(unit.target, schema.CAPTIONS, least=unit.size - rejected)
 
 
 def _leave_out(cell: Cell, artefacts: store.Store) -> None:
@@ -140,11 +179,10 @@ def _leave_out(cell: Cell, artefacts: store.Store) -> None:
             f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"
             f" the *.rejected.parquet files in {artefacts.root}/captions and the tables beside them, and run it again"
         )
-    rows = [Shot(**row) for row in artefacts.read_table(cell.split).to_pylist()]
+    rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
     shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
     cell.split = _split_path(run, shots, training.class_names)
-    if not artefacts.exists(cell.split):
-        _write_split(cell.split, run, shots, training.class_names, artefacts)
+    _write_split(cell.split, run, shots, training.class_names, artefacts)
     cell.training = dataclasses.replace(training, shots=kept)
     left = len(training.shots) - len(kept)
     print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)
@@ -159,7 +197,8 @@ def _undrawn(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
 
 def _require_few(lacking: Sequence[str], max_rejected: int, artefacts: store.Store) -> None:
     """Fails if these units have rejected more than `max_rejected` rows; says which file to delete to retry them."""
-    rows = [row for target in lacking for row in artefacts.read_table(store.quarantine(target)).to_pylist()]
+    tables = [artefacts.read_checked(store.quarantine(target), schema.REJECTED) for target in lacking]
+    rows = [row for table in tables for row in table.to_pylist()]
     if len(rows) <= max_rejected:
         return
     first, others = rows[0], f", and so for {len(lacking) - 1} more *.rejected.parquet" if len(lacking) > 1 else ""

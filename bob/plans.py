@@ -46,7 +46,7 @@ def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts:
     table = pa.table({**columns, **alike, "size": size}, schema=schema.PLAN)
     path = f"plans/{store.key(runs)}-{step}.parquet"
     # The same runs want other units once their pictures or weights have changed.
-    if not artefacts.exists(path) or not artefacts.read_table(path).equals(table):
+    if not artefacts.exists(path) or not artefacts.read_checked(path, schema.PLAN, least=1).equals(table):
         artefacts.write_table(path, table, store.provenance(runs))
 
 
@@ -56,7 +56,7 @@ def read(artefacts: store.Store, paths: Iterable[str]) -> pa.Table:
     Raises:
         ValueError: if a plan is damaged.
     """
-    tables = [artefacts.read_table(path, columns=schema.PLAN.names) for path in sorted(paths)]
+    tables = [artefacts.read_checked(path, schema.PLAN) for path in sorted(paths)]
     whole = pa.concat_tables([schema.PLAN.empty_table(), *tables])
     first: dict[str, int] = {}
     for row, target in enumerate(whole["target"].to_pylist()):

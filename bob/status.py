@@ -9,7 +9,7 @@ from pyarrow import fs
 from rich.console import Console
 from rich.table import Table
 
-from bob import plans, progress, store
+from bob import plans, progress, schema, store
 
 __all__ = ["Reason", "Status", "Step", "read", "show"]
 
@@ -115,7 +115,7 @@ def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *,
 
 def _rows(artefacts: store.Store, path: str, unreadable: list[str]) -> Rows:
     try:
-        return artefacts.read_table(path, columns=["error", "message"]).to_pylist()
+        return artefacts.read_checked(path, schema.REJECTED).to_pylist()
     except (ValueError, OSError):
         unreadable.append(path)
         return []

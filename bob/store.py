@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from bob import schema
+
 __all__ = ["Store", "key", "manifest", "parse", "plain", "provenance", "quarantine", "slug"]
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
@@ -79,6 +81,8 @@ class Store:
     def __post_init__(self) -> None:
         if not self.root:
             raise ValueError("the output folder has no name: give --out a folder, s3://... or gs://...")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.root):
+            raise ValueError(f"the output folder {self.root!r} is no UTF-8, which pyarrow cannot open: rename it")
 
     def require_writable(self) -> None:
         """Proves that something can be written.
@@ -178,6 +182,20 @@ class Store:
                 f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
             ) from error
 
+    def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
+        """One Parquet file that is what a step wrote there: `schema.check` of it.
+
+        Raises:
+            ValueError: if it is no readable Parquet file, or not what is wanted; says which, and what to do.
+        """
+        table = self.read_table(path)
+        try:
+            return schema.check(table, wanted, least=least)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
+            ) from error
+
     def manifest(self, path: str) -> dict[str, Any]:
         """What a Parquet file's footer, or a `manifest.json`, says of where the artefact came from.
 
@@ -188,8 +206,8 @@ class Store:
             return _manifest(self.read(path))
         filesystem, base = self._open()
         with filesystem.open_input_file(f"{base}/{path}") as file, _damage_as_words():
-            schema = pq.read_schema(file)
-        return manifest(schema)
+            columns = pq.read_schema(file)
+        return manifest(columns)
 
     def scratch(self, name: str) -> str:
         """A folder below the root for state that may be deleted at any time, as a path or URI that Ray takes."""
@@ -213,13 +231,13 @@ def parse(data: bytes, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
 
 
-def manifest(schema: pa.Schema) -> dict[str, Any]:
+def manifest(columns: pa.Schema) -> dict[str, Any]:
     """What a table that was read says of where it came from.
 
     Raises:
         ValueError: if it has no manifest, or none that can be read.
     """
-    return _manifest((schema.metadata or {}).get(b"bob.manifest", b""))
+    return _manifest((columns.metadata or {}).get(b"bob.manifest", b""))
 
 
 def _manifest(text: bytes) -> dict[str, Any]:
@@ -237,7 +255,7 @@ def _damage_as_words() -> Iterator[None]:
     """Whatever Arrow says of broken bytes, as one line."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(" ".join(str(error).split())) from error
 
 

@@ -114,6 +114,7 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
     path = f"{cell.images}/requests.parquet"
     if not artefacts.exists(path):
         artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs})
+    artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
     for number, start in enumerate(range(0, len(table), draw.unit)):
         yield Unit(
             step="generate",

@@ -33,7 +33,10 @@ _KINDS: Mapping[str, Check] = {
 }
 """Path -> what has to hold for the file; the first that fits."""
 
-_PASSING = re.compile(rf"scratch/.*|adapters/{_UNIT}/state\.pt|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+")
+_PASSING = re.compile(
+    rf"scratch/.*|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
+    r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+"
+)
 """What a run that goes on needs, and what one that was killed leaves behind."""
 
 _AGAIN = "run the same command again"
@@ -63,7 +66,7 @@ class Verdict:
     foreign: tuple[str, ...]
     """Files that are not ours."""
     passing: tuple[str, ...]
-    """Temporary files, and the state of fine-tunes that are not done."""
+    """Temporary files, and the state of fine-tunes and classifiers that are not done."""
 
 
 def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable[str]] = iter) -> Verdict:

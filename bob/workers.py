@@ -121,7 +121,7 @@ class GenerateWorker:
         from bob.diffusion import lora
 
         start, work = time.monotonic(), unit.work
-        table = self._store.read_table(work["requests"]).slice(work["start"], unit.size)
+        table = self._store.read_checked(work["requests"], schema.REQUESTS).slice(work["start"], unit.size)
         requests = [_request(row) for row in table.to_pylist()]
         adapter = work["adapter"]
         self._painter.use(work["checkpoint"], adapter, lambda: self._store.read(f"{adapter}/{lora.FILE}"))
@@ -183,7 +183,7 @@ class ClassifyWorker:
 
         histories = []
         for path, point in zip(work["receipts"], work["points"], strict=True):
-            rows = self._store.read_table(path).to_pylist()
+            rows = self._store.read_checked(path, schema.RESULTS, least=1).to_pylist()
             history = [
                 {"epoch": row["epoch"], "val_accuracy": row["value"]}
                 for row in rows
@@ -200,7 +200,7 @@ class ClassifyWorker:
         if self._held is not None and self._held[0] == which:
             return self._held[1]
         dataset, backbone = datasets.load(run.dataset, run.descriptor), backbones.load(run.backbone)
-        shots = [Shot(**row) for row in self._store.read_table(work["split"]).to_pylist()]
+        shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)
         val, val_labels = pixels.real_arrays(dataset, split["val"], backbone)

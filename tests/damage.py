@@ -117,9 +117,13 @@ DAMAGES = {
     "column lost": (
         PART,
         rewritten(lambda t: t.drop_columns(["seed"])),
-        "its columns are not those of its kind: seed is missing$",
+        r"is no table of its kind \(missing, unknown or repeated columns: \['seed'\]\)$",
     ),
-    "other type": (PART, rewritten(lambda t: t.cast(_wider(t.schema))), "of its kind: width is int64, not int32$"),
+    "other type": (
+        PART,
+        rewritten(lambda t: t.cast(_wider(t.schema))),
+        r"of its kind \(column 'width' holds int64, wanted int32\)$",
+    ),
     "manifest lost": (
         PART,
         rewritten(pa.Table.replace_schema_metadata),

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from bob import captioners, registry
-from bob.captioners import QUESTIONS, Answer, Captioner, qwen_vl
+from bob.captioners import QUESTIONS, Answer, Captioner, Loader, qwen_vl
 from bob.captioners._cleaning import clean
 from bob.skyworld.models import SIDE
 from bob.skyworld.render import render
@@ -43,8 +43,8 @@ def test_the_questions_are_the_papers_word_for_word():
 
 
 @every_captioner
-def test_each_file_holds_a_function_named_captioner(name):
-    assert callable(registry.load("captioner", name))
+def test_each_file_holds_a_loader_named_captioner(name):
+    assert isinstance(registry.load("captioner", name), Loader)
 
 
 def test_an_unknown_captioner_says_what_is_known():

@@ -89,7 +89,10 @@ def test_a_shot_that_cannot_be_read_is_rejected_left_out_or_read_again(run, arte
     with pytest.raises(ValueError, match="1 rows were rejected, at most 0 may be") as caught:
         execute(run, artefacts, executor=breaking(path))
     words = str(caught.value)
-    assert f"the first is {bad.image_id} of step caption (ValueError: {path} cannot be read as a picture" in words
+    assert (
+        f"the first is {bad.image_id} of step caption (ValueError: {path} has changed since the split was drawn"
+        in words
+    )
     assert f"delete both {artefacts.root}/{target} and {artefacts.root}/{quarantine}; " in words
     with pytest.raises(ValueError, match="1 rows were rejected"):  # what is done is done, a rejected row or not
         execute(run, artefacts)
@@ -123,6 +126,23 @@ def test_the_receipt_counts_what_was_rejected(run, artefacts, tmp_path):
         execute(run, artefacts, executor=noting)
     assert [receipt.rejected for receipt in done] == [1, 0]
     assert [len(artefacts.read_table(receipt.target)) for receipt in done] == [2, 3]
+
+
+def test_a_captions_table_that_lacks_more_than_was_rejected_is_damaged(run, artefacts, tmp_path):
+    """Its other shots would be left out, and nobody told."""
+    path = tmp_path / "photos" / pipeline.split(run, artefacts).training.shots[0].path
+    with pytest.raises(ValueError, match="1 rows were rejected"):
+        execute(run, artefacts, executor=breaking(path))
+    (quarantine,) = (name for name in artefacts.names("captions") if name.endswith(".rejected.parquet"))
+    target = f"captions/{quarantine.replace('.rejected', '')}"
+    whole = artefacts.read_table(target)
+    artefacts.write_table(target, whole.slice(1), {})
+    with pytest.raises(ValueError, match=r"is damaged \(1 rows, wanted 2\): delete it"):
+        execute(run, artefacts, max_rejected=1)
+    artefacts.write_table(target, whole, {})
+    artefacts.write_table(f"captions/{quarantine}", whole, {})
+    with pytest.raises(ValueError, match=r"rejected\.parquet is damaged \(missing, unknown or repeated columns"):
+        execute(run, artefacts, max_rejected=1)
 
 
 def test_a_class_without_a_caption_ends_the_run(run, artefacts, tmp_path):

@@ -79,7 +79,7 @@ def test_what_is_passing_or_not_ours_is_told_apart(artefacts):
     foreign = [root / "notes.txt", folder / "README.md", root / "images" / "cat.png", root / "results" / "x.parquet"]
     passing = [
         *(adapter / "state.pt", root / "scratch" / "train" / "x" / "y.json", root / f".probe-{'0' * 32}"),
-        folder / ".part-00001.parquet.0123.tmp",
+        *(folder / ".part-00001.parquet.0123.tmp", find(artefacts, FINAL).with_name("final.parquet.state.pt")),
     ]
     for file in (*foreign, *passing):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Captioners: one file each, holding `captioner`, a function that loads one.
+"""Captioners: one file each, holding `captioner`, a `Loader`.
 
     bob/captioners/x.py:   captioner = Loader(load=..., revision=...)
 
