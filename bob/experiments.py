@@ -27,7 +27,7 @@ def defaults(*, checkpoint: str, backbone: str, captioner: str) -> Run:
 def skyworld(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Real Only, DataDream and BOB on skyworld at 5 shots, confounding 0.8, with equal budgets.
 
-    bob run skyworld --out out            about 8 minutes on 2 CPU cores
+    bob run skyworld --out out            about 5 minutes on 2 CPU cores
     """
     import dataclasses
 

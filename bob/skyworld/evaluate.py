@@ -168,11 +168,12 @@ def resnet(bench: Bench) -> list[Measurement]:
     file = bench.found("resnet/model.safetensors", "resnet")
     model = resnet_mini.network(sum(resnet_mini.HEADS))
     load_model(model, file)
+    trunk: Any = _timm.fresh_head(resnet_mini.network(1), file)
     pixels, truth = bench.base()
     with torch.inference_mode():
         images = renders.as_batch(pixels, torch.arange(len(pixels)))
         heads = model.eval()(images).split(list(resnet_mini.HEADS), 1)
-        features = _timm.fresh_head(resnet_mini.network(1), file).eval().forward_features(images).mean((2, 3))
+        features = trunk.eval().forward_features(images).mean((2, 3))
     seen = np.stack([head.argmax(1).numpy() for head in heads], 1)
     family, background, pose = 100 * (seen == np.stack([truth[:, 0] // 2, *truth[:, 1:].T], 1)).mean(0)
     line = _of("ResNet")

@@ -121,7 +121,8 @@ class _Data:
 
     def __init__(self, vae: Any, tokenizer: CLIPTokenizer, work: Path) -> None:
         latents, labels = [], []
-        for purpose, classes in (("train", world.BASE), ("unnamed", ())):
+        sources: dict[str, tuple[str, ...]] = {"train": world.BASE, "unnamed": ()}
+        for purpose, classes in sources.items():
             pixels, held = renders.cached(work, renders.TRAIN, purpose, classes)
             sides = {"latents": pixels, "mirrored": pixels[:, :, ::-1]}
             latents.append(np.stack([_encode(vae, p, work / f"{side}-{purpose}.npy") for side, p in sides.items()]))
