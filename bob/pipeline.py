@@ -47,6 +47,7 @@ def execute(
         registry.require("backbone", run.backbone)
         checkpoints.settings(run.checkpoint)
     artefacts.require_writable()
+    artefacts.clear_stale()
     cells = [split(run, artefacts) for run in runs]
 
     def do(step: str, made: Iterable[Unit]) -> None:

@@ -22,6 +22,7 @@ os.environ.update(
 
 import ipaddress
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,32 @@ def untrained_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
             requires_safety_checker=False,
         ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`s3://NAME` of an empty bucket on a server of our own, to which the environment leads."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    nobody = str(tmp_path_factory.getbasetemp() / "nobody")
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": nobody,
+        "AWS_SHARED_CREDENTIALS_FILE": nobody,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    name = f"bob-{uuid.uuid4().hex}"  # connections are kept by name, also to the servers of earlier modules
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in settings.items():
+            patch.setenv(variable, value)
+        boto3.client("s3").create_bucket(Bucket=name)
+        yield f"s3://{name}"
+    server.stop()

@@ -2,29 +2,44 @@
 
 import dataclasses
 import json
+import os
+import resource
 import threading
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
+from bob.files import locate
 from bob.settings import DrawSettings, Point, Run
-from bob.store import Store, key, provenance, slug
+from bob.store import FORMAT, Store, key, provenance, slug
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def local(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, local) -> Store:
+    """What holds on a disk holds on S3."""
+    if request.param == "local":
+        return local
+    return Store(f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}/out")
 
 
 def files(store: Store) -> list[str]:
     """All files below the root, hidden ones too."""
-    root = Path(store.root)
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    filesystem, base = locate(store.root)
+    found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+    return sorted(info.path.removeprefix(f"{base}/") for info in found if info.type == fs.FileType.File)
 
 
 # -- identity -----------------------------------------------------------------------------------
@@ -100,16 +115,57 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(store):
     no_bytes: Any = "text"
     with pytest.raises(TypeError):
         store.write("a/b.bin", no_bytes)
-    with pytest.raises(OSError, match="directory"):
-        store.write("a", b"where a folder is")
+    with pytest.raises(TypeError):
+        store.write("a/c.bin", no_bytes)
     assert files(store) == ["a/b.bin"]
     assert store.read("a/b.bin") == b"whole"
 
 
+def test_what_cannot_be_written_is_said_in_one_sentence(local):
+    local.write("a/b.bin", b"whole")
+    for path, reason in (("a", "Is a directory"), ("a/b.bin/c.bin", "File exists")):
+        words = rf"^cannot write .*/out/{path} \({reason}\): all that is complete is kept, .* once it can be written$"
+        with pytest.raises(ValueError, match=words):
+            local.write(path, b"in the way")
+    assert files(local) == ["a/b.bin"]
+
+
+@pytest.mark.parametrize("write", ["write", "write_table"])
+def test_a_full_disk_keeps_what_is_complete(local, write):
+    """The system refuses files beyond a size, as it refuses them on a full disk."""
+    local.write("t.parquet", b"whole")
+    content = (b"x" * 100_000,) if write == "write" else (pa.table({"x": os.urandom(100_000).split(b"a")}), {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ValueError, match=r"t\.parquet \(File too large\): .* command resumes once there is space$"):
+            getattr(local, write)("t.parquet", *content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(local) == ["t.parquet"]
+    assert local.read("t.parquet") == b"whole"
+    getattr(local, write)("t.parquet", *content)
+    assert len(local.read("t.parquet")) >= 100_000
+
+
 def test_temporary_files_are_not_listed(store):
     store.write("part-00000.parquet", b"")
-    Path(store.root, ".part-00001.parquet.0123.tmp").write_bytes(b"half")
+    store.write(".part-00001.parquet.0123.tmp", b"half")
     assert store.names("") == ["part-00000.parquet"]
+
+
+def test_what_killed_writers_left_is_cleared_after_a_day(local):
+    hexes = "0123456789abcdef" * 2
+    stale = [f"a/.part-00000.parquet.{hexes}.tmp", f".probe-{hexes}", f"..probe-{hexes}.{hexes}.tmp"]
+    others = ["a/.part-00001.parquet.0123.tmp", f"a/part-00000.{hexes}.tmp", f".{hexes}.tmp", "a/.hidden", "a/b.tmp"]
+    young = f"a/.part-00002.parquet.{hexes}.tmp"
+    for path in (*stale, *others, young):
+        local.write(path, b"half")
+        if path != young:
+            os.utime(Path(local.root, path), (0, time.time() - 86_401))
+    assert local.clear_stale() == len(stale)
+    assert files(local) == sorted([*others, young])
+    assert Store(f"{local.root}/absent").clear_stale() == 0
 
 
 def test_a_reader_sees_one_version_or_the_other(store):
@@ -170,7 +226,7 @@ def test_a_table_carries_its_manifest_and_loses_nothing(store):
     }
     assert store.read_table("t.parquet").equals(TABLE)
     assert store.read_table("t.parquet", columns=["b"]).column_names == ["b"]
-    foreign = pq.read_table(Path(store.root, "t.parquet"))
+    foreign = pq.read_table(f"{store.root}/t.parquet")
     assert foreign.equals(TABLE)
     assert foreign.schema.metadata[b"own"] == b"words"
 
@@ -185,6 +241,43 @@ def test_a_damaged_table_says_what_to_do(store, damage):
         store.read_table("t.parquet")
 
 
+def test_a_flipped_bit_in_a_page_is_damage(store):
+    """Without checksums another picture would come back."""
+    pictures = pa.table({"image": [os.urandom(500) for _ in range(20)], "k": range(20)})
+    store.write_table("t.parquet", pictures, {})
+    data = bytearray(store.read("t.parquet"))
+    pages = pq.ParquetFile(pa.BufferReader(bytes(data))).metadata.row_group(0).column(0)
+    middle = pages.data_page_offset + pages.total_compressed_size // 2
+    data[middle] ^= 0x10
+    assert pq.read_table(pa.BufferReader(bytes(data))).num_rows == 20  # nothing else tells
+    store.write("t.parquet", bytes(data))
+    with pytest.raises(ValueError, match=r"t\.parquet is damaged \(.*CRC.*\): delete it"):
+        store.read_table("t.parquet")
+
+
+def test_a_column_whose_name_is_no_text_is_damage(local):
+    local.write_table("t.parquet", pa.table({"word": [1]}), {})
+    local.write("t.parquet", local.read("t.parquet").replace(b"word", b"wor\xff"))
+    with pytest.raises(ValueError, match=r"t\.parquet is damaged \(.*utf-8.*\): delete it"):
+        local.read_table("t.parquet")
+
+
+def test_what_another_version_wrote_is_not_read(store):
+    store.write_table("t.parquet", TABLE, {"format": FORMAT + 1})
+    for read in (store.read_table, store.manifest):
+        words = r"out/t\.parquet was written by another version of bob \(format 2, this one reads format 1\): use that"
+        with pytest.raises(ValueError, match=words):
+            read("t.parquet")
+
+
+def test_a_table_of_no_manifest_is_read(store):
+    sink = pa.BufferOutputStream()
+    pq.write_table(TABLE, sink)
+    store.write("t.parquet", sink.getvalue())
+    assert store.read_table("t.parquet").equals(TABLE)
+    assert store.manifest("t.parquet") == {}
+
+
 def test_a_missing_table_is_missing_not_damaged(store):
     with pytest.raises(FileNotFoundError):
         store.read_table("t.parquet")
@@ -192,6 +285,7 @@ def test_a_missing_table_is_missing_not_damaged(store):
 
 def test_provenance_says_from_what_where_and_how_long():
     found = provenance({"seed": 3}, seconds=1.23456)
+    assert found["format"] == FORMAT
     assert found["config"] == {"seed": 3}
     assert found["seconds"] == 1.235
     assert found["host"]
