@@ -1,6 +1,7 @@
 """`bob run`: experiments by name, or one run by its flags. Mistakes end in one sentence and exit code 2."""
 
 import argparse
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from bob import experiments, pipeline, progress, store, tabulate, workers
+from bob import claim, experiments, pipeline, progress, store, tabulate, workers
 from bob.settings import Run
 
 __all__ = ["RunCommand", "main"]
@@ -68,15 +69,16 @@ def _run(command: RunCommand) -> int:
     start = time.monotonic()
     runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
     artefacts = store.Store(command.out)
-    outcomes = pipeline.execute(
-        runs,
-        artefacts=artefacts,
-        executor=_executor(command),
-        report=progress.report,
-        max_rejected=command.max_rejected,
-    )
-    name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
-    table = tabulate.write(outcomes, artefacts, name=name)
+    with claim.claim(artefacts, shlex.join(["bob", *sys.argv[1:]])):
+        outcomes = pipeline.execute(
+            runs,
+            artefacts=artefacts,
+            executor=_executor(command),
+            report=progress.report,
+            max_rejected=command.max_rejected,
+        )
+        name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
+        table = tabulate.write(outcomes, artefacts, name=name)
     print(f"\n{tabulate.markdown(table)}\ntables and pictures: {command.out}/tables")
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
