@@ -177,9 +177,14 @@ class Store:
         """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
         metadata = {**(table.schema.metadata or {}), b"bob.manifest": json.dumps(_plain(manifest)).encode()}
         described = table.replace_schema_metadata(metadata)
-        # Pictures do not repeat: to look for a dictionary of them takes as long as to checksum them.
-        repeating = [field.name for field in table.schema if not pa.types.is_binary(field.type)]
-        options = {"row_group_size": _ROW_GROUP, "use_dictionary": repeating, "write_page_checksum": True}
+        # Encoded pictures neither repeat nor shrink: to look whether they do takes as long as to checksum them.
+        pictures = {field.name: pa.types.is_binary(field.type) for field in table.schema}
+        options = {
+            "row_group_size": _ROW_GROUP,
+            "use_dictionary": [name for name, is_picture in pictures.items() if not is_picture],
+            "compression": {name: "none" if is_picture else "snappy" for name, is_picture in pictures.items()},
+            "write_page_checksum": True,
+        }
         self._write(path, lambda sink: pq.write_table(described, sink, **options))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
