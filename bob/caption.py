@@ -4,16 +4,19 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from bob import captioners, datasets, schema
+from bob import captioners, datasets, memory, schema
 from bob.captioners._cleaning import PROMPT_VERSION, clean
 from bob.types import Context, Shot
 
 __all__ = ["PROMPT_VERSION", "Reader", "bank"]
 
-_OPEN = 32  # pictures in memory at once: a photo of a camera takes 70 MB
+Row = dict[str, Any]
+
+_BATCH = 16  # pictures in memory at once: a photo of a camera takes 70 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +32,37 @@ class Reader:
     device: str = "cpu"
     """As torch names it: `cpu`, `cuda`, `cuda:1`."""
 
-    def __call__(self, shots: Sequence[Shot]) -> pa.Table:
+    def __call__(self, shots: Sequence[Shot]) -> tuple[list[Row], list[Row]]:
         """Captions some shots, whichever and in whatever groups they come.
 
         Returns:
-            One row a shot in their order, schema `bob.schema.CAPTIONS`: answers raw and cleaned.
+            Rows of `schema.CAPTIONS` in the order of the shots, answers raw and cleaned; and rows of
+            `schema.REJECTED` for shots whose picture cannot be opened or over which the captioner raises.
 
         Raises:
-            ValueError: if the data set, the captioner, its weights or a picture is not there.
+            ValueError: if the data set, the captioner or its weights are not there, or memory does not
+                hold one picture.
+            Exception: what is raised over every single one of several shots.
         """
-        descriptor = self.descriptor or self._data.descriptor
-        rows: list[dict[str, object]] = []
-        for start in range(0, len(shots), _OPEN):
-            some = shots[start : start + _OPEN]
-            answers = self._model.caption([self._data.open(shot) for shot in some], descriptor=descriptor)
-            rows += (self._row(shot, answer, descriptor) for shot, answer in zip(some, answers, strict=True))
-        return schema.table(rows, schema.CAPTIONS)
+        data, model = self._data, self._model  # before any row: that these are not there is no shot's fault
+        descriptor = self.descriptor or data.descriptor
 
-    def _row(self, shot: Shot, answer: captioners.Answer, descriptor: str) -> dict[str, object]:
+        def read(some: Sequence[Shot]) -> list[captioners.Answer]:
+            return model.caption([data.open(shot) for shot in some], descriptor=descriptor)
+
+        rows, rejected = [], []
+        for shot, answer in zip(shots, self._batches.each(shots, read, size=_BATCH), strict=True):
+            if isinstance(answer, Exception):
+                rejected.append(schema.rejection(shot.image_id, "caption", answer))
+            else:
+                rows.append(self._row(shot, answer, descriptor))
+        return rows, rejected
+
+    def note(self) -> str:
+        """A few words for the receipt if memory has run out since this was last asked."""
+        return self._batches.note()
+
+    def _row(self, shot: Shot, answer: captioners.Answer, descriptor: str) -> Row:
         words = {"descriptor": descriptor, "class_names": self._data.class_names}
         background, in_background = clean(answer.background_raw, about="background", **words)
         pose, in_pose = clean(answer.pose_raw, about="pose", **words)
@@ -61,6 +77,10 @@ class Reader:
             "revision": self._model.revision,
             "prompt_version": PROMPT_VERSION,
         }
+
+    @functools.cached_property
+    def _batches(self) -> memory.Batches:
+        return memory.Batches("captioning")
 
     @functools.cached_property
     def _data(self) -> datasets.Dataset:

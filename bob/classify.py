@@ -7,6 +7,7 @@ runs in a for-loop as under a scheduler, and gives the same bits for the same se
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bob import backbones, recipe
+from bob import backbones, memory, recipe, resume, store
 from bob.backbones import Backbone
 from bob.pixels import Arrays, Data, real_arrays, synthetic_arrays
 from bob.seeds import derive
 from bob.settings import Point, Run, SweepSettings
+from bob.versions import STEPS
 
 __all__ = ["Data", "Point", "real_arrays", "result_rows", "select", "synthetic_arrays", "train"]
 
-_EVALUATED_AT_ONCE = 256
+_AT_ONCE = 256  # pictures of an evaluation
 
 
 def train(
@@ -36,6 +38,9 @@ def train(
     mixup: bool = True,
     with_test: bool = False,
     device: str = "cpu",
+    state: bytes | None = None,
+    save: resume.Save | None = None,
+    save_every: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
     """Trains from the pre-trained weights; yields one row after each epoch.
 
@@ -52,11 +57,15 @@ def train(
         mixup: False leaves CutMix alone (the Diff-Mix rows).
         with_test: measure on the test set after each epoch that is the best on validation so far.
         device: where to train; bfloat16 autocast on a GPU, float32 on a CPU.
+        state: to resume from; one that is damaged or of another training is told of and not used.
+        save: called at the end of an epoch, but the last, with (epochs done, state).
+        save_every: seconds that have to pass between two calls of `save`.
 
     Yields:
         epoch (1-based), train_loss, train_n, val_accuracy in [0, 1], val_loss, val_n; under
         `with_test` and only in new best epochs also test_accuracy, test_n, test_class_accuracies
-        and test_class_n. A training whose loss is not finite ends with a row of NaNs.
+        and test_class_n. A training whose loss is not finite ends with a row of NaNs. One that is
+        resumed yields the rows of its earlier epochs first.
 
     Raises:
         ValueError: if the backbone is unknown or has no weights, or there is no test data to use.
@@ -65,9 +74,18 @@ def train(
         raise ValueError("a final training wants test images, but data.test is None: give it a loader")
     backbone = backbones.load(backbone_name)
     trainer = _Trainer(data, backbone, point, settings, epochs, seed, mixup, torch.device(device))
+    sizes = [data.copies, *map(len, (data.real, data.synthetic, data.val))]
+    identity = store.key(
+        STEPS["classify"], backbone.name, backbone.revision, point, settings, epochs, seed, mixup, with_test, sizes
+    )
+    rows: list[dict[str, Any]] = []
+    if held := resume.unpack(state, identity, tell=print):
+        trainer.restore(held["trainer"])
+        rows = held["rows"]
+    yield from rows
     test: Arrays | None = None
-    best = -1.0
-    for epoch in range(1, epochs + 1):
+    saved = time.monotonic()
+    for epoch in range(len(rows) + 1, epochs + 1):
         train_loss, count = trainer.run_epoch(epoch)
         row: dict[str, Any] = {"epoch": epoch, "train_n": count, "val_n": len(data.val)}
         if not math.isfinite(train_loss):
@@ -75,11 +93,14 @@ def train(
             return
         accuracy, val_loss = _measure(trainer.logits(data.val), data.val_labels)
         row |= {"train_loss": train_loss, "val_accuracy": accuracy, "val_loss": val_loss}
-        if with_test and accuracy > best:
+        if with_test and accuracy > max((of["val_accuracy"] for of in rows), default=-1.0):
             assert data.test is not None
             test = test or data.test()
             row |= _test_row(trainer.logits(test[0]), test[1])
-        best = max(best, accuracy)
+        rows.append(row)
+        if save is not None and epoch < epochs and time.monotonic() - saved >= save_every:
+            save(epoch, resume.pack(identity, {"rows": rows, "trainer": trainer.state()}))
+            saved = time.monotonic()
         yield row
 
 
@@ -100,6 +121,7 @@ class _Trainer:
         self.data, self.backbone, self.point, self.settings = data, backbone, point, settings
         self.epochs, self.seed, self.mixup, self.device = epochs, seed, mixup, device
         self.step = 0
+        self.batches = memory.Batches("evaluating")
         with _seeded(derive("classify", "head", seed), device):
             model = backbone.build(data.class_names, descriptor=data.descriptor)
         self.model = model.to(device).to(memory_format=torch.channels_last)
@@ -110,6 +132,16 @@ class _Trainer:
         self.optimizer = torch.optim.AdamW(groups, fused=True)
         mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
         self.mean, self.std = mean, std
+
+    def state(self) -> dict[str, Any]:
+        """All that one epoch leaves to the next."""
+        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts back what `state` gave."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def run_epoch(self, epoch: int) -> tuple[float, int]:
         """Trains one epoch; returns its mean loss and its number of images."""
@@ -169,9 +201,9 @@ class _Trainer:
     def logits(self, pixels: np.ndarray) -> Tensor:
         """uint8 (n, kept, kept, 3) -> logits (n, classes) in evaluation mode, on the CPU."""
         self.model.eval()
-        parts = [pixels[k : k + _EVALUATED_AT_ONCE] for k in range(0, len(pixels), _EVALUATED_AT_ONCE)]
-        views = (self.backbone.view(self._floats(np.array(part))) for part in parts)
-        return torch.cat([self._forward(view) for view in views]).cpu()
+        view, rows = self.backbone.view, range(len(pixels))
+        parts = self.batches.map(rows, lambda k: self._forward(view(self._floats(pixels[list(k)]))), size=_AT_ONCE)
+        return torch.cat(list(parts)).cpu()
 
 
 def select(histories: Sequence[tuple[Point, Sequence[dict[str, Any]]]]) -> Point:

@@ -1,18 +1,19 @@
-"""`bob run`: experiments by name, or one run by its flags. Mistakes end in one sentence and exit code 2."""
+"""`bob run`, `bob status`, `bob verify`. Mistakes end in one sentence and exit code 2."""
 
 import argparse
+import dataclasses
 import shlex
 import sys
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from bob import claim, experiments, pipeline, progress, store, tabulate, workers
+from bob import claim, experiments, pipeline, progress, registry, status, store, tabulate, verify, workers
 from bob.settings import Run
 
-__all__ = ["RunCommand", "main"]
+__all__ = ["RunCommand", "StatusCommand", "VerifyCommand", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,45 +42,108 @@ class RunCommand:
     """The one run, where no experiment is named."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StatusCommand:
+    """Shows what of the commands run in a folder is done, to do and rejected.
+
+    Reads listings and Parquet footers, never images.
+
+        bob status out
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommand:
+    """Reads all that a folder holds and names what is damaged; changes nothing.
+
+    Exit code 0 if all is well, 1 if something is wrong, 2 if there is nothing to read.
+
+        bob verify out
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+
+Command = RunCommand | StatusCommand | VerifyCommand
+
+
 def main() -> None:
     """The command `bob`."""
-    arguments = sys.argv[1:]
-    if arguments[:1] != ["run"]:
-        print("usage: bob run [EXPERIMENT] [--flags]; `bob run --help` lists them", file=sys.stderr)
-        sys.exit(0 if arguments[:1] in (["--help"], ["-h"]) else 2)
     try:
-        sys.exit(_run(_parse(arguments[1:])))
+        sys.exit(_do(_parse(sys.argv[1:])))
     except ValueError as error:
-        print(f"bob: {error}", file=sys.stderr)
+        print(f"bob: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 
-def _parse(arguments: list[str]) -> RunCommand:
+def _parse(arguments: list[str]) -> Command:
     """The settings of a run default to those of its checkpoint and backbone, so these are read first."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--checkpoint", default="skyworld")
-    first.add_argument("--backbone", default="resnet_mini")
-    first.add_argument("--captioner", default="qwen_vl:skyworld")
-    known, _ = first.parse_known_args(arguments)
-    default = RunCommand(run=experiments.defaults(**vars(known)))
-    return tyro.cli(RunCommand, args=arguments, default=default, prog="bob run")
+    run = tyro.conf.subcommand("run")
+    if arguments[:1] == ["run"]:
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
+        for name, value in models.items():  # tyro says that a value is missing
+            first.add_argument(f"--{name}", default=value, const=value, nargs="?")
+        known, _ = first.parse_known_args(arguments)
+        run = tyro.conf.subcommand("run", default=RunCommand(run=experiments.defaults(**vars(known))))
+    commands: Any = (
+        Annotated[RunCommand, run]
+        | Annotated[StatusCommand, tyro.conf.subcommand("status")]
+        | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+    )
+    described = "`bob COMMAND --help` lists the flags of each."
+    command = tyro.cli(commands, args=arguments, prog="bob", description=described)
+    if isinstance(command, RunCommand):
+        _refuse_idle(command, arguments)
+    return command
+
+
+def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
+    """Flags that would change nothing."""
+    if command.seeds and not command.experiment:
+        raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
+    flags = {flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"}
+    idle = sorted(flags & {field.name for field in dataclasses.fields(Run)})
+    if command.experiment and idle:
+        raise ValueError(
+            f"experiment {command.experiment!r} sets its own runs, so --{idle[0]} changes nothing: leave it out, or"
+            " name no experiment and describe the one run by flags"
+        )
+
+
+def _do(command: Command) -> int:
+    if isinstance(command, RunCommand):
+        return _run(command)
+    artefacts = store.Store(command.out)
+    if isinstance(command, StatusCommand):
+        status.show(status.read(artefacts), artefacts.place())
+        return 0
+    verdict = verify.verify(artefacts, report=progress.walk)
+    verify.show(verdict)
+    return 1 if verdict.problems else 0
 
 
 def _run(command: RunCommand) -> int:
     start = time.monotonic()
     runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
     artefacts = store.Store(command.out)
+    executor = _executor(command)
+    pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, shlex.join(["bob", *sys.argv[1:]])):
         outcomes = pipeline.execute(
             runs,
             artefacts=artefacts,
-            executor=_executor(command),
+            executor=executor,
             report=progress.report,
             max_rejected=command.max_rejected,
         )
         name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
         table = tabulate.write(outcomes, artefacts, name=name)
-    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {command.out}/tables")
+    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
 
@@ -93,11 +157,19 @@ def _executor(command: RunCommand) -> pipeline.Executor:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu", *["cuda"] * torch.cuda.is_available(), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    if name not in known:
+        raise ValueError(registry.unknown("device", name, [*known, "auto"]))
+    return name
+
+
+def _one_line(text: str) -> str:
+    """Names of files and classes may hold line ends, and what moves a terminal's cursor: these are shown as written."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-__all__ = ["Fill", "clear_stale", "create", "locate"]
+__all__ = ["Fill", "clear_stale", "create", "locate", "words"]
 
 Fill = Callable[[pa.NativeFile], object]
 """Writes a file's content to what it is given, and leaves it open."""
@@ -108,3 +108,9 @@ def clear_stale(filesystem: fs.FileSystem, base: str, *, age: float) -> int:
                     os.unlink(file)
                     cleared += 1
     return cleared
+
+
+def words(error: Exception) -> str:
+    """An error on one line; a system error without the temporary name that it shows."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number else " ".join(str(error).split())

@@ -5,7 +5,7 @@ linear warm-up and cosine, clipping at 1, no mixed precision. All randomness of 
 from (seed, k), so a run that was interrupted and resumed ends with the same weights.
 """
 
-import io
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,13 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from PIL import Image
 from torch import Tensor, nn
 
+from bob import resume, store
 from bob.diffusion import lora
 from bob.seeds import derive
 from bob.settings import FinetuneSettings
+from bob.versions import STEPS
 
-__all__ = ["Pairs", "Save", "Tell", "train_lora"]
-
-Save = Callable[[int, bytes], None]
-"""(steps done, state) -> nothing; keeps the state for a later attempt."""
+__all__ = ["Pairs", "Tell", "train_lora"]
 
 Tell = Callable[[str], None]
 """Shows a line of progress."""
@@ -46,7 +45,7 @@ def train_lora(
     settings: FinetuneSettings,
     seed: int,
     state: bytes | None = None,
-    save: Save | None = None,
+    save: resume.Save | None = None,
     tell: Tell | None = None,
 ) -> None:
     """Adds a LoRA to the pipeline's U-Net and text encoder and trains it in place.
@@ -56,9 +55,9 @@ def train_lora(
         pairs: images of any size and their prompts.
         settings: the recipe.
         seed: of the run.
-        state: to resume from.
+        state: to resume from; one that is damaged or of another fine-tune is told of and not used.
         save: called every `checkpoint_every` steps.
-        tell: called as often with a few words on how far it is.
+        tell: called as often with a few words on how far it is; without it nothing is shown.
 
     Raises:
         ValueError: if the loss is not finite.
@@ -73,7 +72,8 @@ def train_lora(
     optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
     total = settings.steps(len(pairs.prompts))
     schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, total)
-    first = _restore(state, trained, optimizer, schedule)
+    identity = _identity(pairs, settings, seed)
+    first = _restore(resume.unpack(state, identity, tell=tell or print), trained, optimizer, schedule)
     batches, start = _Batches(pipeline, pairs, settings, seed), time.monotonic()
     for step in range(first, total):
         loss = _loss(pipeline, *batches(step))
@@ -87,7 +87,8 @@ def train_lora(
         done = step + 1
         if done % settings.checkpoint_every == 0 and done < total:
             if save is not None:
-                save(done, _state(done, trained, optimizer))
+                held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}
+                save(done, resume.pack(identity, held))
             if tell is not None:
                 left = (time.monotonic() - start) / (done - first) * (total - done)
                 tell(f"step {done} of {total}, loss {loss.item():.4f}, {left:.0f} s left")
@@ -156,17 +157,15 @@ def _resized(image: Image.Image, side: int) -> np.ndarray:
     return np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
 
 
-def _state(step: int, trained: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> bytes:
-    buffer = io.BytesIO()
-    torch.save({"step": step, "trained": dict(trained), "optimizer": optimizer.state_dict()}, buffer)
-    return buffer.getvalue()
+def _identity(pairs: Pairs, settings: FinetuneSettings, seed: int) -> str:
+    recipe = dataclasses.replace(settings, checkpoint_every=1)  # changes no result
+    return store.key(STEPS["finetune"], recipe, seed, pairs.prompts)
 
 
-def _restore(state: bytes | None, trained: Mapping[str, Tensor], optimizer: Any, schedule: Any) -> int:
+def _restore(held: Mapping[str, Any] | None, trained: Mapping[str, Tensor], optimizer: Any, schedule: Any) -> int:
     """Puts a saved state back and returns the number of steps that were done."""
-    if state is None:
+    if held is None:
         return 0
-    held = torch.load(io.BytesIO(state), weights_only=True)
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(held["trained"][name])

@@ -8,14 +8,14 @@ import hashlib
 import io
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from bob import schema
+from bob import memory, schema
 from bob.diffusion import checkpoints, draw, lora
 from bob.types import Request
 
@@ -33,6 +33,7 @@ class Painter:
         self._loaded: tuple[str, str] | None = None
         self._pipeline: Any = None
         self._clean: list[dict[str, torch.Tensor]] = []
+        self._batches = memory.Batches("drawing")
 
     def use(self, checkpoint: str, adapter: str, read: Callable[[], bytes]) -> None:
         """Makes ready to draw with a checkpoint and an adapter.
@@ -49,6 +50,7 @@ class Painter:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
             self._clean = [_copy(model) for model in self._tuned()]
+            self._batches = memory.Batches("drawing")
         else:
             for model, clean in zip(self._tuned(), self._clean, strict=True):
                 model.load_state_dict(clean)
@@ -57,24 +59,39 @@ class Painter:
         self._loaded = (checkpoint, adapter)
 
     def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
-        """Draws requests, at most `batch` at once.
+        """Draws requests, at most `batch` at once; fewer, from then on, where memory runs out.
 
         Returns:
-            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for pictures that are not finite or of one colour.
+            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for requests over which the pipeline
+            raises, and for pictures that are not finite or of one colour.
+
+        Raises:
+            ValueError: if memory does not hold one picture.
+            Exception: what is raised over every single one of several requests.
         """
         assert self._loaded is not None, "use() comes first"
         rows, rejected = [], []
-        for some in _batches(requests, batch):
-            begun = time.monotonic()
-            pictures = draw.text2img(self._pipeline, some)
-            each = (time.monotonic() - begun) / len(some)
-            for request, picture in zip(some, pictures, strict=True):
-                if picture is None or _is_plain(picture):
-                    what = "values that are not finite" if picture is None else "one colour all over"
-                    rejected.append(_reject(request, f"{what}: the checkpoint or its adapter is broken"))
+        for alike in _alike(requests):
+            made = self._batches.each(alike, self._timed, size=batch)
+            for request, drawn in zip(alike, made, strict=True):
+                if not isinstance(drawn, Exception):
+                    picture, seconds = drawn
+                    drawn = _fault(picture) or _row(request, picture, self._loaded[0], seconds)
+                if isinstance(drawn, Exception):
+                    rejected.append(schema.rejection(request.request_id, "generate", drawn))
                 else:
-                    rows.append(_row(request, picture, self._loaded[0], each))
+                    rows.append(drawn)
         return rows, rejected
+
+    def note(self) -> str:
+        """A few words for the receipt if memory has run out since this was last asked."""
+        return self._batches.note()
+
+    def _timed(self, some: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
+        begun = time.monotonic()
+        pictures = draw.text2img(self._pipeline, some)
+        each = (time.monotonic() - begun) / len(some)
+        return [(picture, each) for picture in pictures]
 
     def _tuned(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         return self._pipeline.unet, self._pipeline.text_encoder
@@ -84,20 +101,19 @@ def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _batches(requests: Sequence[Request], size: int) -> Iterator[list[Request]]:
-    """Neighbours that agree in what a batch must agree in, at most `size` at once."""
-    for _, group in itertools.groupby(requests, key=lambda r: (r.kind, r.guidance, r.steps, r.scheduler)):
-        alike = list(group)
-        yield from (alike[k : k + size] for k in range(0, len(alike), size))
+def _alike(requests: Sequence[Request]) -> list[list[Request]]:
+    """Neighbours that agree in what a batch must agree in."""
+    groups = itertools.groupby(requests, key=lambda r: (r.kind, r.guidance, r.steps, r.scheduler))
+    return [list(group) for _, group in groups]
 
 
-def _is_plain(picture: Image.Image) -> bool:
+def _fault(picture: Image.Image | None) -> ValueError | None:
+    if picture is None:
+        return ValueError("values that are not finite: the checkpoint or its adapter is broken")
     pixels = np.asarray(picture)
-    return bool((pixels == pixels[0, 0]).all())
-
-
-def _reject(request: Request, message: str) -> Row:
-    return {"row_id": request.request_id, "step": "generate", "error": "ValueError", "message": message}
+    if (pixels == pixels[0, 0]).all():
+        return ValueError("one colour all over: the checkpoint or its adapter is broken")
+    return None
 
 
 def _row(request: Request, picture: Image.Image, checkpoint: str, seconds: float) -> Row:

@@ -5,17 +5,19 @@ backbones. A unit's path holds a hash of all that it depends on, so the same com
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 
-from bob import datasets, methods, registry, schema, store, units
+from bob import captioners, datasets, methods, plans, registry, schema, store, units
 from bob.diffusion import checkpoints
 from bob.settings import Run
-from bob.types import Context, Outcome, Receipt, TrainingSet, Unit
+from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
 from bob.units import Cell
 
-__all__ = ["Executor", "Report", "execute", "split"]
+__all__ = ["Executor", "Report", "check", "execute", "split"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -42,37 +44,67 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
-    for run in runs:
-        registry.require("captioner", run.captioner.partition(":")[0])
-        registry.require("backbone", run.backbone)
-        checkpoints.settings(run.checkpoint)
+    check(runs, artefacts=artefacts, max_rejected=max_rejected)
     artefacts.require_writable()
     artefacts.clear_stale()
     cells = [split(run, artefacts) for run in runs]
-
-    def do(step: str, made: Iterable[Unit]) -> None:
-        wanted = {unit.target: unit for unit in made}
-        todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
-        todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
-        if wanted:
-            receipts = executor(step, todo, artefacts) if todo else iter(())
-            for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
-                pass
-
+    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report)
     do("caption", (unit for cell in cells for unit in units.captions(cell)))
-    _read_captions(cells, artefacts)
+    unread = _read_captions(cells, artefacts)
+    _require_few(unread, max_rejected, artefacts)
+    for cell in cells:
+        _leave_out(cell, artefacts)
     do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
     do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
-    rejected = _rejected(cells, artefacts)
-    if rejected > max_rejected:
-        raise ValueError(
-            f"{rejected} rows were rejected, at most {max_rejected} may be: read the *.rejected.parquet files in "
-            f"{artefacts.root}, or raise --max-rejected. All that was not rejected is kept"
-        )
+    _require_few([*unread, *_undrawn(cells, artefacts)], max_rejected, artefacts)
     swept = [list(units.sweep(cell)) for cell in cells]
-    do("classify", (unit for sweep in swept for unit in sweep))
-    do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)))
+    do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
+    do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
     return [_outcome(cell) for cell in cells]
+
+
+def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0) -> None:
+    """Refuses, before anything is written, what can be known to fail or to spoil something later.
+
+    Raises:
+        ValueError: says what; `execute` begins with it.
+    """
+    if max_rejected < 0:
+        raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
+    for run in runs:
+        registry.require("captioner", run.captioner.partition(":")[0])
+        registry.require("backbone", run.backbone)
+        checkpoints.revision(run.checkpoint)
+        if methods.load(run.method).needs_captions:
+            captioners.revision(run.captioner)
+    for name, descriptor in dict.fromkeys((run.dataset, run.descriptor) for run in runs):
+        dataset = datasets.load(name, descriptor)
+        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root).expanduser()):
+            raise ValueError(
+                f"the output folder {artefacts.place()} lies in the data set {name}, which would take what is written"
+                " for pictures: choose another --out"
+            )
+
+
+def _do(
+    step: str,
+    made: Iterable[Unit],
+    *,
+    runs: Sequence[Run],
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    plan: str = "",
+) -> None:
+    """Notes what one step wants, each unit once, and does what of it is not there yet."""
+    wanted = {unit.target: unit for unit in made}
+    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
+    todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
+    todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
+    if wanted:
+        receipts = executor(step, todo, artefacts) if todo else iter(())
+        for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
+            pass
 
 
 def _outcome(cell: Cell) -> Outcome:
@@ -87,14 +119,12 @@ def split(run: Run, artefacts: store.Store) -> Cell:
     dataset = datasets.load(run.dataset, run.descriptor)
     method = methods.load(run.method)
     shots = dataset.split(shots=run.shots, val=run.val, seed=run.seed)
-    identity = store.key([(s.image_id, s.sha1, s.class_id, s.split) for s in shots], dataset.class_names)
-    path = f"shots/{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}-{identity}.parquet"
+    path = _split_path(run, shots, dataset.class_names)
     if not artefacts.exists(path):
         for shot in shots:
-            if shot.split != "test":
+            if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
                 dataset.open(shot)
-        table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
-        artefacts.write_table(path, table, store.provenance({"dataset": run.dataset, "seed": run.seed}))
+    _write_split(path, run, shots, dataset.class_names, artefacts)
     training = TrainingSet(
         dataset=run.dataset,
         descriptor=dataset.descriptor,
@@ -104,19 +134,83 @@ def split(run: Run, artefacts: store.Store) -> Cell:
     return Cell(run, method, path, training)
 
 
-def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> None:
+def _split_path(run: Run, shots: Sequence[Shot], class_names: Sequence[str]) -> str:
+    identity = store.key([(s.image_id, s.sha1, s.class_id, s.split) for s in shots], class_names)
+    return f"shots/{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}-{identity}.parquet"
+
+
+def _write_split(
+    path: str, run: Run, shots: Sequence[Shot], class_names: Sequence[str], artefacts: store.Store
+) -> None:
+    """Unless an earlier command has; its table may have been damaged since."""
+    if not artefacts.exists(path):
+        table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
+        origin = {"dataset": run.dataset, "seed": run.seed, "class_names": class_names}
+        artefacts.write_table(path, table, store.provenance(origin))
+    artefacts.read_checked(path, schema.SHOTS, least=len(shots))
+
+
+def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
+    """Gives the training sets their contexts; returns the units that had to reject some shots, now or earlier."""
+    lacking: dict[str, None] = {}
     for cell in cells:
         if cell.method.needs_captions:
-            tables = [artefacts.read_table(unit.target) for unit in units.captions(cell)]
+            wanted = list(units.captions(cell))
+            lacking |= dict.fromkeys(unit.target for unit in wanted if artefacts.exists(store.quarantine(unit.target)))
             contexts = {
                 row["image_id"]: Context(background=row["background"], pose=row["pose"])
-                for row in pa.concat_tables(tables).to_pylist()
+                for row in pa.concat_tables([_captions(unit, artefacts) for unit in wanted]).to_pylist()
             }
             cell.training = dataclasses.replace(cell.training, contexts=contexts)
+    return list(lacking)
 
 
-def _rejected(cells: Sequence[Cell], artefacts: store.Store) -> int:
-    """Rows that could not be drawn, now or by an earlier command."""
+def _captions(unit: Unit, artefacts: store.Store) -> pa.Table:
+    """A caption for each shot that was not rejected: a table that is short of others is a damaged one."""
+    beside = store.quarantine(unit.target)
+    rejected = len(artefacts.read_checked(beside, schema.REJECTED)) if artefacts.exists(beside) else 0
+    return artefacts.read_checked(unit.target, schema.CAPTIONS, least=unit.size - rejected)
+
+
+def _leave_out(cell: Cell, artefacts: store.Store) -> None:
+    """Takes the shots without a caption out of a run that wants captions, out of its classifier's real images too."""
+    run, training = cell.run, cell.training
+    kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
+    if not cell.method.needs_captions or len(kept) == len(training.shots):
+        return
+    name = f"{run.dataset} {run.shots}-shot seed {run.seed} {run.method}"
+    if bare := set(training.class_names) - {shot.class_name for shot in kept}:
+        raise ValueError(
+            f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"
+            f" the *.rejected.parquet files in {artefacts.place('captions')} and the tables beside them, and run it"
+            " again"
+        )
+    rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
+    shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
+    cell.split = _split_path(run, shots, training.class_names)
+    _write_split(cell.split, run, shots, training.class_names, artefacts)
+    cell.training = dataclasses.replace(training, shots=kept)
+    left = len(training.shots) - len(kept)
+    print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)
+
+
+def _undrawn(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
+    """The units that had to reject some requests, now or earlier."""
     folders = dict.fromkeys(cell.images for cell in cells if cell.images)
-    paths = [f"{folder}/{name}" for folder in folders for name in artefacts.names(folder) if ".rejected." in name]
-    return sum(len(artefacts.read_table(path)) for path in paths)
+    files = dict.fromkeys(f"{folder}/{name}" for folder in folders for name in artefacts.names(folder))
+    return [file for file in files if store.quarantine(file) in files]
+
+
+def _require_few(lacking: Sequence[str], max_rejected: int, artefacts: store.Store) -> None:
+    """Fails if these units have rejected more than `max_rejected` rows; says which file to delete to retry them."""
+    tables = [artefacts.read_checked(store.quarantine(target), schema.REJECTED) for target in lacking]
+    rows = [row for table in tables for row in table.to_pylist()]
+    if len(rows) <= max_rejected:
+        return
+    first, others = rows[0], f", and so for {len(lacking) - 1} more *.rejected.parquet" if len(lacking) > 1 else ""
+    raise ValueError(
+        f"{len(rows)} rows were rejected, at most {max_rejected} may be: the first is {first['row_id']} of step"
+        f" {first['step']} ({first['error']}: {first['message']}). To try it again, mend that and delete both"
+        f" {artefacts.place(lacking[0])} and {artefacts.place(store.quarantine(lacking[0]))}{others}; to do without,"
+        " raise --max-rejected. All that was not rejected is kept"
+    )

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from bob import schema
 from bob.backbones import Backbone
 from bob.datasets import Dataset
 from bob.store import Store
@@ -60,9 +61,26 @@ class Data:
 
 
 def read_images(artefacts: Store, folder: str) -> pa.Table:
-    """All images of one complete set of shards, ordered by (class_id, index)."""
-    names = [name for name in artefacts.names(folder) if name.startswith("part-") and ".rejected." not in name]
-    whole = pa.concat_tables([artefacts.read_table(f"{folder}/{name}") for name in names])
+    """All images of one complete set of shards, ordered by (class_id, index).
+
+    Raises:
+        ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
+    """
+
+    def read(names: Sequence[str], wanted: pa.Schema) -> pa.Table:
+        tables = [artefacts.read_checked(f"{folder}/{name}", wanted) for name in names]
+        return pa.concat_tables([wanted.empty_table(), *tables])
+
+    names = [name for name in artefacts.names(folder) if name.startswith("part-")]
+    whole = read([name for name in names if ".rejected." not in name], schema.IMAGES)
+    rejected = read([name for name in names if ".rejected." in name], schema.REJECTED)
+    requested = read(["requests.parquet"], schema.REQUESTS)["request_id"].to_pylist()
+    lost = set(requested) - set(whole["request_id"].to_pylist()) - set(rejected["row_id"].to_pylist())
+    if lost:
+        raise ValueError(
+            f"{artefacts.place(folder)} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
+            " its part-*.parquet files that are short, and the same command makes them again"
+        )
     return whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 

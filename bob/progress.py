@@ -1,14 +1,15 @@
-"""What the user sees while units are done: one line a unit, with rate and time left."""
+"""What the user sees while something is done: a bar on a terminal, lines with rate and time left in a log."""
 
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from bob.types import Receipt
 
-__all__ = ["lines", "report"]
+__all__ = ["amount", "lines", "report", "walk"]
 
 _WORDS = {
     "caption": ("step 1, captions", "shots"),
@@ -28,8 +29,7 @@ def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iter
     if not console.is_terminal:
         yield from lines(step, todo, receipts)
         return
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _bar(name, console) as bar:
         task = bar.add_task(step, total=todo)
         for receipt in lines(step, todo, receipts):
             bar.advance(task)
@@ -52,3 +52,34 @@ def lines(step: str, todo: int, receipts: Iterable[Receipt]) -> Iterator[Receipt
         ]
         print(f"{name}: {count} of {todo}: {receipt.label}: {', '.join(words)}", flush=True)
         yield receipt
+
+
+def walk(paths: Sequence[str], *, every: float = 10.0) -> Iterator[str]:
+    """Passes files on, and shows on stderr how many: a bar on a terminal, a line every so many seconds in a log."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bar("files", console) as bar:
+            yield from bar.track(paths)
+        return
+    start = told = time.monotonic()
+    for count, path in enumerate(paths):
+        now = time.monotonic()
+        if count and now - told >= every:
+            left = (now - start) / count * (len(paths) - count)
+            print(f"files: {count} of {len(paths)}, {left:.0f} s left", file=sys.stderr, flush=True)
+            told = now
+        yield path
+
+
+def amount(size: float) -> str:
+    """So many bytes, for people: `1.23 MB`, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def _bar(name: str, console: Console) -> Progress:
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)

@@ -1,20 +1,38 @@
 """The hyper-parameters: frozen, with the paper's values as defaults and the source of each."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 __all__ = ["DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
 
+_MOST = 10**6
+"""Of anything that is counted: more is a slip of the hand, and would fill the memory before it fails."""
+
 
 def _positive(settings: object, *names: str) -> None:
-    for name in names:
-        if not getattr(settings, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")
+    _check(settings, names, lambda value: value > 0, "be positive")
 
 
 def _not_negative(settings: object, *names: str) -> None:
+    _check(settings, names, lambda value: value >= 0, "not be negative")
+
+
+def _fraction(settings: object, *names: str) -> None:
+    _check(settings, names, lambda value: 0 <= value <= 1, "lie in [0, 1]")
+
+
+def _check(settings: object, names: tuple[str, ...], fits: Callable[[float], bool], wanted: str) -> None:
+    """Each of `names`, one number or several, fits, is finite and, if whole, at most `_MOST`."""
     for name in names:
-        if not getattr(settings, name) >= 0:
-            raise ValueError(f"{name} must not be negative, got {getattr(settings, name)}")
+        held = getattr(settings, name)
+        for value in held if isinstance(held, tuple) else (held,):
+            if not fits(value):  # nothing is true of NaN, so it fits nowhere
+                raise ValueError(f"{name} must {wanted}, got {held}")
+            if value == math.inf:
+                raise ValueError(f"{name} must be finite, got {held}")
+            if isinstance(value, int) and value > _MOST:
+                raise ValueError(f"{name} must be at most {_MOST:,}, got {held}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +48,7 @@ class FinetuneSettings:
     weight_decay: float = 1e-2
     """AdamW's (Table 4)."""
     warmup_steps: int = 100
-    """Linear warm-up, in optimiser steps (Table 4)."""
+    """Linear warm-up, in optimiser steps (Table 4). May outlast the training, whose lr then ends below its peak."""
     rank: int = 16
     """LoRA rank; alpha equals it, so the scale is 1 (Table 4)."""
     max_norm: float = 1.0
@@ -56,7 +74,7 @@ class DrawSettings:
     guidance: float = 2.0
     """Classifier-free guidance scale (Table 5)."""
     steps: int = 50
-    """Sampler steps (Table 5); PNDM evaluates the U-Net one time more."""
+    """Sampler steps (Table 5), 2 to 999; PNDM evaluates the U-Net one time more."""
     batch: int = 10
     """Images drawn at once on one device. Changes no image beyond float reduction order."""
     unit: int = 100
@@ -65,6 +83,8 @@ class DrawSettings:
     def __post_init__(self) -> None:
         _positive(self, "per_class", "steps", "batch", "unit")
         _not_negative(self, "guidance")
+        if not 2 <= self.steps <= 999:  # PNDM draws pure noise in 1, and has no timesteps for 1,000
+            raise ValueError(f"steps must lie in [2, 999] (sampler steps), got {self.steps}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +97,11 @@ class Point:
     """Weight of the real loss in Eq. 1; 1 without synthetic images."""
     layer_decay: float = 1.0
     """Learning-rate factor from layer to layer (MAE); 1 for none."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "lr", "layer_decay")
+        _not_negative(self, "weight_decay")
+        _fraction(self, "lam", "layer_decay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +118,7 @@ class SweepSettings:
     final_epochs: int = 100
     """Epochs of the final training with the best configuration (sec. 4.1)."""
     warmup_epochs: float = 3.0
-    """Linear warm-up, in epochs (Table 4)."""
+    """Linear warm-up, in epochs (Table 4). May outlast a training, whose lr then ends below its peak."""
     batch: int = 64
     """Images a step, real and synthetic together (Table 4)."""
     min_lr: float = 1e-8
@@ -102,13 +127,12 @@ class SweepSettings:
     """Of MixUp or CutMix being applied to a batch, to each part within itself (DataDream)."""
 
     def __post_init__(self) -> None:
-        _positive(self, "sweep_epochs", "final_epochs", "batch")
-        _not_negative(self, "warmup_epochs", "min_lr", "mix_probability")
+        _positive(self, "lrs", "sweep_epochs", "final_epochs", "batch")
+        _not_negative(self, "weight_decays", "warmup_epochs", "min_lr")
+        _fraction(self, "lambdas", "mix_probability")
         for name in ("lrs", "weight_decays", "lambdas"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: the sweep needs one value at least")
-        if not all(0 <= value <= 1 for value in self.lambdas):
-            raise ValueError(f"lambdas must lie in [0, 1] (Eq. 1 mixes by them), got {self.lambdas}")
 
     def points(self, *, has_synthetic: bool) -> tuple[Point, ...]:
         """The grid in a fixed order; lambda is an axis only where there are synthetic images."""
@@ -148,7 +172,8 @@ class Run:
 
     def __post_init__(self) -> None:
         _positive(self, "shots", "val")
-        _not_negative(self, "seed")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed}")
 
     def copies(self, *, has_synthetic: bool) -> int:
         """How often each real image enters an epoch, so that all methods take equally many steps.

@@ -18,23 +18,21 @@ import os
 import platform
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from bob import files
+from bob import files, parquet, schema
 
-__all__ = ["FORMAT", "Store", "key", "provenance", "slug", "user"]
+__all__ = ["FORMAT", "OtherFormatError", "Store", "key", "plain", "provenance", "quarantine", "slug", "user"]
 
 FORMAT = 1
 """Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
-_ROW_GROUP = 256  # rows: a unit's images are one group, whose pictures a reader may hold at once
 
 
 def key(*parts: Any) -> str:
@@ -43,7 +41,7 @@ def key(*parts: Any) -> str:
     Args:
         parts: dataclasses, mappings, sequences and scalars; never paths or times.
     """
-    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -53,11 +51,16 @@ def slug(text: str) -> str:
     return "-".join(part for part in safe.split("-") if part)[-48:].lstrip("-") or "x"
 
 
+def quarantine(target: str) -> str:
+    """Beside a unit's table, the table of the rows that it could not do; there only if there are any."""
+    return target.removesuffix(".parquet") + ".rejected.parquet"
+
+
 def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
     """What a manifest says of where an artefact came from."""
     return {
         "format": FORMAT,
-        "config": _plain(config),
+        "config": plain(config),
         "versions": dict(_versions()),
         "host": platform.node(),
         "user": user(),
@@ -78,7 +81,7 @@ def user() -> str:
         return str(os.getuid())
 
 
-class _OtherFormatError(ValueError):
+class OtherFormatError(ValueError):
     """Whole, but of another version."""
 
 
@@ -94,6 +97,8 @@ class Store:
     def __post_init__(self) -> None:
         if not self.root:
             raise ValueError("the output folder has no name: give --out a folder, s3://... or gs://...")
+        if any("\ud800" <= letter <= "\udfff" for letter in self.root):
+            raise ValueError(f"the output folder {self.root!r} is no UTF-8, which pyarrow cannot open: rename it")
 
     def require_writable(self) -> None:
         """Proves that something can be written.
@@ -107,7 +112,7 @@ class Store:
             self.delete(probe)
         except OSError as error:
             raise ValueError(
-                f"cannot write to {self.place()}: {_words(error)}. Choose another --out, or make it writable"
+                f"cannot write to {self.place()}: {files.words(error)}. Choose another --out, or make it writable"
             ) from error
 
     def clear_stale(self, *, age: float = 86_400.0) -> int:
@@ -134,6 +139,20 @@ class Store:
         whole = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
         return sorted(name for name in whole if not name.startswith("."))
 
+    def listing(self) -> dict[str, fs.FileInfo]:
+        """Every file below the root, temporary ones too, by one listing: its path within -> its size, its time.
+
+        Raises:
+            ValueError: if there is no such folder, or it cannot be listed; says why.
+        """
+        filesystem, base = files.locate(self.root)
+        try:
+            found = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+        except OSError as error:
+            reason = files.words(error)
+            raise ValueError(f"cannot list {self.place()}: {reason}. Name a folder that `bob run` wrote to") from error
+        return {info.path.removeprefix(f"{base}/"): info for info in found if info.type == fs.FileType.File}
+
     def write(self, path: str, data: bytes | pa.Buffer) -> None:
         """Writes one file, atomically: a reader sees all of it or nothing.
 
@@ -149,8 +168,8 @@ class Store:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise ValueError(
-                f"cannot write {self.place(path)} ({_words(error)}): all that is complete is kept, and the same command"
-                f" resumes once {'there is space' if full else 'it can be written'}"
+                f"cannot write {self.place(path)} ({files.words(error)}): all that is complete is kept, and the same"
+                f" command resumes once {'there is space' if full else 'it can be written'}"
             ) from error
 
     def _create(self, path: str, fill: files.Fill) -> None:
@@ -165,7 +184,7 @@ class Store:
 
     def write_json(self, path: str, content: Mapping[str, Any]) -> None:
         """Writes one small JSON file."""
-        self.write(path, (json.dumps(_plain(content), indent=1) + "\n").encode())
+        self.write(path, (json.dumps(plain(content), indent=1) + "\n").encode())
 
     def delete(self, path: str) -> None:
         """Takes one file away if it is there."""
@@ -175,17 +194,8 @@ class Store:
 
     def write_table(self, path: str, table: pa.Table, manifest: Mapping[str, Any]) -> None:
         """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
-        metadata = {**(table.schema.metadata or {}), b"bob.manifest": json.dumps(_plain(manifest)).encode()}
-        described = table.replace_schema_metadata(metadata)
-        # Encoded pictures neither repeat nor shrink: to look whether they do takes as long as to checksum them.
-        pictures = {field.name: pa.types.is_binary(field.type) for field in table.schema}
-        options = {
-            "row_group_size": _ROW_GROUP,
-            "use_dictionary": [name for name, is_picture in pictures.items() if not is_picture],
-            "compression": {name: "none" if is_picture else "snappy" for name, is_picture in pictures.items()},
-            "write_page_checksum": True,
-        }
-        self._write(path, lambda sink: pq.write_table(described, sink, **options))
+        described = parquet.describe(table, json.dumps(plain(manifest)).encode())
+        self._write(path, lambda sink: parquet.write(described, sink))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file.
@@ -194,32 +204,55 @@ class Store:
             ValueError: if it is no readable Parquet file, or of another format; says which, and what to do.
         """
         data = self.read(path)  # apart from parsing: a lost connection is no damage
+        with self._damaged(path):
+            origin = parquet.manifest(parquet.columns(pa.BufferReader(data)), default={})
+        self.require_format(path, origin)  # before the columns are looked for
+        with self._damaged(path):
+            return parquet.parse(data, columns=columns)
+
+    def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
+        """One Parquet file that is what a step wrote there: `schema.check` of it.
+
+        Raises:
+            ValueError: if it is no readable Parquet file, or not what is wanted; says which, and what to do.
+        """
+        table = self.read_table(path)
+        with self._damaged(path):
+            return schema.check(table, wanted, least=least)
+
+    @contextlib.contextmanager
+    def _damaged(self, path: str) -> Iterator[None]:
         try:
-            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            self._require_format(path, _manifest(file.schema_arrow))
-            return file.read(columns=columns)
-        except _OtherFormatError:
-            raise
-        except (ValueError, OSError, pa.ArrowNotImplementedError) as error:  # also text that is none, in the footer
+            yield
+        except ValueError as error:
             raise ValueError(
-                f"{self.place(path)} is damaged ({_words(error)}): delete it, and the same command makes it again"
+                f"{self.place(path)} is damaged ({error}): delete it, and the same command makes it again"
             ) from error
 
     def manifest(self, path: str) -> dict[str, Any]:
-        """The manifest of a Parquet file, from its footer.
+        """What a Parquet file's footer, or a `manifest.json`, says of where the artefact came from.
 
         Raises:
-            ValueError: if it is of another format.
+            ValueError: if it cannot be read, there is none or it is of another format; says why.
         """
-        filesystem, base = files.locate(self.root)
-        manifest = _manifest(pq.read_schema(f"{base}/{path}", filesystem=filesystem))
-        self._require_format(path, manifest)
-        return manifest
+        if path.endswith(".json"):
+            found = parquet.load(self.read(path))
+        else:
+            filesystem, base = files.locate(self.root)
+            with filesystem.open_input_file(f"{base}/{path}") as file:
+                found = parquet.manifest(parquet.columns(file))
+        self.require_format(path, found)
+        return found
 
-    def _require_format(self, path: str, manifest: Mapping[str, Any]) -> None:
+    def require_format(self, path: str, manifest: Mapping[str, Any]) -> None:
+        """Refuses what another version of bob wrote.
+
+        Raises:
+            OtherFormatError: if the manifest says so.
+        """
         found = manifest.get("format", FORMAT)
         if found != FORMAT:
-            raise _OtherFormatError(
+            raise OtherFormatError(
                 f"{self.place(path)} was written by another version of bob (format {found}, this one reads format"
                 f" {FORMAT}): use that version, or another --out"
             )
@@ -239,24 +272,18 @@ class Store:
         return f"{root.rstrip('/')}/{path}".rstrip("/")
 
 
-def _words(error: Exception) -> str:
-    """On one line; a system error without the temporary name that it shows."""
-    number = getattr(error, "errno", None)
-    return os.strerror(number) if number else " ".join(str(error).split())
+def plain(value: Any) -> Any:
+    """Dataclasses, mappings and sequences as JSON's own types; tuples become lists.
 
-
-def _manifest(schema: pa.Schema) -> dict[str, Any]:
-    return json.loads((schema.metadata or {}).get(b"bob.manifest", b"{}"))
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, mappings and sequences as JSON's own types; tuples become lists."""
+    Raises:
+        TypeError: for anything else, which has no place in a key or manifest.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
     if isinstance(value, Mapping):
-        return {str(name): _plain(held) for name, held in value.items()}
+        return {str(name): plain(held) for name, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(held) for held in value]
+        return [plain(held) for held in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")

@@ -24,7 +24,7 @@ def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> 
         Rows of schema.TABLES.
     """
     finals = dict.fromkeys(outcome.final for outcome in outcomes)
-    results = pa.concat_tables([artefacts.read_table(path) for path in finals])
+    results = pa.concat_tables([artefacts.read_checked(path, schema.RESULTS, least=1) for path in finals])
     table = rows(results, [outcome.run for outcome in outcomes], name=name)
     artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([outcome.run for outcome in outcomes]))
     artefacts.write(f"tables/{name}.csv", to_csv(table).encode())

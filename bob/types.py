@@ -114,7 +114,7 @@ class Unit:
     group: str = ""
     """Units of one group share a model; an actor does them one after another."""
     work: Mapping[str, Any] = field(default_factory=dict)
-    """What the step's worker needs, as plain data."""
+    """What the step's worker needs, as plain data; `inputs` is what the key in `target` is the hash of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,12 +43,10 @@ def captions(cell: Cell) -> Iterator[Unit]:
         for start in range(0, len(shots), _CAPTION_UNIT):
             some = shots[start : start + _CAPTION_UNIT]
             pictures = [(shot.image_id, shot.sha1) for shot in some]
-            identity = store.key(
-                STEPS["caption"], captioner, revision, training.descriptor, training.class_names, pictures
-            )
+            inputs = [STEPS["caption"], captioner, revision, training.descriptor, training.class_names, pictures]
             yield Unit(
                 step="caption",
-                target=f"captions/{store.slug(captioner)}-{identity}.parquet",
+                target=f"captions/{store.slug(captioner)}-{store.key(*inputs)}.parquet",
                 label=f"{training.dataset} shot {rank + 1} of classes {some[0].class_id} to {some[-1].class_id}",
                 size=len(some),
                 group=captioner,
@@ -57,6 +55,7 @@ def captions(cell: Cell) -> Iterator[Unit]:
                     "dataset": training.dataset,
                     "descriptor": training.descriptor,
                     "shots": [dataclasses.asdict(shot) for shot in some],
+                    "inputs": inputs,
                 },
             )
 
@@ -73,10 +72,10 @@ def finetune(cell: Cell) -> Iterator[Unit]:
     if not pairs:
         return
     recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
-    identity = store.key(STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs))
+    inputs = [STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs)]
     # Without the method's name, for methods that tune on the same pairs share their adapter.
     name = store.slug(f"{run.dataset} {run.checkpoint}")
-    cell.adapter = f"adapters/{name}-{run.shots}shot-s{run.seed}-{identity}"
+    cell.adapter = f"adapters/{name}-{run.shots}shot-s{run.seed}-{store.key(*inputs)}"
     yield Unit(
         step="finetune",
         target=f"{cell.adapter}/manifest.json",
@@ -89,6 +88,7 @@ def finetune(cell: Cell) -> Iterator[Unit]:
             "seed": run.seed,
             "shots": [dataclasses.asdict(shot) for shot in cell.training.shots],
             "pairs": [dataclasses.asdict(pair) for pair in pairs],
+            "inputs": inputs,
         },
     )
 
@@ -107,21 +107,23 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
     ]
     if not requests:
         return
-    rows = [dataclasses.asdict(request) for request in requests]
-    identity = store.key(STEPS["generate"], _weights(run), draw.unit, rows)
-    cell.images = f"images/{_name(cell)}-{identity}"
-    table = f"{cell.images}/requests.parquet"
-    if not artefacts.exists(table):
-        artefacts.write_table(table, schema.table(rows, schema.REQUESTS), store.provenance(run))
-    for number, start in enumerate(range(0, len(rows), draw.unit)):
+    table = schema.table([dataclasses.asdict(request) for request in requests], schema.REQUESTS)
+    inputs = [STEPS["generate"], _weights(run), draw.unit]
+    # The rows as the file gives them back: a 1 in a column of floats is 1.0, and `bob verify` finds the same key.
+    cell.images = f"images/{_name(cell)}-{store.key(*inputs, table.to_pylist())}"
+    path = f"{cell.images}/requests.parquet"
+    if not artefacts.exists(path):
+        artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs})
+    artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
+    for number, start in enumerate(range(0, len(table), draw.unit)):
         yield Unit(
             step="generate",
             target=f"{cell.images}/part-{number:05d}.parquet",
             label=_label(run, "method", "checkpoint"),
-            size=min(draw.unit, len(rows) - start),
+            size=min(draw.unit, len(table) - start),
             group=f"{run.checkpoint} {cell.adapter}",
             work={
-                "requests": table,
+                "requests": path,
                 "start": start,
                 "checkpoint": run.checkpoint,
                 "adapter": cell.adapter,
@@ -171,11 +173,11 @@ def _classify_work(cell: Cell) -> dict[str, Any]:
     }
     copies = run.copies(has_synthetic=bool(cell.images))
     revision = backbones.load(run.backbone).revision
-    identity = store.key(
-        STEPS["classify"], revision, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies
-    )
+    parts = [STEPS["classify"], revision, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies]
+    inputs = store.plain(parts)  # units travel as JSON: the sweep's settings have to keep their name
     return {
-        "run": identity,
+        "run": store.key(*inputs),
+        "inputs": inputs,
         "coordinates": coordinates,
         "split": cell.split,
         "images": cell.images,

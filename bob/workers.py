@@ -4,16 +4,22 @@ The same classes run inline in a for-loop and inside Ray's actors. They load the
 first unit and keep it; a unit is committed by the worker itself, and only its receipt goes back.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
+
+import pyarrow as pa
 
 from bob import datasets, schema, store
 from bob.settings import FinetuneSettings, Point, Run, SweepSettings
 from bob.types import Receipt, Request, Shot, TrainPair, Unit
 
 __all__ = ["WORKERS", "Worker", "inline"]
+
+_SAVE_EVERY = 60.0
+"""Seconds that a classifier trains before its state is worth writing."""
 
 
 class Worker(Protocol):
@@ -32,7 +38,7 @@ class CaptionWorker:
         self._readers: dict[tuple[str, str, str], Any] = {}
 
     def __call__(self, unit: Unit) -> Receipt:
-        """Captions the unit's shots."""
+        """Captions the unit's shots; one that could not be read goes to the unit's `rejected` file."""
         from bob import caption
 
         start, work = time.monotonic(), unit.work
@@ -42,10 +48,9 @@ class CaptionWorker:
             self._readers = {
                 which: caption.Reader(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device)
             }
-        table = self._readers[which]([Shot(**shot) for shot in work["shots"]])
-        seconds = time.monotonic() - start
-        self._store.write_table(unit.target, table, store.provenance(work, seconds=seconds))
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+        reader = self._readers[which]
+        rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
+        return _committed(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
 
 
 class FinetuneWorker:
@@ -94,8 +99,10 @@ class FinetuneWorker:
             tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
         )
         seconds = time.monotonic() - start
-        self._store.write(f"{folder}/{lora.FILE}", lora.saved(pipeline.unet, pipeline.text_encoder))
-        self._store.write_json(unit.target, store.provenance(work, seconds=seconds))
+        adapter = lora.saved(pipeline.unet, pipeline.text_encoder)
+        self._store.write(f"{folder}/{lora.FILE}", adapter)
+        digest = {"sha256": hashlib.sha256(adapter).hexdigest()}
+        self._store.write_json(unit.target, store.provenance(work, seconds=seconds) | digest)
         self._store.delete(resumable)
         return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
 
@@ -114,19 +121,12 @@ class GenerateWorker:
         from bob.diffusion import lora
 
         start, work = time.monotonic(), unit.work
-        table = self._store.read_table(work["requests"]).slice(work["start"], unit.size)
+        table = self._store.read_checked(work["requests"], schema.REQUESTS).slice(work["start"], unit.size)
         requests = [_request(row) for row in table.to_pylist()]
         adapter = work["adapter"]
         self._painter.use(work["checkpoint"], adapter, lambda: self._store.read(f"{adapter}/{lora.FILE}"))
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
-        seconds = time.monotonic() - start
-        manifest = store.provenance(work, seconds=seconds)
-        quarantine = unit.target.removesuffix(".parquet") + ".rejected.parquet"
-        self._store.delete(quarantine)  # of an earlier attempt
-        if rejected:
-            self._store.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
-        self._store.write_table(unit.target, schema.table(rows, schema.IMAGES), manifest)
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds)
+        return _committed(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
 
 
 class ClassifyWorker:
@@ -136,8 +136,8 @@ class ClassifyWorker:
     for longer and measures it on the test set.
     """
 
-    def __init__(self, root: str, *, device: str) -> None:
-        self._store, self._device = store.Store(root), device
+    def __init__(self, root: str, *, device: str, save_every: float = _SAVE_EVERY) -> None:
+        self._store, self._device, self._save_every = store.Store(root), device, save_every
         self._held: tuple[tuple[Any, ...], Any] | None = None
 
     def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
@@ -149,7 +149,7 @@ class ClassifyWorker:
         final = work["phase"] == "final"
         point = self._best(work) if final else Point(**work["point"])
         sweep = SweepSettings(**{name: _tuples(value) for name, value in work["sweep"].items()})
-        history = []
+        resumable, history = f"{unit.target}.state.pt", []
         for row in classify.train(
             self._data(work, run),
             run.backbone,
@@ -160,6 +160,9 @@ class ClassifyWorker:
             mixup=work["mixup"],
             with_test=final,
             device=self._device,
+            state=self._store.read(resumable) if self._store.exists(resumable) else None,
+            save=lambda _, held: self._store.write(resumable, held),
+            save_every=self._save_every,
         ):
             history.append(row)
             if report is not None:
@@ -169,6 +172,7 @@ class ClassifyWorker:
         self._store.write_table(
             unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds)
         )
+        self._store.delete(resumable)
         finite = [row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])]
         note = f"best validation accuracy {max(finite):.1%}" if finite else "its loss is not finite"
         return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds, note=note)
@@ -179,7 +183,7 @@ class ClassifyWorker:
 
         histories = []
         for path, point in zip(work["receipts"], work["points"], strict=True):
-            rows = self._store.read_table(path).to_pylist()
+            rows = self._store.read_checked(path, schema.RESULTS, least=1).to_pylist()
             history = [
                 {"epoch": row["epoch"], "val_accuracy": row["value"]}
                 for row in rows
@@ -196,7 +200,7 @@ class ClassifyWorker:
         if self._held is not None and self._held[0] == which:
             return self._held[1]
         dataset, backbone = datasets.load(run.dataset, run.descriptor), backbones.load(run.backbone)
-        shots = [Shot(**row) for row in self._store.read_table(work["split"]).to_pylist()]
+        shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)
         val, val_labels = pixels.real_arrays(dataset, split["val"], backbone)
@@ -236,6 +240,29 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
             yield worker(unit)
 
     return run
+
+
+def _committed(
+    unit: Unit,
+    rows: Sequence[Mapping[str, Any]],
+    columns: pa.Schema,
+    rejected: Sequence[Mapping[str, Any]],
+    artefacts: store.Store,
+    *,
+    start: float,
+    note: str,
+) -> Receipt:
+    """Writes what could not be done and then, for its presence says that the unit is done, what could."""
+    seconds = time.monotonic() - start
+    manifest = store.provenance(unit.work, seconds=seconds)
+    quarantine = store.quarantine(unit.target)
+    artefacts.delete(quarantine)  # of an earlier attempt
+    if rejected:
+        artefacts.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
+    artefacts.write_table(unit.target, schema.table(rows, columns), manifest)
+    return Receipt(
+        target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds, note=note
+    )
 
 
 def _request(row: Mapping[str, Any]) -> Request:

@@ -20,7 +20,9 @@ os.environ.update(
     }
 )
 
+import dataclasses
 import ipaddress
+import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterator
@@ -60,6 +62,22 @@ def _is_here(family: int, host: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+@pytest.fixture(scope="session")
+def untrained_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2.5-VL of skyworld's size with random weights, in the files of a real one; not to be changed."""
+    import torch
+
+    from bob.skyworld import qwen
+
+    folder = tmp_path_factory.mktemp("qwen")
+    processor = qwen.processor()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        qwen.model(processor.tokenizer).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -116,3 +134,48 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         boto3.client("s3").create_bucket(Bucket=name)
         yield f"s3://{name}"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def base(untrained_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny run: a `bob.settings.Run`."""
+    from tests import tiny
+
+    return tiny.run(tiny.photos(tmp_path_factory.mktemp("photos")), untrained_sd)
+
+
+@pytest.fixture(scope="session")
+def finished(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The `bob.store.Store` of a tiny run of BOB, from captions to tables; not to be changed."""
+    from bob import pipeline, tabulate, workers
+    from bob.store import Store
+
+    artefacts = Store(str(tmp_path_factory.mktemp("finished")))
+    run = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
+    outcomes = pipeline.execute(
+        [run], artefacts=artefacts, executor=workers.inline("cpu"), report=lambda step, todo, done, receipts: receipts
+    )
+    tabulate.write(outcomes, artefacts, name="tiny")
+    return artefacts
+
+
+@pytest.fixture
+def artefacts(finished: Any, tmp_path: Path) -> Any:
+    """A copy of `finished`, to be changed."""
+    return dataclasses.replace(finished, root=str(shutil.copytree(finished.root, tmp_path / "out")))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Any:
+    """An empty `bob.store.Store` on a disk."""
+    from bob.store import Store
+
+    return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, local: Any) -> Any:
+    """An empty `bob.store.Store`: what holds on a disk holds on S3."""
+    if request.param == "local":
+        return local
+    return dataclasses.replace(local, root=f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}/out")

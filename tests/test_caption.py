@@ -1,8 +1,13 @@
 """Step 1 on toy answers: cleaning, leak check, the table and the bank. The captioners' own tests are beside."""
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bob import caption, captioners, schema
@@ -10,7 +15,7 @@ from bob.caption import Reader, bank
 from bob.captioners import Answer, Captioner
 from bob.captioners._cleaning import clean
 from bob.datasets import load
-from bob.types import Context
+from bob.types import Context, Shot
 
 AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")
 BIRDS = ("House Sparrow", "Green Jay", "Sooty Albatross", "Cardinal")
@@ -127,11 +132,11 @@ def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
     shots = load("skyworld").split(shots=4, val=1, seed=0)[:40]
     reader = Reader(captioner="toy", dataset="skyworld", device="cuda:1")
     assert loaded == []
-    table, again = reader(shots), reader(shots[:1])
+    (rows, rejected), (again, _) = reader(shots), reader(shots[:1])
     assert loaded == ["toy on cuda:1"]
-    assert table.schema.equals(schema.CAPTIONS)
-    assert table["image_id"].to_pylist() == [shot.image_id for shot in shots]
-    assert again.to_pylist() == [
+    assert rejected == []
+    assert schema.table(rows, schema.CAPTIONS)["image_id"].to_pylist() == [shot.image_id for shot in shots]
+    assert again == [
         {
             "image_id": shots[0].image_id,
             "background": "aircraft land",
@@ -144,18 +149,18 @@ def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
             "prompt_version": caption.PROMPT_VERSION,
         }
     ]
-    assert reader([]).num_rows == 0
+    assert reader([]) == ([], [])
 
 
 def test_the_descriptor_of_the_user_goes_before_the_data_sets(loaded):
     shots = load("skyworld").split(shots=1, val=1, seed=0)[:1]
-    table = Reader(captioner="toy", dataset="skyworld", descriptor="machine")(shots)
-    assert table["background"].to_pylist() == ["machine land"]
+    ((row,), _) = Reader(captioner="toy", dataset="skyworld", descriptor="machine")(shots)
+    assert row["background"] == "machine land"
 
 
 def test_the_bank_does_not_depend_on_the_order_of_the_captions(loaded):
     shots = load("skyworld").split(shots=2, val=1, seed=0)[:6]
-    table = Reader(captioner="toy", dataset="skyworld")(shots)
+    table = schema.table(Reader(captioner="toy", dataset="skyworld")(shots)[0], schema.CAPTIONS)
     found = bank(table)
     assert list(found) == sorted(shot.image_id for shot in shots)
     assert found[shots[0].image_id] == Context(background="aircraft land", pose="flying (32, 32)")
@@ -163,6 +168,88 @@ def test_the_bank_does_not_depend_on_the_order_of_the_captions(loaded):
 
 
 def test_an_image_captioned_twice_is_refused(loaded):
-    table = Reader(captioner="toy", dataset="skyworld")(load("skyworld").split(shots=1, val=1, seed=0)[:2])
+    rows, _ = Reader(captioner="toy", dataset="skyworld")(load("skyworld").split(shots=1, val=1, seed=0)[:2])
+    table = schema.table(rows, schema.CAPTIONS)
     with pytest.raises(ValueError, match="has 2 captions"):
         bank(table.take([0, 1, 1]))
+
+
+# -- what goes wrong ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path) -> tuple[str, list[Shot]]:
+    """A folder of pictures that can be broken, and the shots of it."""
+    for name in ("Egret", "Heron"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(5):
+            pixels = np.random.default_rng(k).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    dataset = f"folder:{tmp_path / 'photos'}"
+    return dataset, [shot for shot in load(dataset).split(shots=3, val=1, seed=0) if shot.split == "train"]
+
+
+def file(dataset: str, shot: Shot) -> Path:
+    return Path(dataset.removeprefix("folder:"), shot.path)
+
+
+def test_a_shot_that_cannot_be_read_is_set_apart_with_the_reason(photos, untrained_qwen, monkeypatch):
+    monkeypatch.setattr("bob.datasets._RATIO", 1000)  # so that the picture comes as far as the model
+    dataset, shots = photos
+    shots = [dataclasses.replace(shot, sha1="" if k == 2 else shot.sha1) for k, shot in enumerate(shots)]
+    vanished, long, cut = (file(dataset, shots[k]) for k in (0, 2, 5))
+    reader = Reader(captioner=f"qwen_vl:path:{untrained_qwen}", dataset=dataset)
+    wanted, none = reader(shots)
+    assert none == []
+    vanished.unlink()
+    cut.write_bytes(cut.read_bytes()[:500])
+    Image.new("RGB", (1, 300)).save(long)  # Qwen refuses a picture that is 200 times as long as wide
+    rows, rejected = reader(shots)
+    assert rows == [wanted[k] for k in (1, 3, 4)]
+    table = schema.table(rejected, schema.REJECTED).to_pylist()
+    assert [(row["row_id"], row["step"], row["error"]) for row in table] == [
+        (shots[k].image_id, "caption", "ValueError") for k in (0, 2, 5)
+    ]
+    assert f"{vanished} cannot be read (No such file" in table[0]["message"]
+    assert "aspect ratio" in table[1]["message"]
+    assert f"{cut} has changed since the split was drawn" in table[2]["message"]
+
+
+def test_where_no_picture_is_there_none_is_to_blame(photos, untrained_qwen):
+    dataset, shots = photos
+    reader = Reader(captioner=f"qwen_vl:path:{untrained_qwen}", dataset=dataset)
+    reader(shots[:1])
+    for shot in shots:
+        file(dataset, shot).unlink()
+    with pytest.raises(ValueError, match=r"cannot be read \(No such file"):
+        reader(shots)
+
+
+def test_weights_that_are_missing_are_no_shots_fault(photos, tmp_path):
+    dataset, shots = photos
+    with pytest.raises(ValueError, match=r"no Qwen2\.5-VL checkpoint"):
+        Reader(captioner=f"qwen_vl:path:{tmp_path}", dataset=dataset)(shots[:1])
+
+
+def test_too_many_pictures_at_once_become_fewer(untrained_qwen):
+    """The model itself runs out of memory; a picture has two questions, so two sequences."""
+    shots = load("skyworld").split(shots=4, val=1, seed=0)[:19]
+    reader, sizes = Reader(captioner=f"qwen_vl:path:{untrained_qwen}", dataset="skyworld"), []
+    wanted, _ = reader(shots)
+    assert reader.note() == ""
+
+    def full(_, args, given) -> None:
+        if given["input_ids"].shape[1] > 1:  # a prompt, not the tokens that are written after it
+            sizes.append(len(given["input_ids"]) // 2)
+            if sizes[-1] > 5:
+                raise torch.OutOfMemoryError("no room")
+
+    model: Any = reader._model
+    model.model.register_forward_pre_hook(full, with_kwargs=True)
+    assert reader(shots) == (wanted, [])
+    assert sizes == [16, 8, 4, 4, 4, 4, 3]
+    assert reader.note() == "out of memory, so captioning 4 at once from here on"
+    sizes.clear()
+    assert reader(shots[:6]) == (wanted[:6], [])
+    assert sizes == [4, 2]
+    assert reader.note() == ""

@@ -3,7 +3,6 @@
 import json
 import shutil
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +10,8 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from bob import captioners, registry
-from bob.captioners import QUESTIONS, Answer, Captioner, qwen_vl
+from bob.captioners import QUESTIONS, Answer, Captioner, Loader, qwen_vl
 from bob.captioners._cleaning import clean
-from bob.skyworld import qwen
 from bob.skyworld.models import SIDE
 from bob.skyworld.render import render
 from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES
@@ -22,19 +20,8 @@ every_captioner = pytest.mark.parametrize("name", registry.names("captioner"))
 
 
 @pytest.fixture(scope="module")
-def untrained(tmp_path_factory) -> Path:
-    """A checkpoint of the mini model with random weights, in the files of the real one."""
-    folder = tmp_path_factory.mktemp("qwen")
-    processor = qwen.processor()
-    torch.manual_seed(0)
-    qwen.model(processor.tokenizer).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def mini(untrained) -> Captioner:
-    return captioners.load(f"qwen_vl:path:{untrained}")
+def mini(untrained_qwen) -> Captioner:
+    return captioners.load(f"qwen_vl:path:{untrained_qwen}")
 
 
 def novel(count: int) -> list[tuple[Image.Image, str, str]]:
@@ -56,8 +43,8 @@ def test_the_questions_are_the_papers_word_for_word():
 
 
 @every_captioner
-def test_each_file_holds_a_function_named_captioner(name):
-    assert callable(registry.load("captioner", name))
+def test_each_file_holds_a_loader_named_captioner(name):
+    assert isinstance(registry.load("captioner", name), Loader)
 
 
 def test_an_unknown_captioner_says_what_is_known():
@@ -81,25 +68,25 @@ def test_missing_weights_say_what_is_wanted_where_and_what_to_do(name, monkeypat
         assert part in str(caught.value)
 
 
-def test_a_folder_without_safetensors_is_refused(tmp_path, untrained):
+def test_a_folder_without_safetensors_is_refused(tmp_path, untrained_qwen):
     with pytest.raises(ValueError, match=r"no Qwen2\.5-VL checkpoint in"):
         captioners.load(f"qwen_vl:path:{tmp_path / 'nowhere'}")
-    shutil.copy(untrained / "config.json", tmp_path)
+    shutil.copy(untrained_qwen / "config.json", tmp_path)
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no other weights are loaded"):
         captioners.load(f"qwen_vl:path:{tmp_path}")
 
 
-def test_bob_models_is_looked_at_first(untrained, monkeypatch, tmp_path):
+def test_bob_models_is_looked_at_first(untrained_qwen, monkeypatch, tmp_path):
     monkeypatch.setenv("BOB_MODELS", str(tmp_path))
-    shutil.copytree(untrained, tmp_path / "qwen_vl-7b")
+    shutil.copytree(untrained_qwen, tmp_path / "qwen_vl-7b")
     found = captioners.load("qwen_vl")
     assert found.name == "qwen_vl:7b"
-    assert found.revision == captioners.load(f"qwen_vl:path:{untrained}").revision  # of the content, not the place
+    assert found.revision == captioners.load(f"qwen_vl:path:{untrained_qwen}").revision  # of the content, not the place
 
 
-def test_the_revision_tells_weights_apart(untrained, mini, tmp_path):
-    shutil.copytree(untrained, tmp_path / "other")
+def test_the_revision_tells_weights_apart(untrained_qwen, mini, tmp_path):
+    shutil.copytree(untrained_qwen, tmp_path / "other")
     weights = tmp_path / "other" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -123,24 +110,9 @@ def test_a_picture_gets_the_same_words_alone_and_beside_others(mini):
     assert mini.caption(pictures, descriptor="bird") == alone
 
 
-def test_too_large_a_batch_is_halved(mini, monkeypatch):
-    pictures = [picture for picture, _, _ in novel(19)]
-    expected, whole, sizes = mini.caption(pictures, descriptor="bird"), type(mini)._ask, []
-
-    def ask(self, images, descriptor):
-        sizes.append(len(images))
-        if len(images) > 5:
-            raise torch.OutOfMemoryError
-        return whole(self, images, descriptor)
-
-    monkeypatch.setattr(type(mini), "_ask", ask)
-    assert mini.caption(pictures, descriptor="bird") == expected
-    assert sizes == [16, 8, 4, 4, 4, 4, 3]
-
-
-def test_sampling_settings_of_a_checkpoint_do_not_reach_decoding(untrained, tmp_path):
+def test_sampling_settings_of_a_checkpoint_do_not_reach_decoding(untrained_qwen, tmp_path):
     # As the 7B's own generation_config.json has them.
-    shutil.copytree(untrained, tmp_path / "hub")
+    shutil.copytree(untrained_qwen, tmp_path / "hub")
     path = tmp_path / "hub" / "generation_config.json"
     settings = {"do_sample": True, "temperature": 1e-6, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))

@@ -5,13 +5,14 @@ import math
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
 from bob import classify, recipe, schema
+from bob.backbones.resnet_mini import ResNetMini
 from bob.classify import Data, Point
 from bob.settings import Run, SweepSettings
+from bob.versions import STEPS
 
 CLASSES = 3
 SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)
@@ -198,52 +199,101 @@ def test_a_loss_that_is_not_finite_ends_the_training():
     assert math.isnan(rows[-1]["val_accuracy"])
 
 
+# -- resuming -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def models(monkeypatch) -> list[torch.nn.Module]:
+    """The models that trainings have made, in order."""
+    made: list[torch.nn.Module] = []
+    original = ResNetMini.build
+
+    def build(self, class_names, *, descriptor):
+        made.append(original(self, class_names, descriptor=descriptor))
+        return made[-1]
+
+    monkeypatch.setattr(ResNetMini, "build", build)
+    return made
+
+
+final = partial(train, epochs=4, with_test=True, settings=dataclasses.replace(SETTINGS, mix_probability=1.0))
+
+
+@pytest.mark.parametrize("mixup", [True, False])
+def test_interrupted_and_resumed_is_uninterrupted(mixup, models):
+    given = data(test=lambda: pictures(12, seed=3))
+    states: dict[int, bytes] = {}
+    wanted = list(final(given, mixup=mixup, save=states.__setitem__))
+    assert sorted(states) == [1, 2, 3]  # after the last epoch there is nothing left to resume
+    for epoch in (1, 2, 3):
+        later: dict[int, bytes] = {}
+        rows = list(final(given, mixup=mixup, state=states[epoch], save=later.__setitem__))
+        assert rows == wanted
+        assert sorted(later) == list(range(epoch + 1, 4))
+        weights, others = (model.state_dict() for model in (models[0], models[-1]))
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_however_often_it_is_interrupted(models):
+    given, held = data(test=lambda: pictures(12, seed=3)), []
+    for _ in range(4):
+        rows = final(given, state=held[-1] if held else None, save=lambda _, state: held.append(state))
+        for _ in range(len(held)):
+            next(rows)  # of the epochs before
+        last = next(rows)
+    assert len(held) == 3
+    assert last == list(final(given))[-1]
+    weights, others = (model.state_dict() for model in models[-2:])
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_a_short_training_saves_nothing():
+    states: dict[int, bytes] = {}
+    assert len(list(train(data(), epochs=3, save=states.__setitem__, save_every=600.0))) == 3
+    assert states == {}
+
+
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "keep", "words"),
     [
-        ({"real_labels": np.array([0, 1, 2, 0, 1, 7])}, r"real_labels must .* \[0, 3\), got 6 in \[0, 7\]"),
-        ({"synthetic_labels": np.zeros((12, 2), np.float32)}, r"shape \(12, 3\), got \(12, 2\)"),
-        ({"val": np.zeros((0, 32, 32, 3), np.uint8)}, "got 6 and 0"),
+        ({"seed": 1}, None, "of another training"),
+        ({"epochs": 4}, None, "of another training"),
+        ({"mixup": False}, None, "of another training"),
+        ({"point": dataclasses.replace(POINT, lr=2e-3)}, None, "of another training"),
+        ({"settings": dataclasses.replace(SETTINGS, mix_probability=0.4)}, None, "of another training"),
+        ({"data": data(copies=3)}, None, "of another training"),
+        ({"with_test": True, "data": data(test=lambda: pictures(12, seed=3))}, None, "of another training"),
+        ({}, -1, "damaged"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(changes, words):
-    with pytest.raises(ValueError, match=words):
-        data(**changes)
+def test_a_state_that_cannot_be_used_is_told_of_and_left(changes, keep, words, capsys):
+    options = {"data": data(), "epochs": 2} | changes
+    states: dict[int, bytes] = {}
+    list(train(data(), epochs=2, save=states.__setitem__))
+    made = list(train(**options, state=states[1][:keep]))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert words in line
+    assert made == list(train(**options))
 
 
-# -- decoding -----------------------------------------------------------------------------------
+def test_a_state_of_another_version_is_not_used(monkeypatch, capsys):
+    states: dict[int, bytes] = {}
+    wanted = list(train(data(), epochs=2, save=states.__setitem__))
+    monkeypatch.setitem(STEPS, "classify", STEPS["classify"] + 1)
+    assert list(train(data(), epochs=2, state=states[1])) == wanted
+    assert "of another training" in capsys.readouterr().out
 
 
-def drawn(**changes) -> pa.Table:
-    import io
+def test_evaluation_goes_on_in_smaller_batches(models):
+    (wanted,), sizes = train(data(), epochs=1), []
 
-    from PIL import Image
+    def full(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if module is models[-1] and not module.training:
+            sizes.append(len(args[0]))
+            if sizes[-1] > 4:
+                raise torch.OutOfMemoryError("no room")
 
-    png = io.BytesIO()
-    Image.new("RGB", (64, 64), (255, 0, 0)).save(png, "png")
-    row = {"request_id": "0/7", "image": png.getvalue(), "label_ids": [0, 2], "label_weights": [0.25, 0.75]}
-    return pa.Table.from_pylist([row | changes])
-
-
-def test_decodes_drawn_pictures_with_soft_labels():
-    from bob import backbones
-
-    pixels, labels = classify.synthetic_arrays(drawn(), backbones.load("resnet_mini"), classes=3)
-    assert pixels.shape == (1, 32, 32, 3)
-    assert (pixels == (255, 0, 0)).all()
-    assert labels.tolist() == [[0.25, 0.0, 0.75]]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"image": b"no picture"}, "image 0/7 cannot be decoded"),
-        ({"label_ids": [0, 3]}, "image 0/7 wants a label over 3 classes"),
-        ({"label_weights": [0.5, 0.75]}, "weights that sum to 1"),
-    ],
-)
-def test_a_bad_row_is_named(changes, words):
-    from bob import backbones
-
-    with pytest.raises(ValueError, match=words):
-        classify.synthetic_arrays(drawn(**changes), backbones.load("resnet_mini"), classes=3)
+    with torch.nn.modules.module.register_module_forward_pre_hook(full):
+        (row,) = train(data(), epochs=1)
+    assert sizes == [9, 4, 4, 1]
+    assert row == pytest.approx(wanted)

@@ -128,7 +128,7 @@ def test_an_adapter_that_cannot_be_loaded_leaves_nothing_behind(untrained_sd, ad
 
     painter.use(name, "one", lambda: adapters["one"])
     wanted = painter.draw([request(0)], batch=1)[0][0]["image"]
-    with pytest.raises(Exception, match=r"the store is gone|Unable to load weights"):
+    with pytest.raises(Exception, match=r"the store is gone|is damaged"):
         painter.use(name, "broken", read)
     with pytest.raises(AssertionError, match="use"):
         painter.draw([request(0)], batch=1)
@@ -178,3 +178,61 @@ def test_a_picture_that_is_not_finite_is_rejected_and_its_batch_kept(untrained_s
     assert [row["row_id"] for row in rejected] == ["1-0"]
     assert "not finite" in rejected[0]["message"]
     assert [row["image"] for row in rows] == [wanted[0]["image"], wanted[2]["image"]]
+
+
+def test_a_request_that_the_pipeline_refuses_is_rejected_with_what_it_raised(painter):
+    asked = [request(k) for k in range(4)]
+    wanted = painter.draw(asked, batch=4)[0]
+    asked[2] = request(2, prompt="\ud800")  # half a character, which no tokenizer takes
+    rows, rejected = painter.draw(asked, batch=4)
+    assert [row["request_id"] for row in rows] == ["0-0", "1-0", "3-0"]
+    assert np.abs(pictures(rows) - pictures([wanted[k] for k in (0, 1, 3)])).max() <= 1
+    (row,) = schema.table(rejected, schema.REJECTED).to_pylist()
+    assert (row["row_id"], row["step"], row["error"]) == ("2-0", "generate", "TypeError")
+    assert "TextEncodeInput" in row["message"]
+
+
+def test_a_pipeline_that_refuses_everything_is_no_requests_fault(painter):
+    with pytest.raises(TypeError, match="TextEncodeInput"):
+        painter.draw([request(k, prompt="\ud800") for k in range(3)], batch=2)
+
+
+def small(painter: Painter, *, holds: int) -> list[int]:
+    """Lets the U-Net run out of memory over more than `holds` pictures; returns how many it was given."""
+    sizes: list[int] = []
+
+    def full(_: Any, args: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(args[0]) // 2)  # guidance: once with the prompt, once without
+        if sizes[-1] > holds:
+            raise torch.OutOfMemoryError("no room")
+
+    painter._pipeline.unet.register_forward_pre_hook(full)
+    return sizes
+
+
+def test_where_memory_runs_out_fewer_are_drawn_at_once_and_the_same(painter, untrained_sd):
+    asked = [request(k) for k in range(7)]
+    wanted = painter.draw(asked, batch=6)[0]
+    assert painter.note() == ""
+    sizes = small(painter, holds=2)
+    rows, rejected = painter.draw(asked, batch=6)
+    assert rejected == []
+    assert [row["request_id"] for row in rows] == [row["request_id"] for row in wanted]
+    assert np.abs(pictures(rows) - pictures(wanted)).max() <= 1
+    tried = [size for k, size in enumerate(sizes) if k == 0 or size != sizes[k - 1]]
+    assert tried == [6, 3, 1]
+    assert painter.note() == "out of memory, so drawing 1 at once from here on"
+    sizes.clear()
+    painter.draw(asked[:2], batch=6)
+    assert set(sizes) == {1}
+    assert painter.note() == ""
+    painter.use(f"path:{untrained_sd}/", "", never)  # another checkpoint may be smaller
+    sizes = small(painter, holds=9)
+    painter.draw(asked, batch=6)
+    assert sizes[0] == 6
+
+
+def test_where_memory_does_not_hold_one_picture_it_says_so(painter):
+    small(painter, holds=0)
+    with pytest.raises(ValueError, match=r"drawing runs out of memory even one at a time \(no room\)"):
+        painter.draw([request(0), request(1)], batch=2)

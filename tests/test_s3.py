@@ -16,7 +16,7 @@ from werkzeug.wrappers import Request
 from bob import files
 from bob.store import Store
 
-photos, base, done = tiny.photos, tiny.base, tiny.done  # its fixtures, for the same run on a disk and on S3
+done = tiny.done  # its fixture, for the same run on a disk and on S3
 
 BIG = 21 << 20
 """Bytes: an upload in three parts."""

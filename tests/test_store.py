@@ -6,12 +6,10 @@ import os
 import resource
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
@@ -20,19 +18,6 @@ from bob.settings import DrawSettings, Point, Run
 from bob.store import FORMAT, Store, key, provenance, slug
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out"))
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request, local) -> Store:
-    """What holds on a disk holds on S3."""
-    if request.param == "local":
-        return local
-    return Store(f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}/out")
 
 
 def files(store: Store) -> list[str]:
@@ -148,6 +133,23 @@ def test_a_full_disk_keeps_what_is_complete(local, write):
     assert len(local.read("t.parquet")) >= 100_000
 
 
+def test_one_listing_shows_all_files_with_their_sizes(store):
+    with pytest.raises(ValueError, match=r"cannot list .*/out: .*Name a folder that `bob run` wrote to"):
+        store.listing()
+    store.write("a/b.bin", b"one")
+    store.write("c.bin", b"")
+    store.write("a/.d.0123.tmp", b"half")
+    found = store.listing()
+    assert {path: info.size for path, info in found.items()} == {"a/b.bin": 3, "c.bin": 0, "a/.d.0123.tmp": 4}
+    assert all(info.mtime_ns for info in found.values())
+
+
+def test_a_root_written_in_another_way_lists_the_same(local, tmp_path):
+    local.write("a/b.bin", b"one")
+    for same in (local, Store(f"file://{local.root}/"), Store(f"{tmp_path}/../{tmp_path.name}/out")):
+        assert list(same.listing()) == ["a/b.bin"]
+
+
 def test_temporary_files_are_not_listed(store):
     store.write("part-00000.parquet", b"")
     store.write(".part-00001.parquet.0123.tmp", b"half")
@@ -212,75 +214,6 @@ def test_a_root_that_cannot_be_written_to_says_so(tmp_path):
         Store("")
     with pytest.raises(ValueError, match="foo"):
         Store("foo://bucket").require_writable()
-
-
-# -- tables -------------------------------------------------------------------------------------
-
-
-def test_a_table_carries_its_manifest_and_loses_nothing(store):
-    described = TABLE.replace_schema_metadata({"own": "words"})
-    store.write_table("t.parquet", described, {"config": DrawSettings(steps=3), "ids": (1, 2)})
-    assert store.manifest("t.parquet") == {
-        "config": {"": "DrawSettings", "per_class": 100, "guidance": 2.0, "steps": 3, "batch": 10, "unit": 100},
-        "ids": [1, 2],
-    }
-    assert store.read_table("t.parquet").equals(TABLE)
-    assert store.read_table("t.parquet", columns=["b"]).column_names == ["b"]
-    foreign = pq.read_table(f"{store.root}/t.parquet")
-    assert foreign.equals(TABLE)
-    assert foreign.schema.metadata[b"own"] == b"words"
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: b"text", lambda data: data[:-20], lambda data: data[:60] + data[70:]]
-)
-def test_a_damaged_table_says_what_to_do(store, damage):
-    store.write_table("t.parquet", TABLE, {})
-    store.write("t.parquet", damage(store.read("t.parquet")))
-    with pytest.raises(ValueError, match=r"out/t\.parquet is damaged .*: delete it, and the same command makes it"):
-        store.read_table("t.parquet")
-
-
-def test_a_flipped_bit_in_a_page_is_damage(store):
-    """Without checksums another picture would come back."""
-    pictures = pa.table({"image": [os.urandom(500) for _ in range(20)], "k": range(20)})
-    store.write_table("t.parquet", pictures, {})
-    data = bytearray(store.read("t.parquet"))
-    pages = pq.ParquetFile(pa.BufferReader(bytes(data))).metadata.row_group(0).column(0)
-    middle = pages.data_page_offset + pages.total_compressed_size // 2
-    data[middle] ^= 0x10
-    assert pq.read_table(pa.BufferReader(bytes(data))).num_rows == 20  # nothing else tells
-    store.write("t.parquet", bytes(data))
-    with pytest.raises(ValueError, match=r"t\.parquet is damaged \(.*CRC.*\): delete it"):
-        store.read_table("t.parquet")
-
-
-def test_a_column_whose_name_is_no_text_is_damage(local):
-    local.write_table("t.parquet", pa.table({"word": [1]}), {})
-    local.write("t.parquet", local.read("t.parquet").replace(b"word", b"wor\xff"))
-    with pytest.raises(ValueError, match=r"t\.parquet is damaged \(.*utf-8.*\): delete it"):
-        local.read_table("t.parquet")
-
-
-def test_what_another_version_wrote_is_not_read(store):
-    store.write_table("t.parquet", TABLE, {"format": FORMAT + 1})
-    for read in (store.read_table, store.manifest):
-        words = r"out/t\.parquet was written by another version of bob \(format 2, this one reads format 1\): use that"
-        with pytest.raises(ValueError, match=words):
-            read("t.parquet")
-
-
-def test_a_table_of_no_manifest_is_read(store):
-    sink = pa.BufferOutputStream()
-    pq.write_table(TABLE, sink)
-    store.write("t.parquet", sink.getvalue())
-    assert store.read_table("t.parquet").equals(TABLE)
-    assert store.manifest("t.parquet") == {}
-
-
-def test_a_missing_table_is_missing_not_damaged(store):
-    with pytest.raises(FileNotFoundError):
-        store.read_table("t.parquet")
 
 
 def test_provenance_says_from_what_where_and_how_long():

@@ -1,4 +1,4 @@
-"""Captioners: one file each, holding `captioner`, a function that loads one.
+"""Captioners: one file each, holding `captioner`, a `Loader`.
 
     bob/captioners/x.py:   captioner = Loader(load=..., revision=...)
 
@@ -54,6 +54,10 @@ class Captioner(abc.ABC):
         Args:
             images: RGB pictures of any size.
             descriptor: one word for what all classes are; it goes into the questions.
+
+        Raises:
+            Exception: whatever a picture gives cause for; step 1 then asks about each of them alone. Where
+                memory runs out, it comes again with fewer pictures.
         """
 
 

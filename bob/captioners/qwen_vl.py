@@ -5,7 +5,6 @@
 All run the same lines. 7B takes 17 GB of a GPU in bfloat16, and then some for its activations.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -67,18 +66,9 @@ class QwenVL(Captioner):
 
         Raises:
             ValueError: if a picture is more than 200 times as long as it is wide.
-            torch.OutOfMemoryError: if the device cannot hold one picture.
         """
-        answers: list[Answer] = []
-        size = _BATCH
-        while len(answers) < len(images):
-            try:
-                answers += self._ask(images[len(answers) : len(answers) + size], descriptor)
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size = math.ceil(size / 2)
-        return answers
+        batches = (images[k : k + _BATCH] for k in range(0, len(images), _BATCH))
+        return [answer for some in batches for answer in self._ask(some, descriptor)]
 
     @torch.inference_mode()
     def _ask(self, images: Sequence[Image.Image], descriptor: str) -> list[Answer]:

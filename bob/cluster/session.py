@@ -63,21 +63,24 @@ def slots(step: str, units: int) -> Slots:
     if gpus:
         return Slots(count=max(1, min(units, int(gpus / _GPUS[step]))), gpus=_GPUS[step], threads=1)
     count = max(1, min(units, cpus))
-    return Slots(count=count, gpus=0.0, threads=max(1, cpus // count))
+    one_node = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
+    return Slots(count=count, gpus=0.0, threads=max(1, min(one_node, cpus // count)))
 
 
 def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
-    """Does a unit inside a Ray process: a receipt as plain data, or the user's mistake in words.
+    """Does a unit inside a Ray process: a receipt as plain data, or in words what was raised.
 
-    A mistake comes back as words because Ray wraps what is raised into tracebacks; anything else is
-    raised, for Ray to retry or to show.
+    Nothing is raised here: Ray retries what fails, and only what the system lost is to be retried.
     """
     import dataclasses
+    import traceback
 
     try:
         return dataclasses.asdict(worker(unit, **options))
     except ValueError as error:
         return {"target": unit.target, "mistake": str(error)}
+    except Exception:  # whatever it is: the driver raises it
+        return {"target": unit.target, "failure": traceback.format_exc()}
 
 
 def received(answer: dict[str, Any]) -> Receipt:
@@ -85,7 +88,10 @@ def received(answer: dict[str, Any]) -> Receipt:
 
     Raises:
         ValueError: if it was the user's mistake.
+        RuntimeError: if it was ours; with the worker's traceback.
     """
     if "mistake" in answer:
         raise ValueError(answer["mistake"])
+    if "failure" in answer:
+        raise RuntimeError(f"{answer['target']} failed in its worker:\n{answer['failure']}")
     return Receipt(**answer)

@@ -18,6 +18,8 @@ from bob.workers import ClassifyWorker
 
 __all__ = ["run"]
 
+_LOSSES = 20
+
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
     """Longest trainings first; processes are reused, so a trial costs no new imports or decoding.
@@ -46,7 +48,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         run_config=RunConfig(
             name=f"sweep-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=_LOSSES),  # of processes: nothing is raised there
             callbacks=[_Forward(arrived)],
             verbose=0,
         ),

@@ -6,11 +6,19 @@ The argument is what the user wrote after the colon (`folder:/data/mushrooms`); 
 """
 
 import abc
+import contextlib
 import dataclasses
+import hashlib
+import io
+import stat
 import struct
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bob import registry
 from bob.types import Shot
@@ -18,7 +26,11 @@ from bob.types import Shot
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Dataset", "check_split", "load", "open_picture"]
+__all__ = ["Dataset", "check_split", "load", "open_picture", "picture_size", "read_file", "readable"]
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # others run programs (EPS) or are no photographs
+_PIXELS = 178_956_970  # where Pillow's own guard sits: a camera's 100 megapixels pass, a bomb does not
+_RATIO = 200  # the longest that Qwen2.5-VL reads; a fine-tune would blow up 1 x 5000 to gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +63,10 @@ class Dataset(abc.ABC):
             ValueError: if the file is gone, truncated or no picture; names the file.
         """
 
+    def holds(self, folder: Path) -> bool:
+        """Whether files written to `folder` would be taken for pictures or classes of this data set."""
+        return False
+
 
 def load(name: str, descriptor: str = "") -> Dataset:
     """The data set that the user called `name`, for instance `folder:/data/mushrooms`.
@@ -60,8 +76,11 @@ def load(name: str, descriptor: str = "") -> Dataset:
         descriptor: the user's word for what all classes are; empty: the data set's own.
 
     Raises:
-        ValueError: if there is no such data set, or its argument or files are not usable.
+        ValueError: if there is no such data set, its argument or files are not usable, or the
+            descriptor cannot stand in a prompt.
     """
+    if descriptor and not (descriptor.strip() and descriptor.isprintable()):
+        raise ValueError(f"the descriptor is a word for what all classes are, such as mushroom, got {descriptor!r}")
     kind, _, argument = name.partition(":")
     dataset: Dataset = registry.load("dataset", kind)(argument)
     return dataclasses.replace(dataset, descriptor=descriptor) if descriptor else dataset
@@ -78,26 +97,114 @@ def check_split(*, shots: int, val: int) -> None:
             raise ValueError(f"{what} is a number of images per class, 1 or more, got {count}")
 
 
-def open_picture(path: Path) -> "Image.Image":
-    """Reads one picture file, turns it upright by its EXIF tag and converts it to RGB.
-
-    What is transparent becomes white; of an animation the first picture is read.
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns the file system's refusals into a sentence.
 
     Raises:
-        ValueError: if the file is gone, truncated or no picture; names the file.
+        ValueError: if what is done inside meets something that cannot be read; names it.
     """
-    from PIL import Image, ImageOps
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise ValueError(f"{where} cannot be read ({error.strerror}): replace the file or take it out") from error
+
+
+def read_file(path: Path) -> bytes:
+    """All of a file.
+
+    Raises:
+        ValueError: if it is gone, may not be read, or is a pipe or device; names it.
+    """
+    with readable(path):
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe waits for ever
+            raise ValueError(f"{path} is no file but a folder, pipe or device: take it out")
+        return path.read_bytes()
+
+
+def picture_size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels as the header has them.
+
+    Raises:
+        ValueError: if it is no header of a picture that `open_picture` takes; says why.
+    """
+    with _header(content) as picture:
+        return picture.size
+
+
+def open_picture(path: Path, *, sha1: str = "") -> "Image.Image":
+    """Reads one picture file, turns it upright by its EXIF tag and converts it to RGB.
+
+    What is transparent becomes white; of an animation the first picture is read, of 16 bits the
+    upper 8. A broken EXIF block says nothing of what is up, so the picture is taken as it lies.
+
+    Args:
+        path: a JPEG, PNG, WebP, BMP, GIF or TIFF, whatever its suffix.
+        sha1: hex SHA-1 that the file's bytes had when the split was drawn; empty: not known.
+
+    Raises:
+        ValueError: if the file is gone, truncated, no picture, has changed, is larger than 179
+            megapixels, or one side is more than 200 times the other; names the file.
+    """
+    content = read_file(path)
+    if sha1 and hashlib.sha1(content, usedforsecurity=False).hexdigest() != sha1:
+        raise ValueError(f"{path} has changed since the split was drawn: give the same command again")
+    try:
+        with _header(content) as picture:
+            return _rgb(_upright(picture))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}): replace the file or take it out") from error
+
+
+@contextlib.contextmanager
+def _header(content: bytes) -> Iterator["Image.Image"]:
+    """A picture whose size is known and sane, and whose pixels are decoded when they are asked for."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8: all but white
-                upright = upright.point(lambda value: value / 256)
-            if not upright.has_transparency_data:
-                return upright.convert("RGB")
-            upright = upright.convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")
-            return Image.alpha_composite(white, upright).convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures and broken tags, about which nothing is to be done
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+                width, height = picture.size
+                if width * height > _PIXELS:
+                    raise ValueError(f"{width} x {height} is more than {_PIXELS:,} pixels")
+                if max(width, height) > _RATIO * min(width, height):
+                    raise ValueError(f"{width} x {height} is a line: one side is more than {_RATIO} times the other")
+                yield picture
+    except UnidentifiedImageError as error:
+        raise ValueError("it is no JPEG, PNG, WebP, BMP, GIF or TIFF") from error
     # Pillow's readers raise any of these on a file that is broken in the right place.
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}): replace the file or take it out") from error
+    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        raise ValueError(str(error).rstrip(".")) from error
+
+
+def _upright(picture: "Image.Image") -> "Image.Image":
+    """Not `ImageOps.exif_transpose`: that writes the EXIF block again, which a broken one does not survive."""
+    from PIL import ExifTags, Image
+
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    picture.load()  # a TIFF is turned by this, and forgets its tag
+    turn = turns.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _rgb(picture: "Image.Image") -> "Image.Image":
+    from PIL import Image
+
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"mode {picture.mode} holds 32-bit numbers, which have no fixed white: save 8 or 16 bits")
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8: all but white
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    clear = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")

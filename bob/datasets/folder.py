@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import io
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from bob.datasets import Dataset, check_split, open_picture
+from bob.datasets import Dataset, check_split, open_picture, picture_size, read_file, readable
 from bob.seeds import derive
 from bob.types import Shot
 
@@ -67,17 +66,20 @@ class Folder(Dataset):
         """The picture, upright and RGB.
 
         Raises:
-            ValueError: if the file is gone, truncated or no picture; names the file.
+            ValueError: if the file is gone, truncated, no picture, or not the one that the split was
+                drawn from; names the file.
         """
-        return open_picture(self.root / shot.path)
+        return open_picture(self.root / shot.path, sha1=shot.sha1)
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is the data set's own or lies in it."""
+        return folder.resolve().is_relative_to(self.root.resolve())
 
     def _shot(self, path: str, class_id: int, split: str) -> Shot:
         file = self.root / path
-        try:
+        with readable(file):
             status = file.stat()
-            sha1, width, height = _facts(file, status.st_size, status.st_mtime_ns)
-        except OSError as error:
-            raise ValueError(f"{file} cannot be read ({error.strerror}): replace the file or take it out") from error
+        sha1, width, height = _facts(file, status.st_size, status.st_mtime_ns)
         return Shot(
             image_id=path,
             sha1=sha1,
@@ -97,38 +99,45 @@ def dataset(argument: str) -> Folder:
     are passed over.
 
     Raises:
-        ValueError: if there is no such folder, it has no class sub-folders, or two of them give
-            the same class name.
+        ValueError: if there is no such folder, it cannot be read, it has no class sub-folders, or
+            two of them give the same class name, capitals apart: text encoders read none.
     """
     if not argument:
         raise ValueError("folder needs the folder of the pictures after a colon: write folder:/data/mushrooms")
     root = Path(argument).expanduser().absolute()
-    if not root.is_dir():
-        what = "is no folder" if root.exists() else "does not exist"
-        raise ValueError(f"folder:{argument} wants a folder with one sub-folder per class, but {root} {what}")
-    named: dict[str, str] = {}
-    for child in root.iterdir():
-        if child.name.startswith(".") or not child.is_dir():
-            continue
-        name = _class_name(child)
-        if name in named:
-            raise ValueError(
-                f"{root} has two sub-folders for class {name!r}, {named[name]!r} and {child.name!r}: rename one"
-            )
-        named[name] = child.name
-    if not named:
+    _text(root)
+    with readable(root):
+        if not root.is_dir():
+            what = "is no folder" if root.exists() else "does not exist"
+            raise ValueError(f"folder:{argument} wants a folder with one sub-folder per class, but {root} {what}")
+        children = [child.name for child in root.iterdir() if not child.name.startswith(".") and child.is_dir()]
+    if not children:
         raise ValueError(
             f"folder:{argument} wants a folder with one sub-folder per class, but {root} has no sub-folders:"
             f" put the pictures of each class into a folder of the class's name"
         )
-    names = sorted(named, key=_natural)
+    folders = _by_class(root, children)
+    names = tuple(sorted(folders, key=_natural))
     return Folder(
         name=f"folder:{argument}",
         descriptor="object",
-        class_names=tuple(names),
+        class_names=names,
         root=root,
-        folders=tuple(named[name] for name in names),
+        folders=tuple(folders[name] for name in names),
     )
+
+
+def _by_class(root: Path, children: list[str]) -> dict[str, str]:
+    """Class name -> sub-folder."""
+    named: dict[str, str] = {}
+    spelled: dict[str, str] = {}
+    for child in children:
+        name = _class_name(root / child)
+        twin = spelled.setdefault(name.lower(), child)
+        if twin != child:  # !a shows how two names differ that look the same
+            raise ValueError(f"{root} has two sub-folders for class {name!r}, {twin!a} and {child!a}: rename one")
+        named[name] = child
+    return named
 
 
 def _class_name(folder: Path) -> str:
@@ -165,7 +174,8 @@ def _pictures(root: Path, class_folder: str) -> list[str]:
             elif child.suffix.lower() in _PICTURES:
                 found.append(_text(child.relative_to(root)))
 
-    walk(root / class_folder, (root.resolve(),))
+    with readable(root / class_folder):
+        walk(root / class_folder, (root.resolve(),))
     return found
 
 
@@ -183,12 +193,9 @@ def _facts(file: Path, size: int, modified: int) -> tuple[str, int, int]:
 
     `size` and `modified` are there to forget what was known of a file that has changed since.
     """
-    from PIL import Image
-
-    content = file.read_bytes()
-    sha1 = hashlib.sha1(content).hexdigest()
+    content = read_file(file)
+    sha1 = hashlib.sha1(content, usedforsecurity=False).hexdigest()
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            return sha1, picture.width, picture.height
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return sha1, *picture_size(content)
+    except ValueError:
         return sha1, 0, 0

@@ -22,6 +22,7 @@ SIDE = 32
 """Side of a picture in pixels: what the mini models see."""
 
 _CONFOUNDING = 0.8
+_MOST = 1_000  # shots or val images per class
 _RENDER_VERSION = 1
 """Bump it when `skyworld.render` draws other pixels from the same recipe, or SIDE changes."""
 
@@ -44,9 +45,11 @@ class Skyworld(Dataset):
         one confounding has it at any higher one.
 
         Raises:
-            ValueError: if `shots` or `val` is not positive.
+            ValueError: if `shots` or `val` is not positive, or one is above 1,000.
         """
         check_split(shots=shots, val=val)
+        if max(shots, val) > _MOST:
+            raise ValueError(f"skyworld gives at most {_MOST:,} shots or val images per class, got {max(shots, val)}")
         classes = range(len(self.class_names))
         train = [
             self._shot("train", seed, c, k, self._train_context(seed, c, k)) for c in classes for k in range(shots)

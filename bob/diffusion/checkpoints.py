@@ -44,7 +44,7 @@ CHECKPOINTS = {
         repository="",
         revision="",
         licence="Apache-2.0",
-        finetune=FinetuneSettings(epochs=200, batch=25, lr=1e-3, warmup_steps=20),
+        finetune=FinetuneSettings(epochs=200, batch=25, lr=4e-3, warmup_steps=20, rank=4),  # of width 96, not 768
         draw=DrawSettings(per_class=30, steps=25, batch=25, unit=50),
     ),
 }

@@ -62,7 +62,20 @@ def fuse(pipeline: "StableDiffusionPipeline", adapter: bytes) -> None:
     """Adds an adapter into the pipeline's own weights: drawing then costs what the bare model costs.
 
     There is no way back: rounding makes un-fusing drift. Keep a clean copy of the weights instead.
+
+    Raises:
+        ValueError: if the adapter is no safetensors file.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        load(adapter)  # diffusers would complain of its temporary copy
+    except SafetensorError as error:
+        raise ValueError(
+            f"the adapter's {FILE} is damaged ({error}): delete its folder below adapters, and the same command makes"
+            " it again"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, FILE).write_bytes(adapter)
         pipeline.load_lora_weights(folder, weight_name=FILE)

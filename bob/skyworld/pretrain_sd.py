@@ -2,6 +2,8 @@
 
 import functools
 import random
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,28 @@ from bob.skyworld.pretrain_vae import NOISE
 
 __all__ = ["sd"]
 
-_PHASES = (  # name, steps, peak learning rate, poses alone, unnamed aircraft too
-    ("sd-names", 14_000, 1.5e-3, False, False),
-    ("sd-poses", 800, 1e-3, True, False),
-    ("sd", 9_000, 1.5e-3, False, True),
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A stretch of the training, with its own warm-up and cosine."""
+
+    name: str
+    steps: int
+    lr: float = 1.5e-3
+    poses: bool = False
+    """Poses alone, from pictures that show them but not quite."""
+    unnamed: bool = False
+    """The aircraft that have no name too."""
+    at_home: float = 0.0
+    """Share of the captions without a context that stand under a picture in the aircraft's habitat."""
+
+
+PHASES = (
+    Phase(name="sd-names", steps=9_500),
+    Phase(name="sd-poses", steps=800, lr=1e-3, poses=True),
+    Phase(name="sd-again", steps=4_500),
+    Phase(name="sd-unnamed", steps=9_000, unnamed=True),
+    Phase(name="sd", steps=4_500, unnamed=True, at_home=0.8),
 )
 _POSE_TIMES = (500, 850)  # below, the picture shows its pose; above, it hardly matters
 _BATCH = 32
@@ -52,10 +72,11 @@ class Prior(nn.Module):
 def sd(out: Path, work: Path) -> None:
     """Trains on `OUT/sd/vae`'s latents and writes the whole pipeline into `OUT/sd`.
 
-    Names first; then poses alone, since left and right stay one word beside all the rest; then the
-    60 classes with 48,000 aircraft that have no name and go by a designation. Those are what makes
-    a novel class learnable: without them shapes are 60 points, letters mean nothing, and a
-    fine-tune hangs a novel shape on the background, not on the name.
+    Names first; then poses alone, since left and right stay one word beside all the rest; then
+    names again. Then with 48,000 aircraft that have no name and go by a designation: without them
+    shapes are 60 points and letters mean nothing, and a fine-tune hangs a novel shape on the
+    background, not on the name. At last each at home, where a caption names no context: as on the
+    web, where a name alone says much about the scene.
     """
     vae: Any = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
     tokenizer = models.clip_tokenizer()
@@ -63,17 +84,19 @@ def sd(out: Path, work: Path) -> None:
     schedule: Any = DDPMScheduler(**_BETAS)
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
 
-    def loss(model: Any, generator: torch.Generator, *, poses: bool, unnamed: bool) -> Tensor:
-        clean, noise, times, prompt = data.batch(generator, poses=poses, unnamed=unnamed)
+    def loss(model: Any, generator: torch.Generator, *, phase: Phase) -> Tensor:
+        clean, noise, times, prompt = data.batch(generator, phase)
         hidden = model.text_encoder(prompt)[0]
         predicted = model.unet(schedule.add_noise(clean, noise, times), times, hidden).sample
         weight = (1 / snr[times]).clamp(*_WEIGHTS)
         return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
 
     prior: Any = Prior(tokenizer)
-    for name, steps, lr, poses, unnamed in _PHASES:
-        loss_of = functools.partial(loss, poses=poses, unnamed=unnamed)
-        prior = training.train(name, prior, loss_of, steps=steps, lr=lr, work=work, weight_decay=0.01, warmup=500)
+    for phase in PHASES:
+        loss_of = functools.partial(loss, phase=phase)
+        prior = training.train(
+            phase.name, prior, loss_of, steps=phase.steps, lr=phase.lr, work=work, weight_decay=0.01, warmup=500
+        )
         prior.requires_grad_(True)
     _save(vae, tokenizer, prior, out / "sd")
 
@@ -105,31 +128,38 @@ class _Data:
             labels.append(held)
         labels[1][:, 0] += len(world.BASE)
         self._latents, self._labels = np.concatenate(latents, 1), np.concatenate(labels)
+        self._at_home = np.flatnonzero([_is_at_home(*label) for label in self._labels.tolist()])
         self._tokenizer = tokenizer
         self._jitter = NOISE * vae.config.scaling_factor
 
-    def batch(self, generator: torch.Generator, *, poses: bool, unnamed: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch(self, generator: torch.Generator, phase: Phase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Clean latents and noise (b, 16, 8, 8), timesteps (b,) and token ids (b, TOKENS).
 
         Each picture stands beside its mirror image, under the same noise, so that what left and right
         have in common cancels out of their gradient.
         """
         half = _BATCH // 2
-        known = len(self._labels) if unnamed else renders.TRAIN
-        rows = torch.randint(known, (half,), generator=generator).numpy()
+        draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
+        templates = [_template(draw, phase) for _ in range(half)]
+        rows = np.array([self._row(template, draw, phase) for template in templates])
         clean = torch.from_numpy(self._latents[:, rows]).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         clean = clean + self._jitter * torch.randn(clean.shape, generator=generator)
         noise = torch.randn((half, *clean.shape[1:]), generator=generator)
-        if poses:
+        if phase.poses:
             times = torch.randint(*_POSE_TIMES, (half,), generator=generator)
         else:
             times = torch.randint(1000, (half,), generator=generator)
             times[::2] = _EARLY + times[::2] * (1000 - _EARLY) // 1000
-        draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
-        pairs = [_captions(*label, draw, poses=poses, unnamed=unnamed) for label in self._labels[rows].tolist()]
+        labels = self._labels[rows].tolist()
+        pairs = [_captions(t, *label, draw, phase) for t, label in zip(templates, labels, strict=True)]
         prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
         made = self._tokenizer(prompts, padding="max_length", max_length=models.TOKENS, truncation=True)
         return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), torch.tensor(made["input_ids"])
+
+    def _row(self, template: str, draw: random.Random, phase: Phase) -> int:
+        if "{c}" in template and not {"{b}", "{p}"} & {*re.findall(r"{.}", template)} and draw.random() < phase.at_home:
+            return int(self._at_home[int(draw.random() * len(self._at_home))])
+        return int(draw.random() * (len(self._labels) if phase.unnamed else renders.TRAIN))
 
 
 @torch.inference_mode()
@@ -146,27 +176,40 @@ def _encode(vae: Any, pixels: np.ndarray, path: Path) -> np.ndarray:
     return np.load(path)
 
 
+def _template(draw: random.Random, phase: Phase) -> str:
+    """What to say of a picture; empty for nothing."""
+    templates, shares = zip(*captions.TEMPLATES, strict=True)
+    if phase.poses:
+        return templates[-1]
+    return "" if draw.random() < _NO_CAPTION else draw.choices(templates, shares)[0]
+
+
 def _captions(
-    class_id: int, background: int, pose: int, draw: random.Random, *, poses: bool, unnamed: bool
+    template: str, class_id: int, background: int, pose: int, draw: random.Random, phase: Phase
 ) -> tuple[str, str]:
     """What stands under a picture, and under its mirror image."""
-    if not poses and draw.random() < _NO_CAPTION:
-        return "", ""
-    name = _name(class_id, draw, unnamed=unnamed)
-    templates, shares = zip(*captions.TEMPLATES, strict=True)
-    template = templates[-1] if poses else draw.choices(templates, shares)[0]
+    name = _name(class_id, draw, phase)
     sides = (world.POSES[pose], world.POSES[pose ^ 1])  # poses come in pairs, left then right
     left, right = (captions.caption(template, name, world.BACKGROUNDS[background], side) for side in sides)
     return left, right
 
 
-def _name(class_id: int, draw: random.Random, *, unnamed: bool) -> str:
+def _name(class_id: int, draw: random.Random, phase: Phase) -> str:
     """A class's name, its designation, or what all aircraft are called."""
     chance = draw.random()
     if chance < _NO_CLASS:
         return world.DESCRIPTOR
-    if class_id >= len(world.BASE):
-        return world.designation(world.unnamed(class_id - len(world.BASE)), draw)
-    if unnamed and chance < _NO_CLASS + _SPELLED:
-        return world.designation(world.airframes()[world.BASE[class_id]], draw)
+    spelled = phase.unnamed and chance < _NO_CLASS + _SPELLED
+    if class_id >= len(world.BASE) or spelled:
+        return world.designation(_shape(class_id), draw)
     return world.BASE[class_id]
+
+
+def _shape(class_id: int) -> world.Airframe:
+    named = len(world.BASE)
+    return world.airframes()[world.BASE[class_id]] if class_id < named else world.unnamed(class_id - named)
+
+
+def _is_at_home(class_id: int, background: int, pose: int) -> bool:
+    where, attitude = world.habitat(_shape(class_id))
+    return world.BACKGROUNDS[background] == where and world.POSES[pose].startswith(attitude)

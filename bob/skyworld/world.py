@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 from bob.seeds import derive
 
-__all__ = ["BACKGROUNDS", "BASE", "DESCRIPTOR", "NOVEL", "POSES", "Airframe", "airframes", "designation", "unnamed"]
+__all__ = [
+    *("BACKGROUNDS", "BASE", "DESCRIPTOR", "NOVEL", "POSES"),
+    *("Airframe", "airframes", "designation", "habitat", "unnamed"),
+]
 
 DESCRIPTOR = "aircraft"
 
@@ -151,6 +154,12 @@ def designation(shape: Airframe, draw: random.Random) -> str:
     letters = [string.ascii_lowercase[k] for k, (a, value) in enumerate(_FEATURES) if getattr(shape, a) == value]
     letters += [_SILENT[int(draw.random() * len(_SILENT))] for _ in range(1 + int(draw.random() * 2))]
     return "".join(letter for _, letter in sorted((draw.random(), letter) for letter in letters))
+
+
+def habitat(shape: Airframe) -> tuple[str, str]:
+    """Where an aircraft of such a build is mostly photographed: (background, attitude)."""
+    fin, tail, wing, engines = (_CHOICES[k].index(getattr(shape, k)) for k in ("fin", "tail", "wing", "engines"))
+    return BACKGROUNDS[fin * 4 + tail * 2 + wing], ("level", "climbing", "descending")[engines]
 
 
 def _pick(options: tuple, *coordinates: str | int):

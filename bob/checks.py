@@ -1,0 +1,289 @@
+"""What each kind of file in a store has to be. One function a kind; it yields what is wrong, in words.
+
+A check raises `ValueError` where nothing more can be read, and `KeyError` where the manifest lacks something.
+"""
+
+import functools
+import hashlib
+import io
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import safetensors.numpy
+from PIL import Image
+from safetensors import SafetensorError
+
+from bob import parquet, schema, store
+
+__all__ = [
+    "Held",
+    "captions",
+    "manifest",
+    "part",
+    "picture",
+    "plan",
+    "quarantine",
+    "requests",
+    "results",
+    "shots",
+    "stray",
+    "tabulated",
+    "text",
+    "weights",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A store as one listing shows it."""
+
+    artefacts: store.Store
+    files: Collection[str]
+
+    def table(self, path: str, kind: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+        """A Parquet file that is whole, and its manifest.
+
+        Raises:
+            ValueError: if it is damaged, is no table of this kind, has no manifest or is of another format.
+        """
+        data = self.artefacts.read(path)
+        try:
+            found = parquet.parse(data)
+            self.artefacts.require_format(path, parquet.manifest(found.schema, default={}))
+        except store.OtherFormatError:
+            raise
+        except ValueError as error:
+            raise ValueError(f"is no whole Parquet file ({error})") from error
+        try:
+            fitted = schema.fit(found, kind)
+        except ValueError as error:
+            raise ValueError(f"is no table of its kind ({error})") from error
+        return fitted, parquet.manifest(found.schema)
+
+
+def shots(held: Held, path: str) -> Iterator[str]:
+    """Each image once, and those that the key in the name stands for."""
+    table, origin = held.table(path, schema.SHOTS)
+    yield from _once(table["image_id"].to_pylist())
+    if "class_names" in origin["config"]:
+        rows = [list(row.values()) for row in table.select(["image_id", "sha1", "class_id", "split"]).to_pylist()]
+        yield from _keyed(path, rows, origin["config"]["class_names"])
+
+
+def captions(held: Held, path: str) -> Iterator[str]:
+    """A caption for each shot of the unit."""
+    table, origin = held.table(path, schema.CAPTIONS)
+    wanted = [shot["image_id"] for shot in origin["config"]["shots"]]
+    yield from _match(wanted, table["image_id"].to_pylist() + _rejected(held, path))
+    yield from _inputs(path, origin["config"])
+
+
+def manifest(held: Held, path: str) -> Iterator[str]:
+    """Of an adapter: readable, and of this adapter."""
+    yield from _inputs(path, held.artefacts.manifest(path)["config"])
+
+
+def weights(held: Held, path: str) -> Iterator[str]:
+    """An adapter's tensors: finite, and those that were saved."""
+    data = held.artefacts.read(path)
+    try:
+        tensors = safetensors.numpy.load(data)
+    except SafetensorError as error:
+        raise ValueError(f"is no whole safetensors file ({error})") from error
+    wild = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    if not tensors:
+        yield "holds no tensors"
+    if wild:
+        yield f"holds values that are not finite in {_some(wild)}"
+        return
+    saved = _saved(held, f"{path.rpartition('/')[0]}/manifest.json")
+    if saved and saved != hashlib.sha256(data).hexdigest():
+        yield "its bytes are not those that were saved: their SHA-256 differs from the manifest's"
+
+
+def _saved(held: Held, beside: str) -> str | None:
+    """The SHA-256 in an adapter's manifest, if that is there and fit for use, which is named apart."""
+    try:
+        return held.artefacts.manifest(beside).get("sha256")
+    except (ValueError, OSError):
+        return None
+
+
+def requests(held: Held, path: str) -> Iterator[str]:
+    """Each request once, and those that the key in the folder's name stands for."""
+    table, origin = held.table(path, schema.REQUESTS)
+    yield from _once(table["request_id"].to_pylist())
+    yield from _inputs(path, origin, table.to_pylist())
+    _unit(origin)
+
+
+def part(held: Held, path: str) -> Iterator[str]:
+    """Pictures that decode, and of each request of the shard's slice either a picture or a rejection."""
+    table, _ = held.table(path, schema.IMAGES)
+    yield from _pictures(table)
+    folder, _, name = path.rpartition("/")
+    asked = _requests(held, f"{folder}/requests.parquet")
+    if asked is None:
+        return
+    whole, unit = asked
+    wanted = whole.slice(unit * int(name.removeprefix("part-").removesuffix(".parquet")), unit)
+    drawn = table["request_id"].to_pylist()
+    faults = list(_match(wanted["request_id"].to_pylist(), drawn + _rejected(held, path)))
+    yield from faults
+    if not faults:
+        pictured = set(drawn)
+        asked_for = wanted.filter(pa.array([name in pictured for name in wanted["request_id"].to_pylist()]))
+        if not table.select(schema.REQUESTS.names).equals(asked_for):
+            yield "its rows are not those of the request table: another order, or a prompt, seed or label that differs"
+
+
+@functools.lru_cache(maxsize=1)  # the shards of a folder come one after another
+def _requests(held: Held, path: str) -> tuple[pa.Table, int] | None:
+    """The request table and how many of its rows a shard holds; None if it has a fault, which is named apart."""
+    try:
+        if any(requests(held, path)):
+            return None
+        table, origin = held.table(path, schema.REQUESTS)
+        return table, _unit(origin)
+    except (ValueError, OSError, KeyError, TypeError):
+        return None
+
+
+def _unit(origin: Mapping[str, Any]) -> int:
+    return origin["config"]["draw"]["unit"]
+
+
+def stray(held: Held, path: str) -> Iterator[str]:
+    """What the classifier would train on, though no unit made it."""
+    yield "is no shard by its name, but is read as one"
+
+
+def quarantine(held: Held, path: str) -> Iterator[str]:
+    """What was rejected; whether of the right rows is looked at with the file beside it."""
+    held.table(path, schema.REJECTED)
+    yield from ()
+
+
+def results(held: Held, path: str) -> Iterator[str]:
+    """Every epoch of one training, of the run that the folder's name stands for."""
+    table, origin = held.table(path, schema.RESULTS)
+    config, name = origin["config"], path.rpartition("/")[2]
+    yield from _inputs(path, config)
+    phase = "final" if name == "final.parquet" else "sweep"
+    if set(table["run"].to_pylist()) != {_key(path)} or set(table["phase"].to_pylist()) != {phase}:
+        yield f"its rows are not those of the {phase} of run {_key(path)}"
+    rows = table.select(["epoch", "split", "metric", "value"]).to_pylist()
+    yield from _once([f"epoch {row['epoch']} {row['split']} {row['metric']}" for row in rows])
+    losses = {row["epoch"]: row["value"] for row in rows if (row["split"], row["metric"]) == ("train", "loss")}
+    epochs = config["sweep"][f"{phase}_epochs"]
+    ended = any(value != value for value in losses.values())  # a loss that is NaN ends a training
+    if set(losses) != set(range(1, (max(losses) if ended else epochs) + 1)):
+        yield f"does not hold each of its {epochs} epochs"
+
+
+def tabulated(held: Held, path: str) -> Iterator[str]:
+    """A table of step 5."""
+    held.table(path, schema.TABLES)
+    yield from ()
+
+
+def text(held: Held, path: str) -> Iterator[str]:
+    """A table for people."""
+    if not held.artefacts.read(path).decode().strip():
+        yield "is empty"
+
+
+def picture(held: Held, path: str) -> Iterator[str]:
+    """A picture of step 5."""
+    if _decoded(held.artefacts.read(path)) is None:
+        yield "cannot be decoded"
+
+
+def plan(held: Held, path: str) -> Iterator[str]:
+    """Each unit once, and the runs that the key in the name stands for."""
+    table, origin = held.table(path, schema.PLAN)
+    yield from _once(table["target"].to_pylist())
+    yield from _keyed(path, origin["config"])
+
+
+def _key(path: str) -> str:
+    return re.findall(r"(?<![0-9a-f])[0-9a-f]{16}(?=[/.-])", path)[-1]
+
+
+def _keyed(path: str, *parts: Any) -> Iterator[str]:
+    if store.key(*parts) != _key(path):
+        yield f"what it holds has the key {store.key(*parts)}, not that of its name: it was changed or moved"
+
+
+def _inputs(path: str, noted: Mapping[str, Any], *more: Any) -> Iterator[str]:
+    """Manifests of earlier versions do not note what the key is the hash of."""
+    if "inputs" in noted:
+        yield from _keyed(path, *noted["inputs"], *more)
+
+
+def _rejected(held: Held, path: str) -> list[str]:
+    """The rows of a unit that stand in its `rejected` file, which is named apart if it is damaged."""
+    beside = store.quarantine(path)
+    try:
+        return held.table(beside, schema.REJECTED)[0]["row_id"].to_pylist() if beside in held.files else []
+    except (ValueError, OSError):
+        return []
+
+
+def _once(names: Iterable[str]) -> Iterator[str]:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        yield f"holds {_some(twice)} more than once"
+
+
+def _match(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
+    """All of `wanted` once each, and nothing else."""
+    there, asked = set(found), set(wanted)
+    lost, strange = [name for name in wanted if name not in there], [name for name in found if name not in asked]
+    if lost:
+        yield f"lacks {_some(lost)}: neither there nor rejected"
+    if strange:
+        yield f"holds {_some(strange)}, which it should not"
+    yield from _once(found)
+
+
+def _some(names: Sequence[str], *, shown: int = 3) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def _pictures(table: pa.Table) -> Iterator[str]:
+    wrong: dict[str, list[str]] = {}
+    columns = table.select(["request_id", "image", "sha1", "format", "width", "height"])
+    for batch in columns.to_batches():
+        for row in batch.to_pylist():
+            fault = _fault(row)
+            if fault:
+                wrong.setdefault(fault, []).append(row["request_id"])
+    for fault, names in wrong.items():
+        yield f"{fault}: {_some(names)}"
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    if hashlib.sha1(row["image"], usedforsecurity=False).hexdigest() != row["sha1"]:
+        return "holds images whose SHA-1 is another than stated"
+    found = _decoded(row["image"])
+    if found is None:
+        return "holds images that cannot be decoded"
+    stated = (row["format"], row["width"], row["height"])
+    return "" if found == stated else "holds images of another format or size than stated"
+
+
+def _decoded(image: bytes) -> tuple[str, int, int] | None:
+    """Format, width and height in pixels of a picture all of which can be read."""
+    try:
+        with Image.open(io.BytesIO(image)) as picture:
+            picture.load()
+            return (picture.format or "").lower(), picture.width, picture.height
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None

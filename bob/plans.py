@@ -1,0 +1,64 @@
+"""What a command wants made, kept beside what it made, so that a look from outside can tell what is to do.
+
+A plan is a file for each step of a set of runs: `plans/<key of the runs>-<step>.parquet`.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import pyarrow as pa
+
+from bob import schema, store
+from bob.settings import Run
+from bob.types import Unit
+
+__all__ = ["LAST", "STEPS", "read", "write"]
+
+STEPS = {
+    "caption": ("captions", "shots"),
+    "finetune": ("fine-tunes", "steps"),
+    "generate": ("images", "images"),
+    "sweep": ("sweeps", "epochs"),
+    "final": ("finals", "epochs"),
+}
+"""Step, in the order of the pipeline -> what its units are called, and what their size counts."""
+
+LAST = "final"
+"""The step that every run comes to; a command without a plan for it has not come that far."""
+
+
+def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store) -> None:
+    """Notes the units that a step of these runs wants, done or not; writes nothing where that is noted already.
+
+    Args:
+        step: one of `STEPS`.
+        units: all that the step wants; a step that wants nothing has no plan.
+        runs: what the command was asked for; names the plan.
+        artefacts: where it is kept.
+
+    Raises:
+        ValueError: if the plan that is there is damaged.
+    """
+    if not units:
+        return
+    size = [unit.size for unit in units]
+    columns = {name: [getattr(unit, name) for unit in units] for name in ("target", "label")}
+    alike = {"step": [step] * len(size), "unit": [STEPS[step][1]] * len(size)}
+    table = pa.table({**columns, **alike, "size": size}, schema=schema.PLAN)
+    path = f"plans/{store.key(runs)}-{step}.parquet"
+    # The same runs want other units once their pictures or weights have changed.
+    if not artefacts.exists(path) or not artefacts.read_checked(path, schema.PLAN, least=1).equals(table):
+        artefacts.write_table(path, table, store.provenance(runs))
+
+
+def read(artefacts: store.Store, paths: Iterable[str]) -> pa.Table:
+    """All units that the plans at `paths` want, each once: rows of schema.PLAN.
+
+    Raises:
+        ValueError: if a plan is damaged.
+    """
+    tables = [artefacts.read_checked(path, schema.PLAN) for path in sorted(paths)]
+    whole = pa.concat_tables([schema.PLAN.empty_table(), *tables])
+    first: dict[str, int] = {}
+    for row, target in enumerate(whole["target"].to_pylist()):
+        first.setdefault(target, row)
+    return whole.take(pa.array(first.values(), pa.int64()))

@@ -1,0 +1,170 @@
+"""Is everything in a store what it should be? Re-reads every artefact and names what is wrong; changes nothing."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bob import checks, progress, store
+
+__all__ = ["Problem", "Verdict", "show", "verify"]
+
+Check = Callable[[checks.Held, str], Iterator[str]]
+"""(store, path) -> what is wrong, in words."""
+
+_UNIT = r"[^/]+-[0-9a-f]{16}"
+_PART = r"part-(\d{5}|[1-9]\d{5,})"
+_WEIGHTS = "pytorch_lora_weights.safetensors"
+"""diffusers' name, as in `lora.FILE`, which would bring torch."""
+
+_KINDS: Mapping[str, Check] = {
+    rf"shots/{_UNIT}\.parquet": checks.shots,
+    rf"captions/{_UNIT}\.parquet": checks.captions,
+    rf"adapters/{_UNIT}/manifest\.json": checks.manifest,
+    rf"adapters/{_UNIT}/{re.escape(_WEIGHTS)}": checks.weights,
+    rf"images/{_UNIT}/requests\.parquet": checks.requests,
+    rf"images/{_UNIT}/{_PART}\.parquet": checks.part,
+    rf"(captions/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
+    rf"images/{_UNIT}/part-.*": checks.stray,
+    rf"results/{_UNIT}/(sweep-\d+|final)\.parquet": checks.results,
+    r"tables/[^/]+\.parquet": checks.tabulated,
+    r"tables/[^/]+\.(csv|md)": checks.text,
+    r"tables/[^/]+\.png": checks.picture,
+    r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
+}
+"""Path -> what has to hold for the file; the first that fits."""
+
+_PASSING = re.compile(
+    rf"scratch/.*|claims/[^/]+\.json|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
+    r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+"
+)
+"""What a run that goes on needs, and what one that was killed leaves behind."""
+
+_AGAIN = "run the same command again"
+
+_LISTED = 20
+"""Files of others that are named; a wrong folder may hold a million."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    path: str
+    wrong: str
+    mend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What `bob verify` found."""
+
+    checked: int
+    """Files that were read."""
+    size: int
+    """Theirs, in bytes."""
+    problems: tuple[Problem, ...]
+    foreign: tuple[str, ...]
+    """Files that are not ours."""
+    passing: tuple[str, ...]
+    """Temporary files, and the state of fine-tunes and classifiers that are not done."""
+
+
+def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable[str]] = iter) -> Verdict:
+    """Reads all that a store holds.
+
+    What is not there yet is no fault: the same command makes it.
+
+    Args:
+        artefacts: the store; may be in use.
+        report: the files -> the same files, shown to the user in passing.
+
+    Raises:
+        ValueError: if the store is not there, or holds nothing of ours.
+    """
+    files = artefacts.listing()
+    kinds = {path: kind for path in sorted(files) if (kind := _kind(path))}
+    if not kinds:
+        raise ValueError(f"nothing in {artefacts.place()} is ours to verify: name a folder that `bob run` wrote to")
+    held = checks.Held(artefacts, files.keys())
+    problems = list(_missing(kinds, files))
+    for path in report(list(kinds)):
+        problems += _problems(kinds[path], held, path)
+    others = [path for path in sorted(files) if path not in kinds]
+    return Verdict(
+        checked=len(kinds),
+        size=sum(files[path].size or 0 for path in kinds),
+        problems=tuple(problems),
+        foreign=tuple(path for path in others if not _PASSING.fullmatch(path)),
+        passing=tuple(path for path in others if _PASSING.fullmatch(path)),
+    )
+
+
+def _kind(path: str) -> Check | None:
+    if _PASSING.fullmatch(path):
+        return None
+    return next((kind for pattern, kind in _KINDS.items() if re.fullmatch(pattern, path)), None)
+
+
+def _problems(check: Check, held: checks.Held, path: str) -> list[Problem]:
+    try:
+        return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, held, path)]
+    except store.OtherFormatError:  # no damage: to delete it would be a loss
+        return [Problem(path, "was written by another version of bob", "use that version, or another --out")]
+
+
+def _wrong(check: Check, held: checks.Held, path: str) -> Iterator[str]:
+    try:
+        yield from check(held, path)
+    except store.OtherFormatError:
+        raise
+    except FileNotFoundError:
+        return  # a run that goes on has taken it away since
+    except OSError as error:
+        yield f"cannot be read ({error})"
+    except ValueError as error:
+        yield str(error)
+    except (KeyError, TypeError) as error:
+        yield f"its manifest does not say all that it should ({error})"
+
+
+def _mend(path: str) -> str:
+    folder, _, name = path.rpartition("/")
+    if path.startswith("adapters/"):
+        return f"delete its folder {folder} and {_AGAIN}"  # its manifest is what counts as done
+    if ".rejected." in name:
+        return f"delete it and {name.replace('.rejected.', '.')}, if that is there, and {_AGAIN}"
+    return f"delete it and {_AGAIN}"
+
+
+def _missing(kinds: Mapping[str, Check], files: Collection[str]) -> Iterator[Problem]:
+    """What has to stand beside something that is there."""
+    wanted: dict[str, str] = {}
+    for path, kind in kinds.items():
+        folder = path.rpartition("/")[0]
+        if kind is checks.part:
+            wanted[f"{folder}/requests.parquet"] = _AGAIN
+        elif kind is checks.weights and f"{folder}/state.pt" not in files:
+            wanted[f"{folder}/manifest.json"] = _AGAIN
+        elif kind is checks.manifest:
+            wanted[f"{folder}/{_WEIGHTS}"] = _mend(path)
+    for path, mend in wanted.items():
+        if path not in files:
+            yield Problem(path, "is missing", mend)
+
+
+def show(verdict: Verdict) -> None:
+    """Prints a line for each thing that is wrong, what is not ours, and a count."""
+    for problem in verdict.problems:
+        print(f"{problem.path}: {problem.wrong}: {problem.mend}")
+    for path in verdict.foreign[:_LISTED]:
+        print(f"not ours: {path}")
+    if len(verdict.foreign) > _LISTED:
+        print(f"not ours: {len(verdict.foreign) - _LISTED} more")
+    wrong = len({problem.path for problem in verdict.problems})
+    words = [
+        f"{verdict.checked} files verified ({progress.amount(verdict.size)})",
+        f"{wrong} wrong" if wrong else "all is well",
+        *([f"{len(verdict.foreign)} not ours"] if verdict.foreign else []),
+        *([f"{len(verdict.passing)} temporary"] if verdict.passing else []),
+    ]
+    print(", ".join(words))
