@@ -18,7 +18,7 @@ import safetensors.numpy
 from PIL import Image
 from safetensors import SafetensorError
 
-from bob import schema, store
+from bob import parquet, schema, store
 
 __all__ = [
     "Held",
@@ -49,18 +49,21 @@ class Held:
         """A Parquet file that is whole, and its manifest.
 
         Raises:
-            ValueError: if it is damaged, is no table of this kind or has no manifest.
+            ValueError: if it is damaged, is no table of this kind, has no manifest or is of another format.
         """
         data = self.artefacts.read(path)
         try:
-            found = store.parse(data)
+            found = parquet.parse(data)
+            self.artefacts.require_format(path, parquet.manifest(found.schema, default={}))
+        except store.OtherFormatError:
+            raise
         except ValueError as error:
             raise ValueError(f"is no whole Parquet file ({error})") from error
         try:
             fitted = schema.fit(found, kind)
         except ValueError as error:
             raise ValueError(f"is no table of its kind ({error})") from error
-        return fitted, store.manifest(found.schema)
+        return fitted, parquet.manifest(found.schema)
 
 
 def shots(held: Held, path: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from bob import experiments, pipeline, progress, registry, status, store, tabulate, verify, workers
+from bob import claim, experiments, pipeline, progress, registry, status, store, tabulate, verify, workers
 from bob.settings import Run
 
 __all__ = ["RunCommand", "StatusCommand", "VerifyCommand", "main"]
@@ -119,7 +120,7 @@ def _do(command: Command) -> int:
         return _run(command)
     artefacts = store.Store(command.out)
     if isinstance(command, StatusCommand):
-        status.show(status.read(artefacts), command.out)
+        status.show(status.read(artefacts), artefacts.place())
         return 0
     verdict = verify.verify(artefacts, report=progress.walk)
     verify.show(verdict)
@@ -130,16 +131,19 @@ def _run(command: RunCommand) -> int:
     start = time.monotonic()
     runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
     artefacts = store.Store(command.out)
-    outcomes = pipeline.execute(
-        runs,
-        artefacts=artefacts,
-        executor=_executor(command),
-        report=progress.report,
-        max_rejected=command.max_rejected,
-    )
-    name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
-    table = tabulate.write(outcomes, artefacts, name=name)
-    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {command.out}/tables")
+    executor = _executor(command)
+    pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
+    with claim.claim(artefacts, shlex.join(["bob", *sys.argv[1:]])):
+        outcomes = pipeline.execute(
+            runs,
+            artefacts=artefacts,
+            executor=executor,
+            report=progress.report,
+            max_rejected=command.max_rejected,
+        )
+        name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
+        table = tabulate.write(outcomes, artefacts, name=name)
+    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
 

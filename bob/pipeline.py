@@ -17,7 +17,7 @@ from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
 from bob.units import Cell
 
-__all__ = ["Executor", "Report", "execute", "split"]
+__all__ = ["Executor", "Report", "check", "execute", "split"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -44,8 +44,9 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
-    _check(runs, artefacts, max_rejected)
+    check(runs, artefacts=artefacts, max_rejected=max_rejected)
     artefacts.require_writable()
+    artefacts.clear_stale()
     cells = [split(run, artefacts) for run in runs]
     do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report)
     do("caption", (unit for cell in cells for unit in units.captions(cell)))
@@ -62,8 +63,12 @@ def execute(
     return [_outcome(cell) for cell in cells]
 
 
-def _check(runs: Sequence[Run], artefacts: store.Store, max_rejected: int) -> None:
-    """Refuses, before anything is written, what can be known to fail or to spoil something later."""
+def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0) -> None:
+    """Refuses, before anything is written, what can be known to fail or to spoil something later.
+
+    Raises:
+        ValueError: says what; `execute` begins with it.
+    """
     if max_rejected < 0:
         raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
     for run in runs:
@@ -76,8 +81,8 @@ def _check(runs: Sequence[Run], artefacts: store.Store, max_rejected: int) -> No
         dataset = datasets.load(name, descriptor)
         if "://" not in artefacts.root and dataset.holds(Path(artefacts.root).expanduser()):
             raise ValueError(
-                f"the output folder {artefacts.root} lies in the data set {name}, which would take what is written for"
-                " pictures: choose another --out"
+                f"the output folder {artefacts.place()} lies in the data set {name}, which would take what is written"
+                " for pictures: choose another --out"
             )
 
 
@@ -177,7 +182,8 @@ def _leave_out(cell: Cell, artefacts: store.Store) -> None:
     if bare := set(training.class_names) - {shot.class_name for shot in kept}:
         raise ValueError(
             f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"
-            f" the *.rejected.parquet files in {artefacts.root}/captions and the tables beside them, and run it again"
+            f" the *.rejected.parquet files in {artefacts.place('captions')} and the tables beside them, and run it"
+            " again"
         )
     rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
     shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
@@ -205,6 +211,6 @@ def _require_few(lacking: Sequence[str], max_rejected: int, artefacts: store.Sto
     raise ValueError(
         f"{len(rows)} rows were rejected, at most {max_rejected} may be: the first is {first['row_id']} of step"
         f" {first['step']} ({first['error']}: {first['message']}). To try it again, mend that and delete both"
-        f" {artefacts.root}/{lacking[0]} and {artefacts.root}/{store.quarantine(lacking[0])}{others}; to do without,"
+        f" {artefacts.place(lacking[0])} and {artefacts.place(store.quarantine(lacking[0]))}{others}; to do without,"
         " raise --max-rejected. All that was not rejected is kept"
     )

@@ -78,7 +78,7 @@ def read_images(artefacts: Store, folder: str) -> pa.Table:
     lost = set(requested) - set(whole["request_id"].to_pylist()) - set(rejected["row_id"].to_pylist())
     if lost:
         raise ValueError(
-            f"{artefacts.root}/{folder} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
+            f"{artefacts.place(folder)} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
             " its part-*.parquet files that are short, and the same command makes them again"
         )
     return whole.sort_by([("class_id", "ascending"), ("index", "ascending")])

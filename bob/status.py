@@ -76,7 +76,7 @@ def read(artefacts: store.Store) -> Status:
     Raises:
         ValueError: if the store is not there, or a plan is damaged.
     """
-    files, unreadable = artefacts.files(), []
+    files, unreadable = artefacts.listing(), []
     noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
     planned = plans.read(artefacts, noted).to_pylist()
     commands = {path.partition("-")[0] for path in noted}

@@ -1,31 +1,36 @@
 """Artefacts on any pyarrow filesystem: content-addressed, atomic, present = complete.
 
 A work unit's path holds a hash of all that it depends on, so the same command finds what an
-earlier one made and draws only what is missing. On a local disk a file is written under a temporary
-name in its own folder and renamed; on S3 or GCS it is one object put. A folder's `manifest.json`
-is written last, so its presence means that the folder is complete.
+earlier one made and draws only what is missing. A file is there only when it is whole (`bob.files`).
+A folder's `manifest.json` is written last, so its presence means that the folder is complete. A table's
+pages carry checksums, so that a flipped bit is damage and not another result.
 """
 
 import contextlib
 import dataclasses
+import errno
+import functools
 import getpass
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from bob import schema
+from bob import files, parquet, schema
 
-__all__ = ["Store", "key", "manifest", "parse", "plain", "provenance", "quarantine", "slug"]
+__all__ = ["FORMAT", "OtherFormatError", "Store", "key", "plain", "provenance", "quarantine", "slug", "user"]
+
+FORMAT = 1
+"""Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
 
@@ -54,19 +59,30 @@ def quarantine(target: str) -> str:
 def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
     """What a manifest says of where an artefact came from."""
     return {
+        "format": FORMAT,
         "config": plain(config),
-        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "versions": dict(_versions()),
         "host": platform.node(),
-        "user": _user(),
+        "user": user(),
         "seconds": round(seconds, 3),
     }
 
 
-def _user() -> str:
+@functools.cache  # looking them up takes longer than writing a small table
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def user() -> str:
+    """Who runs this: a name, or a number in a container without names."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container, a user need not have a name
         return str(os.getuid())
+
+
+class OtherFormatError(ValueError):
+    """Whole, but of another version."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,62 +108,77 @@ class Store:
         """
         probe = f".probe-{uuid.uuid4().hex}"
         try:
-            self.write(probe, b"")
-            filesystem, base = self._open()
-            filesystem.delete_file(f"{base}/{probe}")
+            self._create(probe, lambda sink: None)
+            self.delete(probe)
         except OSError as error:
             raise ValueError(
-                f"cannot write to {self.root}: {error}. Choose another --out, or make it writable"
+                f"cannot write to {self.place()}: {files.words(error)}. Choose another --out, or make it writable"
             ) from error
+
+    def clear_stale(self, *, age: float = 86_400.0) -> int:
+        """Deletes the temporary files that killed writers left on a local disk; elsewhere there are none.
+
+        Args:
+            age: seconds since a file was last written to; a younger one may be another run's.
+
+        Returns:
+            How many were deleted.
+        """
+        filesystem, base = files.locate(self.root)
+        return files.clear_stale(filesystem, base, age=age)
 
     def exists(self, path: str) -> bool:
         """Whether a file is there, which means that it is complete."""
-        filesystem, base = self._open()
+        filesystem, base = files.locate(self.root)
         return filesystem.get_file_info(f"{base}/{path}").type == fs.FileType.File
 
     def names(self, folder: str) -> list[str]:
         """The files directly in a folder, sorted; none if it does not exist. Temporary ones excluded."""
-        filesystem, base = self._open()
+        filesystem, base = files.locate(self.root)
         found = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
-        files = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
-        return sorted(name for name in files if not name.startswith("."))
+        whole = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
+        return sorted(name for name in whole if not name.startswith("."))
 
-    def files(self) -> dict[str, fs.FileInfo]:
+    def listing(self) -> dict[str, fs.FileInfo]:
         """Every file below the root, temporary ones too, by one listing: its path within -> its size, its time.
 
         Raises:
             ValueError: if there is no such folder, or it cannot be listed; says why.
         """
-        filesystem, base = self._open()
+        filesystem, base = files.locate(self.root)
         try:
             found = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
         except OSError as error:
-            raise ValueError(f"cannot list {self.root}: {error}. Name a folder that `bob run` wrote to") from error
+            reason = files.words(error)
+            raise ValueError(f"cannot list {self.place()}: {reason}. Name a folder that `bob run` wrote to") from error
         return {info.path.removeprefix(f"{base}/"): info for info in found if info.type == fs.FileType.File}
 
     def write(self, path: str, data: bytes | pa.Buffer) -> None:
-        """Writes one file, atomically: a reader sees all of it or nothing."""
-        filesystem, base = self._open()
-        target = PurePosixPath(base, path)
-        if not isinstance(filesystem, fs.LocalFileSystem):
-            with filesystem.open_output_stream(str(target)) as stream:
-                stream.write(data)
-            return
-        os.makedirs(target.parent, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+        """Writes one file, atomically: a reader sees all of it or nothing.
+
+        Raises:
+            ValueError: if it cannot be written, as on a full disk; what was there before stays.
+        """
+        content = pa.py_buffer(data)
+        self._write(path, lambda sink: sink.write(content))
+
+    def _write(self, path: str, fill: files.Fill) -> None:
         try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+            self._create(path, fill)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            raise ValueError(
+                f"cannot write {self.place(path)} ({files.words(error)}): all that is complete is kept, and the same"
+                f" command resumes once {'there is space' if full else 'it can be written'}"
+            ) from error
+
+    def _create(self, path: str, fill: files.Fill) -> None:
+        filesystem, base = files.locate(self.root)
+        files.create(filesystem, str(PurePosixPath(base, path)), fill)
 
     def read(self, path: str) -> bytes:
         """All of one file."""
-        filesystem, base = self._open()
+        filesystem, base = files.locate(self.root)
         with filesystem.open_input_file(f"{base}/{path}") as file:
             return file.read()
 
@@ -157,30 +188,27 @@ class Store:
 
     def delete(self, path: str) -> None:
         """Takes one file away if it is there."""
-        if self.exists(path):
-            filesystem, base = self._open()
+        filesystem, base = files.locate(self.root)
+        with contextlib.suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{path}")
 
     def write_table(self, path: str, table: pa.Table, manifest: Mapping[str, Any]) -> None:
         """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
-        metadata = {**(table.schema.metadata or {}), b"bob.manifest": json.dumps(plain(manifest)).encode()}
-        sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata(metadata), sink, row_group_size=64, write_page_checksum=True)
-        self.write(path, sink.getvalue())
+        described = parquet.describe(table, json.dumps(plain(manifest)).encode())
+        self._write(path, lambda sink: parquet.write(described, sink))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file.
 
         Raises:
-            ValueError: if it is no readable Parquet file; says which, and what to do.
+            ValueError: if it is no readable Parquet file, or of another format; says which, and what to do.
         """
         data = self.read(path)  # apart from parsing: a lost connection is no damage
-        try:
-            return parse(data, columns=columns)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
-            ) from error
+        with self._damaged(path):
+            origin = parquet.manifest(parquet.columns(pa.BufferReader(data)), default={})
+        self.require_format(path, origin)  # before the columns are looked for
+        with self._damaged(path):
+            return parquet.parse(data, columns=columns)
 
     def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
         """One Parquet file that is what a step wrote there: `schema.check` of it.
@@ -189,74 +217,59 @@ class Store:
             ValueError: if it is no readable Parquet file, or not what is wanted; says which, and what to do.
         """
         table = self.read_table(path)
-        try:
+        with self._damaged(path):
             return schema.check(table, wanted, least=least)
+
+    @contextlib.contextmanager
+    def _damaged(self, path: str) -> Iterator[None]:
+        try:
+            yield
         except ValueError as error:
             raise ValueError(
-                f"{self.root}/{path} is damaged ({error}): delete it, and the same command makes it again"
+                f"{self.place(path)} is damaged ({error}): delete it, and the same command makes it again"
             ) from error
 
     def manifest(self, path: str) -> dict[str, Any]:
         """What a Parquet file's footer, or a `manifest.json`, says of where the artefact came from.
 
         Raises:
-            ValueError: if it cannot be read or there is none; says why.
+            ValueError: if it cannot be read, there is none or it is of another format; says why.
         """
         if path.endswith(".json"):
-            return _manifest(self.read(path))
-        filesystem, base = self._open()
-        with filesystem.open_input_file(f"{base}/{path}") as file, _damage_as_words():
-            columns = pq.read_schema(file)
-        return manifest(columns)
+            found = parquet.load(self.read(path))
+        else:
+            filesystem, base = files.locate(self.root)
+            with filesystem.open_input_file(f"{base}/{path}") as file:
+                found = parquet.manifest(parquet.columns(file))
+        self.require_format(path, found)
+        return found
+
+    def require_format(self, path: str, manifest: Mapping[str, Any]) -> None:
+        """Refuses what another version of bob wrote.
+
+        Raises:
+            OtherFormatError: if the manifest says so.
+        """
+        found = manifest.get("format", FORMAT)
+        if found != FORMAT:
+            raise OtherFormatError(
+                f"{self.place(path)} was written by another version of bob (format {found}, this one reads format"
+                f" {FORMAT}): use that version, or another --out"
+            )
 
     def scratch(self, name: str) -> str:
         """A folder below the root for state that may be deleted at any time, as a path or URI that Ray takes."""
-        root = self.root if "://" in self.root else os.path.abspath(os.path.expanduser(self.root))
-        return f"{root.rstrip('/')}/scratch/{name}"
+        if "://" not in self.root:
+            return f"{os.path.abspath(os.path.expanduser(self.root))}/scratch/{name}"
+        place, mark, options = self.root.partition("?")
+        return f"{place.rstrip('/')}/scratch/{name}{mark}{options}"
 
-    def _open(self) -> tuple[fs.FileSystem, str]:
-        if "://" in self.root:
-            filesystem, base = fs.FileSystem.from_uri(self.root)
-            return filesystem, base.rstrip("/")
-        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(self.root))
-
-
-def parse(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The bytes of a Parquet file as a table, each page held against its checksum.
-
-    Raises:
-        ValueError: if they are no whole Parquet file; says why.
-    """
-    with _damage_as_words():
-        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
-
-
-def manifest(columns: pa.Schema) -> dict[str, Any]:
-    """What a table that was read says of where it came from.
-
-    Raises:
-        ValueError: if it has no manifest, or none that can be read.
-    """
-    return _manifest((columns.metadata or {}).get(b"bob.manifest", b""))
-
-
-def _manifest(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise ValueError("its manifest is missing or cannot be read") from error
-    if not isinstance(found, dict):
-        raise ValueError("its manifest is no table of names and values")
-    return found
-
-
-@contextlib.contextmanager
-def _damage_as_words() -> Iterator[None]:
-    """Whatever Arrow says of broken bytes, as one line."""
-    try:
-        yield
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    def place(self, path: str = "") -> str:
+        """Where a file lies, in words for the user: without a URI's options and access keys."""
+        root = self.root
+        if "://" in root:
+            root = re.sub("//[^/]*@", "//", root.partition("?")[0])
+        return f"{root.rstrip('/')}/{path}".rstrip("/")
 
 
 def plain(value: Any) -> Any:

@@ -34,7 +34,7 @@ _KINDS: Mapping[str, Check] = {
 """Path -> what has to hold for the file; the first that fits."""
 
 _PASSING = re.compile(
-    rf"scratch/.*|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
+    rf"scratch/.*|claims/[^/]+\.json|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
     r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+"
 )
 """What a run that goes on needs, and what one that was killed leaves behind."""
@@ -81,14 +81,14 @@ def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable
     Raises:
         ValueError: if the store is not there, or holds nothing of ours.
     """
-    files = artefacts.files()
+    files = artefacts.listing()
     kinds = {path: kind for path in sorted(files) if (kind := _kind(path))}
     if not kinds:
-        raise ValueError(f"nothing in {artefacts.root} is ours to verify: name a folder that `bob run` wrote to")
+        raise ValueError(f"nothing in {artefacts.place()} is ours to verify: name a folder that `bob run` wrote to")
     held = checks.Held(artefacts, files.keys())
     problems = list(_missing(kinds, files))
     for path in report(list(kinds)):
-        problems += [Problem(path, wrong, _mend(path)) for wrong in _wrong(kinds[path], held, path)]
+        problems += _problems(kinds[path], held, path)
     others = [path for path in sorted(files) if path not in kinds]
     return Verdict(
         checked=len(kinds),
@@ -105,9 +105,18 @@ def _kind(path: str) -> Check | None:
     return next((kind for pattern, kind in _KINDS.items() if re.fullmatch(pattern, path)), None)
 
 
+def _problems(check: Check, held: checks.Held, path: str) -> list[Problem]:
+    try:
+        return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, held, path)]
+    except store.OtherFormatError:  # no damage: to delete it would be a loss
+        return [Problem(path, "was written by another version of bob", "use that version, or another --out")]
+
+
 def _wrong(check: Check, held: checks.Held, path: str) -> Iterator[str]:
     try:
         yield from check(held, path)
+    except store.OtherFormatError:
+        raise
     except FileNotFoundError:
         return  # a run that goes on has taken it away since
     except OSError as error:

@@ -24,6 +24,7 @@ import dataclasses
 import ipaddress
 import shutil
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,35 @@ def untrained_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`s3://NAME` of an empty bucket on a server of our own, to which the environment leads."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    nobody = str(tmp_path_factory.getbasetemp() / "nobody")
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": nobody,
+        "AWS_SHARED_CREDENTIALS_FILE": nobody,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    name = f"bob-{uuid.uuid4().hex}"  # connections are kept by name, also to the servers of earlier modules
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in settings.items():
+            patch.setenv(variable, value)
+        boto3.client("s3").create_bucket(Bucket=name)
+        yield f"s3://{name}"
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def base(untrained_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny run: a `bob.settings.Run`."""
@@ -133,3 +163,19 @@ def finished(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def artefacts(finished: Any, tmp_path: Path) -> Any:
     """A copy of `finished`, to be changed."""
     return dataclasses.replace(finished, root=str(shutil.copytree(finished.root, tmp_path / "out")))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Any:
+    """An empty `bob.store.Store` on a disk."""
+    from bob.store import Store
+
+    return Store(str(tmp_path / "out"))
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, local: Any) -> Any:
+    """An empty `bob.store.Store`: what holds on a disk holds on S3."""
+    if request.param == "local":
+        return local
+    return dataclasses.replace(local, root=f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}/out")

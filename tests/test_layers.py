@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
-        *("bob.versions", "bob.weights", "bob.memory", "bob.resume", "bob.skyworld.world", "bob.skyworld.render"),
+        *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
+        *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
     ("bob.methods", "bob.pixels"),

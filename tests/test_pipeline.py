@@ -1,6 +1,7 @@
 """The whole pipeline inline, on a handful of pictures and an untrained mini Stable Diffusion."""
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,11 @@ def test_the_same_command_again_does_nothing(done, base):
 
 def test_elsewhere_the_same_run_gives_the_same_bytes(done, base, tmp_path):
     artefacts, outcomes, _ = done
-    other = Store(str(tmp_path))
+    other, stale = Store(str(tmp_path)), tmp_path / f".part-00000.parquet.{'0' * 32}.tmp"
+    stale.write_bytes(b"half")  # by a writer that was killed long ago
+    os.utime(stale, (0, 0))
     (outcome,), _ = execute([base], other)
+    assert not stale.exists()
     assert outcome == outcomes[0]
     path = f"{outcome.adapter}/{WEIGHTS}"
     assert other.read(path) == artefacts.read(path)

@@ -61,7 +61,7 @@ def test_a_plan_is_written_once_and_anew_where_the_same_runs_want_other_units(ba
 
     def write(some: list[Unit]) -> tuple[int, list[str]]:
         plans.write("generate", some, runs=[base], artefacts=artefacts)
-        ((path, info),) = artefacts.files().items()
+        ((path, info),) = artefacts.listing().items()
         return info.mtime_ns or 0, artefacts.read_table(path)["target"].to_pylist()
 
     first = write(units)
@@ -73,7 +73,7 @@ def test_a_plan_is_written_once_and_anew_where_the_same_runs_want_other_units(ba
 
 def test_a_unit_that_two_commands_want_counts_once(base, artefacts):
     before = counts(status.read(artefacts))
-    targets = artefacts.read_table(next(p for p in artefacts.files() if p.endswith("-generate.parquet")))["target"]
+    targets = artefacts.read_table(next(p for p in artefacts.listing() if p.endswith("-generate.parquet")))["target"]
     shared = Unit(step="generate", target=targets[0].as_py(), label="shared", size=5)
     plans.write("generate", [shared], runs=[base], artefacts=artefacts)
     assert counts(status.read(artefacts)) == before
@@ -97,7 +97,7 @@ def test_after_all_is_done(finished, capsys):
     assert {step.rejected for step in found.steps} == {0}
     assert (found.reasons, found.open, found.unreadable) == ((), 0, ())
     sizes = {step.name: step.bytes for step in found.steps}
-    on_disk = {path: info.size for path, info in finished.files().items()}
+    on_disk = {path: info.size for path, info in finished.listing().items()}
     for step, top in (("caption", "captions/"), ("finetune", "adapters/"), ("generate", "images/")):
         assert sizes[step] == sum(size for path, size in on_disk.items() if path.startswith(top))
     assert sizes["sweep"] + sizes["final"] == sum(s for path, s in on_disk.items() if path.startswith("results/"))

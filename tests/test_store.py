@@ -2,29 +2,29 @@
 
 import dataclasses
 import json
+import os
+import resource
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
+from bob.files import locate
 from bob.settings import DrawSettings, Point, Run
-from bob.store import Store, key, provenance, slug
+from bob.store import FORMAT, Store, key, provenance, slug
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "out"))
-
-
 def files(store: Store) -> list[str]:
     """All files below the root, hidden ones too."""
-    root = Path(store.root)
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    filesystem, base = locate(store.root)
+    found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+    return sorted(info.path.removeprefix(f"{base}/") for info in found if info.type == fs.FileType.File)
 
 
 # -- identity -----------------------------------------------------------------------------------
@@ -100,28 +100,74 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(store):
     no_bytes: Any = "text"
     with pytest.raises(TypeError):
         store.write("a/b.bin", no_bytes)
-    with pytest.raises(OSError, match="directory"):
-        store.write("a", b"where a folder is")
+    with pytest.raises(TypeError):
+        store.write("a/c.bin", no_bytes)
     assert files(store) == ["a/b.bin"]
     assert store.read("a/b.bin") == b"whole"
 
 
-def test_one_listing_shows_all_files_with_their_sizes(store, tmp_path):
+def test_what_cannot_be_written_is_said_in_one_sentence(local):
+    local.write("a/b.bin", b"whole")
+    for path, reason in (("a", "Is a directory"), ("a/b.bin/c.bin", "File exists")):
+        words = rf"^cannot write .*/out/{path} \({reason}\): all that is complete is kept, .* once it can be written$"
+        with pytest.raises(ValueError, match=words):
+            local.write(path, b"in the way")
+    assert files(local) == ["a/b.bin"]
+
+
+@pytest.mark.parametrize("write", ["write", "write_table"])
+def test_a_full_disk_keeps_what_is_complete(local, write):
+    """The system refuses files beyond a size, as it refuses them on a full disk."""
+    local.write("t.parquet", b"whole")
+    content = (b"x" * 100_000,) if write == "write" else (pa.table({"x": os.urandom(100_000).split(b"a")}), {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ValueError, match=r"t\.parquet \(File too large\): .* command resumes once there is space$"):
+            getattr(local, write)("t.parquet", *content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(local) == ["t.parquet"]
+    assert local.read("t.parquet") == b"whole"
+    getattr(local, write)("t.parquet", *content)
+    assert len(local.read("t.parquet")) >= 100_000
+
+
+def test_one_listing_shows_all_files_with_their_sizes(store):
     with pytest.raises(ValueError, match=r"cannot list .*/out: .*Name a folder that `bob run` wrote to"):
-        store.files()
+        store.listing()
     store.write("a/b.bin", b"one")
     store.write("c.bin", b"")
-    Path(store.root, "a", ".d.0123.tmp").write_bytes(b"half")
-    for same in (store, Store(f"file://{store.root}/"), Store(f"{tmp_path}/../{tmp_path.name}/out")):
-        found = same.files()
-        assert {path: info.size for path, info in found.items()} == {"a/b.bin": 3, "c.bin": 0, "a/.d.0123.tmp": 4}
+    store.write("a/.d.0123.tmp", b"half")
+    found = store.listing()
+    assert {path: info.size for path, info in found.items()} == {"a/b.bin": 3, "c.bin": 0, "a/.d.0123.tmp": 4}
     assert all(info.mtime_ns for info in found.values())
+
+
+def test_a_root_written_in_another_way_lists_the_same(local, tmp_path):
+    local.write("a/b.bin", b"one")
+    for same in (local, Store(f"file://{local.root}/"), Store(f"{tmp_path}/../{tmp_path.name}/out")):
+        assert list(same.listing()) == ["a/b.bin"]
 
 
 def test_temporary_files_are_not_listed(store):
     store.write("part-00000.parquet", b"")
-    Path(store.root, ".part-00001.parquet.0123.tmp").write_bytes(b"half")
+    store.write(".part-00001.parquet.0123.tmp", b"half")
     assert store.names("") == ["part-00000.parquet"]
+
+
+def test_what_killed_writers_left_is_cleared_after_a_day(local):
+    hexes = "0123456789abcdef" * 2
+    stale = [f"a/.part-00000.parquet.{hexes}.tmp", f".probe-{hexes}", f"..probe-{hexes}.{hexes}.tmp"]
+    others = ["a/.part-00001.parquet.0123.tmp", f"a/part-00000.{hexes}.tmp", f".{hexes}.tmp", "a/.hidden", "a/b.tmp"]
+    young = f"a/.part-00002.parquet.{hexes}.tmp"
+    for path in (*stale, *others, young):
+        local.write(path, b"half")
+        if path != young:
+            os.utime(Path(local.root, path), (0, time.time() - 86_401))
+    assert local.clear_stale() == len(stale)
+    assert files(local) == sorted([*others, young])
+    assert Store(f"{local.root}/absent").clear_stale() == 0
 
 
 def test_a_reader_sees_one_version_or_the_other(store):
@@ -170,67 +216,9 @@ def test_a_root_that_cannot_be_written_to_says_so(tmp_path):
         Store("foo://bucket").require_writable()
 
 
-# -- tables -------------------------------------------------------------------------------------
-
-
-def test_a_table_carries_its_manifest_and_loses_nothing(store):
-    described = TABLE.replace_schema_metadata({"own": "words"})
-    store.write_table("t.parquet", described, {"config": DrawSettings(steps=3), "ids": (1, 2)})
-    assert store.manifest("t.parquet") == {
-        "config": {"": "DrawSettings", "per_class": 100, "guidance": 2.0, "steps": 3, "batch": 10, "unit": 100},
-        "ids": [1, 2],
-    }
-    assert store.read_table("t.parquet").equals(TABLE)
-    assert store.read_table("t.parquet", columns=["b"]).column_names == ["b"]
-    foreign = pq.read_table(Path(store.root, "t.parquet"))
-    assert foreign.equals(TABLE)
-    assert foreign.schema.metadata[b"own"] == b"words"
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: b"text", lambda data: data[:-20], lambda data: data[:60] + data[70:]]
-)
-def test_a_damaged_table_says_what_to_do(store, damage):
-    store.write_table("t.parquet", TABLE, {})
-    store.write("t.parquet", damage(store.read("t.parquet")))
-    with pytest.raises(ValueError, match=r"out/t\.parquet is damaged .*: delete it, and the same command makes it"):
-        store.read_table("t.parquet")
-
-
-def test_a_bit_that_flips_in_a_column_is_damage(store):
-    """Arrow alone gives other words and says nothing."""
-    words = pa.table({"a": ["needle"]})
-    store.write_table("t.parquet", words, {})
-    data = bytearray(store.read("t.parquet"))
-    data[data.index(b"needle")] ^= 1
-    store.write("t.parquet", bytes(data))
-    assert pq.read_table(Path(store.root, "t.parquet"))["a"].to_pylist() == ["oeedle"]
-    with pytest.raises(ValueError, match=r"is damaged .*CRC"):
-        store.read_table("t.parquet")
-
-
-def test_a_manifest_that_cannot_be_read_says_so(store):
-    store.write_json("manifest.json", {"seconds": 2})
-    assert store.manifest("manifest.json") == {"seconds": 2}
-    for broken, words in ((b"", "missing or cannot be read"), (b"{", "cannot be read"), (b"[1]", "no table of names")):
-        store.write("manifest.json", broken)
-        with pytest.raises(ValueError, match=words):
-            store.manifest("manifest.json")
-    store.write("t.parquet", b"text")
-    with pytest.raises(ValueError, match="Parquet"):
-        store.manifest("t.parquet")
-    pq.write_table(TABLE, Path(store.root, "t.parquet"))
-    with pytest.raises(ValueError, match="missing or cannot be read"):
-        store.manifest("t.parquet")
-
-
-def test_a_missing_table_is_missing_not_damaged(store):
-    with pytest.raises(FileNotFoundError):
-        store.read_table("t.parquet")
-
-
 def test_provenance_says_from_what_where_and_how_long():
     found = provenance({"seed": 3}, seconds=1.23456)
+    assert found["format"] == FORMAT
     assert found["config"] == {"seed": 3}
     assert found["seconds"] == 1.235
     assert found["host"]

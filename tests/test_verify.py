@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bob import cli, pipeline, progress, schema, store, verify, workers
+from bob import claim, cli, parquet, pipeline, progress, schema, store, verify, workers
 from bob.store import Store
 from tests.damage import (
     CAPTIONS,
@@ -35,7 +35,7 @@ from tests.damage import (
 def test_a_whole_store_is_clean(finished):
     found = verify.verify(finished)
     assert (found.problems, found.foreign, found.passing) == ((), (), ())
-    files = finished.files()
+    files = finished.listing()
     assert (found.checked, found.size) == (len(files), sum(info.size or 0 for info in files.values()))
     assert verify.verify(Store(f"file://{finished.root}")) == found
 
@@ -111,7 +111,7 @@ def test_damage_is_found_and_named_alone(damage, artefacts):
 def test_one_bit_anywhere_is_found_or_changes_no_row(pattern, artefacts):
     file, rng, found = find(artefacts, pattern), np.random.default_rng(0), 0
     data = file.read_bytes()
-    rows = store.parse(data)
+    rows = parquet.parse(data)
     for place in rng.integers(len(data), size=24):
         flipped = bytearray(data)
         flipped[place] ^= 1 << rng.integers(8)
@@ -119,7 +119,7 @@ def test_one_bit_anywhere_is_found_or_changes_no_row(pattern, artefacts):
         if path_of(artefacts, file) in {problem.path for problem in verify.verify(artefacts).problems}:
             found += 1
         else:
-            assert store.parse(bytes(flipped)).equals(rows)
+            assert parquet.parse(bytes(flipped)).equals(rows)
     assert found
 
 
@@ -196,7 +196,7 @@ def command(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatc
 def test_the_command_says_all_is_well(finished, capsys, monkeypatch):
     code, said = command([finished.root], capsys, monkeypatch)
     assert code == 0
-    assert re.fullmatch(rf"{len(finished.files())} files verified \([\d.]+ [kM]B\), all is well\n", said.out)
+    assert re.fullmatch(rf"{len(finished.listing())} files verified \([\d.]+ [kM]B\), all is well\n", said.out)
     assert said.err == ""
 
 
@@ -237,3 +237,19 @@ def test_progress_is_shown_in_passing(capsys):
 )
 def test_bytes_for_people(size, words):
     assert progress.amount(size) == words
+
+
+def test_a_claim_is_ours(artefacts):
+    with claim.claim(artefacts, "bob run"):
+        assert artefacts.names("claims")
+        verdict = verify.verify(artefacts)
+    assert (verdict.problems, verdict.foreign) == ((), ())
+
+
+def test_what_another_version_wrote_is_not_to_be_deleted(artefacts):
+    path = path_of(artefacts, find(artefacts, PART))
+    held = artefacts.read_table(path)
+    artefacts.write_table(path, held, {**artefacts.manifest(path), "format": store.FORMAT + 1})
+    (problem,) = verify.verify(artefacts).problems
+    assert (problem.path, problem.wrong) == (path, "was written by another version of bob")
+    assert problem.mend == "use that version, or another --out"

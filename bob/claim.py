@@ -1,0 +1,221 @@
+"""One command at a time on one output, by claims: small files that tell who is at work.
+
+A command writes its own claim and then lists them all; it goes on only if no other lives. Whoever comes second sees the
+first, on any store where what was written is listed at once: local disks, S3, GCS. Of two that see each other both step
+back and try again after a while. A claim whose process is gone is nobody's: a command that was killed goes straight on.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import random
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from bob.store import Store, user
+
+__all__ = ["claim"]
+
+_FOLDER = "claims"
+_TRIES = 6  # the first, and five after stepping back
+_PAUSE = (0.2, 1.0)  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    """What a claim's file holds."""
+
+    host: str
+    machine: str
+    """Of the running system: two machines, or containers, may share a name."""
+    pid: int
+    born: int
+    """When the process started, in clock ticks since the machine did; 0 if unknown."""
+    user: str
+    started: str
+    command: str
+    entered: bool = False
+    """False while it looks whether it is alone."""
+    beat: int = 0
+
+    def __str__(self) -> str:
+        return f"`{self.command}` (host {self.host}, process {self.pid}, user {self.user}, since {self.started})"
+
+
+@contextlib.contextmanager
+def claim(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for: float = 25.0) -> Iterator[None]:
+    """Holds an output for as long as the block runs.
+
+    Args:
+        artefacts: the output.
+        command: shown to whoever is refused.
+        beat_every: seconds between two signs of life, for commands on other machines.
+        watch_for: seconds without one after which another machine's claim is taken over; more than twice `beat_every`.
+
+    Raises:
+        ValueError: if another command is at work there, or if another machine took this one for dead, which ends the
+            block as Ctrl-C does.
+    """
+    artefacts.require_writable()
+    own, stop = _Own(artefacts, command), threading.Event()
+    thread = threading.Thread(target=own.keep_beating, args=(stop, beat_every), daemon=True)
+    try:
+        own.enter(watch_for)
+        thread.start()
+        yield
+    except KeyboardInterrupt:
+        if own.lost:
+            raise ValueError(
+                f"{artefacts.place()} was taken over by another machine, which saw no sign of life of this command for"
+                " a while: all that is complete is kept, and the same command resumes when the other is done"
+            ) from None
+        raise
+    finally:
+        stop.set()
+        if thread.is_alive():
+            thread.join()
+        own.withdraw()
+
+
+class _Own:
+    """This command's claim, and what it sees of others."""
+
+    def __init__(self, artefacts: Store, command: str) -> None:
+        self._store, self._name = artefacts, f"{uuid.uuid4().hex}.json"
+        self.lost = False
+        self._claim = _Claim(
+            host=platform.node(),
+            machine=_machine(),
+            pid=os.getpid(),
+            born=_born(os.getpid()) or 0,
+            user=user(),
+            started=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+            command=command,
+        )
+
+    def enter(self, watch_for: float) -> None:
+        """Returns when this is the only command; raises if it is not."""
+        for _ in range(_TRIES):
+            self._write()
+            other = self._living(watch_for)
+            if other is None and self._is_there():
+                self._write(entered=True)
+                return
+            self.withdraw()
+            if other is not None and other.entered:
+                break
+            time.sleep(random.uniform(*_PAUSE))  # touches no result
+        raise ValueError(
+            f"{self._store.place()} is in use by {other or 'commands that start just now'}: wait until it is done, stop"
+            " it, or choose another --out"
+        )
+
+    def withdraw(self) -> None:
+        """Takes the claim away; one that cannot be is taken over by the next command."""
+        with contextlib.suppress(OSError):
+            self._store.delete(f"{_FOLDER}/{self._name}")
+
+    def keep_beating(self, stop: threading.Event, every: float) -> None:
+        """Shows that this command lives, until told to stop; ends the command if its claim was taken away."""
+        while not stop.wait(every):
+            with contextlib.suppress(OSError, ValueError):  # a lost connection may come back
+                if not self._is_there():
+                    self.lost = True
+                    main = threading.main_thread().ident
+                    assert main is not None
+                    signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C: it also ends what waits
+                    return
+                self._write(entered=True)
+
+    def _is_there(self) -> bool:
+        return self._store.exists(f"{_FOLDER}/{self._name}")
+
+    def _write(self, *, entered: bool = False) -> None:
+        self._claim = replace(self._claim, entered=entered, beat=self._claim.beat + 1)
+        self._store.write_json(f"{_FOLDER}/{self._name}", asdict(self._claim))
+
+    def _others(self) -> dict[str, _Claim]:
+        """Name -> claim, without those whose processes have ended on this machine, which are deleted."""
+        found = {}
+        for name in self._store.names(_FOLDER):
+            if name != self._name and (other := self._read(name)) is not None:
+                if other.machine == self._claim.machine and not _lives(other):
+                    self._store.delete(f"{_FOLDER}/{name}")
+                else:
+                    found[name] = other
+        return found
+
+    def _read(self, name: str) -> _Claim | None:
+        try:
+            return _Claim(**json.loads(self._store.read(f"{_FOLDER}/{name}")))
+        except FileNotFoundError:  # withdrawn meanwhile
+            return None
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._store.place(f'{_FOLDER}/{name}')} is no claim of this version of bob: delete it if no command"
+                " is at work there"
+            ) from error
+
+    def _living(self, watch_for: float) -> _Claim | None:
+        """Another command that lives, if there is one; watches those of other machines for signs of life."""
+        first = self._others()
+        for other in first.values():
+            if other.machine == self._claim.machine:
+                return other
+        if not first:
+            return None
+        others = ", ".join(map(str, first.values()))
+        print(
+            f"{self._store.place()} is claimed by {others}, on another machine: watching for {watch_for:g} s whether it"
+            " is still at work",
+            flush=True,
+        )
+        end = time.monotonic() + watch_for
+        while first and time.monotonic() < end:
+            time.sleep(watch_for / 10)
+            self._write()  # a newcomer elsewhere watches this one
+            now = self._others()
+            for name, other in now.items():
+                if name not in first or other.beat != first[name].beat:
+                    return other
+            first = {name: first[name] for name in now}
+        for name in first:
+            self._store.delete(f"{_FOLDER}/{name}")
+        return None
+
+
+def _machine() -> str:
+    """The running system, and where its process numbers count."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the name has to do
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _lives(other: _Claim) -> bool:
+    born = _born(other.pid)
+    return born is not None and (not born or not other.born or born == other.born)
+
+
+def _born(pid: int) -> int | None:
+    """Clock ticks from the machine's start to the process's; 0 if unknown, None if there is no such process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:  # another user's
+        pass
+    try:
+        # After the name, which may hold anything, in brackets: the state, ... and, as field 22 of proc(5), the start.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])
