@@ -27,15 +27,12 @@ def write(table: pa.Table, sink: pa.NativeFile) -> None:
     # As statistics, the first and the last in order would be written twice more, outside the checksums.
     pictures = {field.name: pa.types.is_binary(field.type) for field in table.schema}
     others = [name for name, is_picture in pictures.items() if not is_picture]
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=_ROW_GROUP,
-        use_dictionary=others,
-        write_statistics=others,
-        compression={name: "none" if is_picture else "snappy" for name, is_picture in pictures.items()},
-        write_page_checksum=True,
-    )
+    options: dict[str, Any] = {  # typed by pyarrow's stubs as one value for all columns
+        "use_dictionary": others,
+        "write_statistics": others,
+        "compression": {name: "none" if is_picture else "snappy" for name, is_picture in pictures.items()},
+    }
+    pq.write_table(table, sink, row_group_size=_ROW_GROUP, write_page_checksum=True, **options)
 
 
 def parse(data: bytes, columns: list[str] | None = None) -> pa.Table:

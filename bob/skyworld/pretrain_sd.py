@@ -152,7 +152,7 @@ class _Data:
             times = torch.randint(1000, (half,), generator=generator)
             times[::2] = _EARLY + times[::2] * (1000 - _EARLY) // 1000
         labels = self._labels[rows].tolist()
-        pairs = [_captions(t, *label, draw, phase) for t, label in zip(templates, labels, strict=True)]
+        pairs = [_captions(t, label, draw, phase) for t, label in zip(templates, labels, strict=True)]
         prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
         made = self._tokenizer(prompts, padding="max_length", max_length=models.TOKENS, truncation=True)
         return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), torch.tensor(made["input_ids"])
@@ -185,10 +185,9 @@ def _template(draw: random.Random, phase: Phase) -> str:
     return "" if draw.random() < _NO_CAPTION else draw.choices(templates, shares)[0]
 
 
-def _captions(
-    template: str, class_id: int, background: int, pose: int, draw: random.Random, phase: Phase
-) -> tuple[str, str]:
+def _captions(template: str, label: list[int], draw: random.Random, phase: Phase) -> tuple[str, str]:
     """What stands under a picture, and under its mirror image."""
+    class_id, background, pose = label
     name = _name(class_id, draw, phase)
     sides = (world.POSES[pose], world.POSES[pose ^ 1])  # poses come in pairs, left then right
     left, right = (captions.caption(template, name, world.BACKGROUNDS[background], side) for side in sides)

@@ -14,8 +14,16 @@ from dataclasses import dataclass
 from bob.seeds import derive
 
 __all__ = [
-    *("BACKGROUNDS", "BASE", "DESCRIPTOR", "NOVEL", "POSES"),
-    *("Airframe", "airframes", "designation", "habitat", "unnamed"),
+    "BACKGROUNDS",
+    "BASE",
+    "DESCRIPTOR",
+    "NOVEL",
+    "POSES",
+    "Airframe",
+    "airframes",
+    "designation",
+    "habitat",
+    "unnamed",
 ]
 
 DESCRIPTOR = "aircraft"
