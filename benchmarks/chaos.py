@@ -1,7 +1,7 @@
 """Kills things at random while an experiment runs, and compares with a run that was left alone.
 
-    python benchmarks/chaos.py --kills 100                          `bob run skyworld`, about an hour on 2 cores
-    python benchmarks/chaos.py --kills 8 --experiment smoke         a few minutes
+    python benchmarks/chaos.py --kills 100                          during `bob run skyworld`
+    python benchmarks/chaos.py --kills 8 --experiment smoke         during `bob run smoke`
 
 On a local cluster of three nodes it kills, at random moments, one of: a Ray worker, an actor, a whole
 node, the driver. A lost node is replaced, a lost driver is started again by the same command. An
