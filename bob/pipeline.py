@@ -143,11 +143,12 @@ def _write_split(
     path: str, run: Run, shots: Sequence[Shot], class_names: Sequence[str], artefacts: store.Store
 ) -> None:
     """Unless an earlier command has; its table may have been damaged since."""
-    if not artefacts.exists(path):
-        table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
-        origin = {"dataset": run.dataset, "seed": run.seed, "class_names": class_names}
-        artefacts.write_table(path, table, store.provenance(origin))
-    artefacts.read_checked(path, schema.SHOTS, least=len(shots))
+    if artefacts.exists(path):
+        artefacts.read_checked(path, schema.SHOTS, least=len(shots))
+        return
+    table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
+    origin = {"dataset": run.dataset, "seed": run.seed, "class_names": class_names}
+    artefacts.write_table(path, table, store.provenance(origin))
 
 
 def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:

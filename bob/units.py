@@ -112,9 +112,10 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
     # The rows as the file gives them back: a 1 in a column of floats is 1.0, and `bob verify` finds the same key.
     cell.images = f"images/{_name(cell)}-{store.key(*inputs, table.to_pylist())}"
     path = f"{cell.images}/requests.parquet"
-    if not artefacts.exists(path):
+    if artefacts.exists(path):
+        artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
+    else:
         artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs})
-    artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
     for number, start in enumerate(range(0, len(table), draw.unit)):
         yield Unit(
             step="generate",

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_model
 
 from bob import captioners, generate
-from bob.backbones import _timm, resnet_mini
+from bob.backbones import resnet_mini
 from bob.captioners._cleaning import clean
 from bob.prompts import context_prompt
 from bob.seeds import derive
@@ -165,15 +165,13 @@ def stable_diffusion(bench: Bench) -> list[Measurement]:
 
 def resnet(bench: Bench) -> list[Measurement]:
     """The downstream model on what it was pre-trained on, and what of the fine grain its features hold."""
-    file = bench.found("resnet/model.safetensors", "resnet")
-    model = resnet_mini.network(sum(resnet_mini.HEADS))
-    load_model(model, file)
-    trunk: Any = _timm.fresh_head(resnet_mini.network(1), file)
+    model: Any = resnet_mini.network(sum(resnet_mini.HEADS))
+    load_model(model, bench.found("resnet/model.safetensors", "resnet"))
     pixels, truth = bench.base()
     with torch.inference_mode():
         images = renders.as_batch(pixels, torch.arange(len(pixels)))
         heads = model.eval()(images).split(list(resnet_mini.HEADS), 1)
-        features = trunk.eval().forward_features(images).mean((2, 3))
+        features = model.forward_features(images).mean((2, 3))
     seen = np.stack([head.argmax(1).numpy() for head in heads], 1)
     family, background, pose = 100 * (seen == np.stack([truth[:, 0] // 2, *truth[:, 1:].T], 1)).mean(0)
     line = _of("ResNet")

@@ -2,7 +2,6 @@
 
 import functools
 import random
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,8 @@ class _Data:
         return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), torch.tensor(made["input_ids"])
 
     def _row(self, template: str, draw: random.Random, phase: Phase) -> int:
-        if "{c}" in template and not {"{b}", "{p}"} & {*re.findall(r"{.}", template)} and draw.random() < phase.at_home:
+        names_alone = "{c}" in template and "{b}" not in template and "{p}" not in template
+        if names_alone and draw.random() < phase.at_home:
             return int(self._at_home[int(draw.random() * len(self._at_home))])
         return int(draw.random() * (len(self._labels) if phase.unnamed else renders.TRAIN))
 
