@@ -1,6 +1,7 @@
 """How far a store is: what its plans want against what is there. Reads listings and footers, never images."""
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,15 +124,16 @@ def _rows(artefacts: store.Store, path: str, unreadable: list[str]) -> Rows:
 
 def _rate(artefacts: store.Store, done: Rows, files: Files, unreadable: list[str]) -> float | None:
     """Of the latest units alone, for a store may hold a hundred thousand."""
-    size, seconds = 0, 0.0
+    size, seconds = 0, []
     for row in heapq.nlargest(_SAMPLED, done, key=lambda row: files[row["target"]].mtime_ns or 0):
         try:
-            seconds += artefacts.manifest(row["target"])["seconds"]
+            seconds.append(artefacts.manifest(row["target"])["seconds"])
         except (ValueError, KeyError, OSError):
             unreadable.append(row["target"])
         else:
             size += row["size"]
-    return size / seconds if seconds else None
+    whole = math.fsum(seconds)  # in whatever order they come: the same rate
+    return size / whole if whole else None
 
 
 def _bytes(planned: Rows, files: Files) -> dict[str, int]:
