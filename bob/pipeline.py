@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bob import captioners, datasets, methods, plans, registry, schema, store, units
+from bob import backbones, captioners, datasets, methods, plans, registry, schema, store, units
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
@@ -73,7 +73,7 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
         raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
     for run in runs:
         registry.require("captioner", run.captioner.partition(":")[0])
-        registry.require("backbone", run.backbone)
+        backbones.load(run.backbone)
         checkpoints.revision(run.checkpoint)
         if methods.load(run.method).needs_captions:
             captioners.revision(run.captioner)
