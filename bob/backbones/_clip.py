@@ -61,10 +61,14 @@ class Prompted(nn.Module):
     def _texts(self) -> Tensor:
         if self._encoded is not None:
             return self._encoded
-        encoded = normalize(self.clip.get_text_features(input_ids=self.tokens).pooler_output.float())
-        if not self.training:
-            self._encoded = encoded
-        return encoded
+        if self.training:
+            return self._encode()
+        with torch.inference_mode(False), torch.no_grad():  # a tensor that any mode can use later
+            self._encoded = self._encode()
+        return self._encoded
+
+    def _encode(self) -> Tensor:
+        return normalize(self.clip.get_text_features(input_ids=self.tokens).pooler_output.float())
 
 
 def add_lora(clip: Any) -> None:
@@ -101,8 +105,7 @@ class Clip(Backbone):
             raise ValueError(
                 f"wanted the weights of {self.name}, found none at {place} ({str(error).splitlines()[0]}). Set"
                 f" BOB_MODELS to a folder that holds {self._own()}, as transformers saves a CLIPModel and its"
-                " tokenizer, in safetensors"
-                + (f", or go online once, so that {self.hub} is cached" if self.hub else "")
+                f" tokenizer, in safetensors{online}"
             ) from error
         side = clip.config.vision_config.image_size
         if side != self.size:

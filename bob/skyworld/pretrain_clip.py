@@ -27,8 +27,8 @@ def clip(out: Path, work: Path) -> None:
     """Contrastive, in float32: each picture against the captions of its batch, each caption against its pictures.
 
     The image tower begins as the mini MAE, which has seen shapes: from random weights it read backgrounds after 1,000
-    steps, and of poses and classes nothing. A caption that is true of several pictures belongs to all of them: with 60 classes and 72 contexts a
-    batch repeats itself, where the web does not.
+    steps, and of poses and classes nothing. A caption that is true of several pictures belongs to all of them: with 60
+    classes and 72 contexts a batch repeats itself, where the web does not.
 
     Source: Radford et al. 2021, arXiv:2103.00020; several positives as in Yang et al. 2022, arXiv:2204.03610.
     """
@@ -73,6 +73,7 @@ def _see(model: Any, encoder: Mapping[str, Tensor]) -> None:
     positions = held["pos_embed"][0].clone()
     positions[1:] += held["patch_embed.proj.bias"]  # CLIP's patches have none
     tower.embeddings.position_embedding.weight.copy_(positions)
+    tower.pre_layrnorm.weight.fill_(0.5)  # MAE has no such norm: tokens stay as large as its blocks know them
     names = {"norm1": "layer_norm1", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
     names |= {"attn.proj": "self_attn.out_proj"}
     for number, layer in enumerate(tower.encoder.layers):
