@@ -174,9 +174,9 @@ def test_mixing_never_crosses_from_real_to_synthetic(mixup, monkeypatch):
     parts = []
     original = recipe.mix
 
-    def spy(images, targets, generator, *, use_mixup):
+    def spy(images, targets, generator, *, use_mixup, alpha):
         parts.append((images.min().item(), images.max().item(), use_mixup))
-        return original(images, targets, generator, use_mixup=use_mixup)
+        return original(images, targets, generator, use_mixup=use_mixup, alpha=alpha)
 
     monkeypatch.setattr(recipe, "mix", spy)
     black, white = np.zeros((6, 32, 32, 3), np.uint8), np.full((12, 32, 32, 3), 255, np.uint8)
