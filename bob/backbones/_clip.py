@@ -95,7 +95,9 @@ class Clip(Backbone):
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
         from transformers import CLIPModel, CLIPTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         place = self._place()
         try:
             clip = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32)

@@ -47,7 +47,7 @@ class MaeMini(Backbone):
     def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
         packaged = Path(str(importlib.resources.files("bob"))) / "skyworld" / "weights" / "mae"
         weights = _timm.find(self.name, packaged=packaged)
-        return _timm.fresh_head(network(len(class_names)), weights, head="head", std=2e-5, norm=("norm", "fc_norm"))
+        return _timm.fresh_head(network(len(class_names)), weights, head="head", norm=("norm", "fc_norm"))
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A shift by up to 3 pixels, a flip, 20 % of brightness and contrast: no more survives 32 px."""
