@@ -79,7 +79,7 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
             captioners.revision(run.captioner)
     for name, descriptor in dict.fromkeys((run.dataset, run.descriptor) for run in runs):
         dataset = datasets.load(name, descriptor)
-        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root).expanduser()):
+        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root)):
             raise ValueError(
                 f"the output folder {artefacts.place()} lies in the data set {name}, which would take what is written"
                 " for pictures: choose another --out"

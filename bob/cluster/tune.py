@@ -14,15 +14,13 @@ from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from bob.cluster.session import Slots, attempt, received
+from bob.cluster.session import LOSSES, Slots, attempt, received, settle
 from bob.settings import Point
 from bob.store import Store, key
 from bob.types import Receipt, Unit
 from bob.workers import ClassifyWorker
 
 __all__ = ["longest_first", "run"]
-
-_LOSSES = 20
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
@@ -34,7 +32,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trainable = tune.with_resources(
-        functools.partial(_trial, root=artefacts.root, device=slots.device, threads=slots.threads),
+        functools.partial(_trial, root=artefacts.root, slots=slots),
         {"cpu": 0.5 if slots.gpus else 1, "gpu": slots.gpus},
     )
     tuner = Tuner(
@@ -52,7 +50,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         run_config=RunConfig(
             name=f"sweep-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
-            failure_config=tune.FailureConfig(max_failures=_LOSSES),  # of processes: nothing is raised there
+            failure_config=tune.FailureConfig(max_failures=LOSSES),  # of processes: nothing is raised there
             callbacks=[_Forward(arrived, artefacts.root)],
             verbose=0,
         ),
@@ -135,20 +133,18 @@ def _unit(config: Mapping[str, Any]) -> Unit:
     return Unit(**json.loads(config["unit"]))
 
 
-def _trial(config: dict[str, Any], *, root: str, device: str, threads: int) -> None:
+def _trial(config: dict[str, Any], *, root: str, slots: Slots) -> None:
     """In a process that serves many trials."""
+    settle(slots)
     unit = _unit(config)
 
     def report(row: Mapping[str, Any]) -> None:
         tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "row": json.dumps(row), "answer": ""})
 
-    answer = attempt(_worker(root, device, threads), unit, report=report)
+    answer = attempt(_worker(root, slots.device), unit, report=report)
     tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
 
 
 @functools.cache
-def _worker(root: str, device: str, threads: int) -> ClassifyWorker:
-    import torch
-
-    torch.set_num_threads(threads)
+def _worker(root: str, device: str) -> ClassifyWorker:
     return ClassifyWorker(root, device=device)
