@@ -21,7 +21,13 @@ from bob.trainer import Trainer
 from bob.versions import STEPS
 
 __all__ = [
-    *("Data", "Point", "failure", "has_failed", "real_arrays", "result_rows", "select", "synthetic_arrays", "train")
+    "Data",
+    "Point",
+    "failure",
+    "has_failed",
+    "result_rows",
+    "select",
+    "train",
 ]
 
 

@@ -179,7 +179,7 @@ class ClassifyWorker:
         return self.commit(unit, history, point=point, start=start, why=why)
 
     def commit(
-        self, unit: Unit, history: Sequence[Mapping[str, Any]], *, point: Point, start: float, why: str = ""
+        self, unit: Unit, history: Sequence[dict[str, Any]], *, point: Point, start: float, why: str = ""
     ) -> Receipt:
         """Writes the table of a training.
 

@@ -94,7 +94,7 @@ class Clip(Backbone):
     """Of this package or of the user: looked at before the hub."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
-        from transformers import CLIPModel, CLIPTokenizer
+        from transformers import CLIPModel, CLIPTokenizer, CLIPVisionConfig
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -109,7 +109,9 @@ class Clip(Backbone):
                 f" BOB_MODELS to a folder that holds {self._own()}, as transformers saves a CLIPModel and its"
                 f" tokenizer, in safetensors{online}"
             ) from error
-        side = clip.config.vision_config.image_size
+        vision = clip.config.vision_config
+        assert isinstance(vision, CLIPVisionConfig)
+        side = vision.image_size
         if side != self.size:
             raise ValueError(f"{place} sees {side} pixels, but {self.name} was to see {self.size}: it is another model")
         add_lora(clip)

@@ -19,5 +19,5 @@ backbone = _clip.Clip(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     cost=0.01,
-    sweep=SweepSettings(lrs=(1e-3, 3e-3), weight_decays=(5e-4,), sweep_epochs=6, final_epochs=20, warmup_epochs=1.0),
+    sweep=SweepSettings(lrs=(3e-3, 1e-2), weight_decays=(5e-4,), sweep_epochs=6, final_epochs=20, warmup_epochs=1.0),
 )

@@ -37,6 +37,7 @@ class Mae(nn.Module):
             self.encoder.pos_embed[:, 1:] = _positions(side, self.encoder.embed_dim)
         self.inward = nn.Linear(self.encoder.embed_dim, _WIDTH)
         self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, _WIDTH))
+        self.positions: Tensor
         self.register_buffer("positions", _positions(side, _WIDTH))
         self.decoder = nn.Sequential(*(Block(_WIDTH, 4, qkv_bias=True) for _ in range(_DEPTH)), nn.LayerNorm(_WIDTH))
         self.outward = nn.Linear(_WIDTH, 3 * mae_mini.PATCH**2)
