@@ -167,7 +167,9 @@ class ClassifyWorker:
             history.append(row)
             if report is not None:
                 report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "loss": row["train_loss"]})
-        rows = classify.result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point)
+        rows = classify.result_rows(
+            history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"]
+        )
         seconds = time.monotonic() - start
         self._store.write_table(
             unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds)
@@ -196,10 +198,10 @@ class ClassifyWorker:
         """The pixels of a run, decoded once and kept while its units last."""
         from bob import backbones, pixels
 
-        which = (run.dataset, run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
+        which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
             return self._held[1]
-        dataset, backbone = datasets.load(run.dataset, run.descriptor), backbones.load(run.backbone)
+        dataset, backbone = datasets.load(work["dataset"], run.descriptor), backbones.load(run.backbone)
         shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)
