@@ -110,7 +110,8 @@ class Source:
         if not folder and not os.environ.get("BOB_DATA"):
             looked = f"a folder {self.folder}, but BOB_DATA, which says where to look for it, is not set"
         elif missing := self.missing(place):
-            looked = f"{', '.join(self.wants)} in {place}, which lacks {', '.join(missing)}"
+            lacks = "them all" if len(missing) == len(self.wants) else ", ".join(missing)
+            looked = f"{', '.join(self.wants)} in {place}, which lacks {lacks}"
         else:
             return place
         raise ValueError(
@@ -141,7 +142,8 @@ def title(name: str) -> str:
     """What tables call the long-tail data set whose `Dataset.name` this is: `CUB-LT IF 100`. Opens no file."""
     kind, _, factor = name.partition(":")
     source = registry.load("dataset", kind)
-    return f"{source.title if isinstance(source, Source) else kind.replace('_lt', '-LT').capitalize()} IF {factor}"
+    called = source.title if isinstance(source, Source) else f"{kind.removesuffix('_lt').capitalize()}-LT"
+    return f"{called} IF {factor}"
 
 
 def check_split(*, shots: int, val: int) -> None:

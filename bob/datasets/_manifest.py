@@ -37,7 +37,7 @@ def read(file: Path) -> tuple[tuple[str, ...], tuple[Pool, ...]]:
     return tuple(names), pooled(rows, list(names.values()), where=file)
 
 
-def pooled(rows: Iterable[tuple[str, str, str]], labels: list[str], *, where: object) -> tuple[Pool, ...]:
+def pooled(rows: Iterable[tuple[str, ...]], labels: list[str], *, where: object) -> tuple[Pool, ...]:
     """(path, label, split) of each picture -> the pictures of each label; an empty split is `train`.
 
     Raises:

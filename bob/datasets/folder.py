@@ -1,5 +1,6 @@
 """Anybody's pictures, `folder:/data/mushrooms`: class folders, a list of them, or a saved Hugging Face data set."""
 
+import functools
 from pathlib import Path
 
 from bob.datasets import _manifest, _saved
@@ -27,11 +28,11 @@ def dataset(argument: str) -> Files:
         raise ValueError("folder needs the folder of the pictures after a colon: write folder:/data/mushrooms")
     place = Path(argument).expanduser().absolute()
     _text(place)
-    known = {"name": f"folder:{argument}", "descriptor": "object"}
+    made = functools.partial(Files, name=f"folder:{argument}", descriptor="object")
     with readable(place):
         if place.is_file() and place.suffix.lower() in _manifest.SUFFIXES:
             names, pools = _manifest.read(place)
-            return Files(**known, class_names=names, root=place.parent, pools=pools)
+            return made(class_names=names, root=place.parent, pools=pools)
         if not place.is_dir():
             what = "is no folder" if place.exists() else "does not exist"
             raise ValueError(
@@ -40,7 +41,7 @@ def dataset(argument: str) -> Files:
             )
         if _saved.is_saved(place):
             names, pools, rows = _saved.read(place)
-            return Files(**known, class_names=names, root=place, pools=pools, read=rows)
+            return made(class_names=names, root=place, pools=pools, read=rows)
         children = [child.name for child in place.iterdir() if not child.name.startswith(".") and child.is_dir()]
     if not children:
         raise ValueError(
@@ -49,7 +50,7 @@ def dataset(argument: str) -> Files:
         )
     folders = by_class(children, where=place, what="sub-folder")
     pools = tuple(Pool(train=tuple(_pictures(place, folder))) for folder in folders.values())
-    return Files(**known, class_names=tuple(folders), root=place, pools=pools)
+    return made(class_names=tuple(folders), root=place, pools=pools)
 
 
 def _pictures(root: Path, class_folder: str) -> list[str]:
