@@ -35,6 +35,8 @@ class Backbone(abc.ABC):
     std: tuple[float, float, float]
     sweep: SweepSettings = field(default_factory=SweepSettings)
     """The grid and budgets that it is swept with, unless the run says otherwise."""
+    hub: str = ""
+    """Repository on the Hugging Face hub that its weights come from; empty: part of this package."""
     revision: str = "1"
     """Identifies the weights, part of the key of every result; raise it when they change."""
 

@@ -9,8 +9,7 @@ from bob.datasets._official import as_published, matlab
 
 __all__ = ["NAMES", "dataset"]
 
-NAMES = tuple(
-    """
+_NAMES = """
     pink primrose, hard-leaved pocket orchid, canterbury bells, sweet pea, english marigold, tiger lily, moon
     orchid, bird of paradise, monkshood, globe thistle, snapdragon, colt's foot, king protea, spear thistle, yellow
     iris, globe-flower, purple coneflower, peruvian lily, balloon flower, giant white arum lily, fire lily,
@@ -24,10 +23,8 @@ NAMES = tuple(
     glory, passion flower, lotus, toad lily, anthurium, frangipani, clematis, hibiscus, columbine, desert-rose, tree
     mallow, magnolia, cyclamen, watercress, canna lily, hippeastrum, bee balm, ball moss, foxglove, bougainvillea,
     camellia, mallow, mexican petunia, bromelia, blanket flower, trumpet creeper, blackberry lily
-""".replace("\n", " ")
-    .strip()
-    .split(", ")
-)
+"""
+NAMES = tuple(" ".join(_NAMES.split()).split(", "))
 """By official number, of which the archive gives no names: the list that everybody uses, without its stray blanks."""
 
 
