@@ -49,14 +49,16 @@ def read(file: Path, dataset: Dataset, *, val: int, seed: int) -> tuple[Shot, ..
 def _checked(file: Path, dataset: Dataset) -> tuple[Shot, ...]:
     try:
         rows = schema.check(parquet.parse(read_file(file)), schema.SHOTS).to_pylist()
+        if strange := {row["split"] for row in rows}.difference(_SPLITS):
+            raise ValueError(f"splits {sorted(strange)}, wanted train, val and test")
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{file} is no split ({error}): give a file that `bob run` wrote below shots/") from error
     shots = sorted((Shot(**row) for row in rows), key=lambda shot: _SPLITS.index(shot.split))
     names = dict(enumerate(dataset.class_names))
-    if strange := [shot for shot in shots if names.get(shot.class_id) != shot.class_name]:
+    if odd := [shot for shot in shots if names.get(shot.class_id) != shot.class_name]:
         raise ValueError(
-            f"{file} calls class {strange[0].class_id} {strange[0].class_name!r}, {dataset.name} calls it"
-            f" {names.get(strange[0].class_id, 'nothing')!r}: it is the split of another data set"
+            f"{file} calls class {odd[0].class_id} {odd[0].class_name!r}, {dataset.name} calls it"
+            f" {names.get(odd[0].class_id, 'nothing')!r}: it is the split of another data set"
         )
     twice = [path for path, count in Counter(shot.path for shot in shots).items() if count > 1]
     if twice:
@@ -128,7 +130,7 @@ class _Names:
     def find(self, path: str) -> list[str]:
         """The pictures that share most of the path's end; of equals those that may be trained on."""
         asked = PurePosixPath(path)
-        found = self._called.get(asked.name) or self._called.get(asked.stem, [])
+        found = self._called.get(asked.name) or self._called.get(asked.stem if " " not in asked.suffix else "", [])
         ranks = [(_shared(asked.parent, PurePosixPath(one).parent), one in self.classes) for one in found]
         return [one for one, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
 

@@ -54,10 +54,13 @@ def read(root: Path) -> tuple[tuple[str, ...], tuple[Pool, ...], Rows]:
     Raises:
         ValueError: if a file is damaged, or there is not one column of images and one of labels.
     """
-    parts = _json(root / _DICT)["splits"] if (root / _DICT).is_file() else ["train"]
-    features = _json(_folder(root, parts[0]) / _INFO)["features"]
-    image, label = _column(root, features, "Image"), _column(root, features, "ClassLabel")
-    labels = features[label]["names"]
+    try:
+        parts = _json(root / _DICT)["splits"] if (root / _DICT).is_file() else ["train"]
+        features = _json(_folder(root, parts[0]) / _INFO)["features"]
+        image, label = _column(root, features, "Image"), _column(root, features, "ClassLabel")
+        labels = features[label]["names"]
+    except (KeyError, IndexError) as error:
+        raise ValueError(f"{root} is not as save_to_disk wrote it: it lacks {error}. Save it again") from error
     order = {label: name for name, label in by_class(labels, where=root, what="label").items()}
 
     def rows() -> Iterator[tuple[str, str, str]]:

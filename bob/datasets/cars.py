@@ -31,6 +31,6 @@ dataset = Source(
         "https://ai.stanford.edu/~jkrause/cars/car_dataset.html, whose archives (cars_train.tgz, cars_test.tgz,"
         " car_devkit.tgz, cars_test_annos_withlabels.mat) are offline: ask who has a copy",
     ),
-    licence="non-commercial research only; the pictures are their photographers'",
+    licence="none stated with the archives; the pictures are their photographers', so take it for research only",
     read=_read,
 )
