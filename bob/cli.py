@@ -174,7 +174,7 @@ def _run(command: RunCommand) -> int:
             report=progress.report,
             max_rejected=command.max_rejected,
         )
-        name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
+        name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
         table = tabulate.write(outcomes, artefacts, name=name)
     print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
     print(f"done in {time.monotonic() - start:.0f} s")

@@ -160,15 +160,15 @@ def split(run: Run, artefacts: store.Store) -> Cell:
 
 def _drawn(run: Run, dataset: Dataset) -> tuple[tuple[Shot, ...], Run]:
     """The split, and the run with what the data set or the file of the split decides about it."""
-    val = run.val or dataset.val
+    run = dataclasses.replace(run, dataset=dataset.address, val=run.val or dataset.val)
     if not run.splits:
         shots = 0 if dataset.medium else run.shots or _SHOTS
-        return dataset.split(shots=shots, val=val, seed=run.seed), dataclasses.replace(run, shots=shots, val=val)
-    given = splits.read(Path(run.splits).expanduser(), dataset, val=val, seed=run.seed)
+        return dataset.split(shots=shots, val=run.val, seed=run.seed), dataclasses.replace(run, shots=shots)
+    given = splits.read(Path(run.splits).expanduser(), dataset, val=run.val, seed=run.seed)
     most = max(Counter(shot.class_id for shot in given if shot.split == "train").values())
     if run.shots not in (0, most):
         raise ValueError(f"{run.splits} gives {most} shots per class, not {run.shots}: leave --shots out")
-    return given, dataclasses.replace(run, shots=0 if dataset.medium else most, val=val)
+    return given, dataclasses.replace(run, shots=0 if dataset.medium else most)
 
 
 def _split_path(run: Run, shots: Sequence[Shot], origin: Mapping[str, Any]) -> str:

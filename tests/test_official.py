@@ -43,6 +43,8 @@ def test_is_found_by_its_folder_or_below_bob_data(official: tuple[str, Path], mo
     found = datasets.load(f"{name}{factor}")
     assert found.name == given.name == f"{name}{factor}"  # wherever it lies
     assert found.split(shots=1, val=1, seed=0) == given.split(shots=1, val=1, seed=0)
+    assert found.address == given.address == f"{found.name}:{folder}"  # for a machine without BOB_DATA
+    assert datasets.load(found.address) == given
 
 
 def test_says_what_is_missing_and_where_it_comes_from(

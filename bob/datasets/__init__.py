@@ -67,6 +67,11 @@ class Dataset(abc.ABC):
             ValueError: if the file is gone, truncated or no picture; names the file.
         """
 
+    @property
+    def address(self) -> str:
+        """What `load` is to be given on another machine that has the same files."""
+        return self.name
+
     def holds(self, folder: Path) -> bool:
         """Whether files written to `folder` would be taken for pictures or classes of this data set."""
         return False

@@ -103,6 +103,11 @@ class Files(Dataset):
             return decode(self.read(shot.path), f"{self.root}/{shot.path}", sha1=shot.sha1)
         return open_picture(self.root / shot.path, sha1=shot.sha1)
 
+    @property
+    def address(self) -> str:
+        """The name, and where the files of a published data set lie, for other machines may have another `$BOB_DATA`."""
+        return self.name if self.name.startswith("folder:") else f"{self.name}:{self.root}"
+
     def holds(self, folder: Path) -> bool:
         """Whether `folder` is the data set's own or lies in it."""
         return folder.resolve().is_relative_to(self.root.resolve())
