@@ -35,7 +35,7 @@ def locate(root: str) -> tuple[fs.FileSystem, str]:
     """
     if "://" in root:
         return _connect(root)
-    return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(root))
+    return fs.LocalFileSystem(), root
 
 
 @functools.lru_cache  # a process keeps its connections: each new client would shake hands anew

@@ -87,11 +87,11 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
     for name, descriptor in dict.fromkeys((run.dataset, run.descriptor) for run in runs):
         dataset = datasets.load(name, descriptor)
         for run in runs:
-            if run.dataset == name and run.shots and dataset.medium and not run.splits:
+            if run.dataset == name and run.shots and dataset.medium:
                 raise ValueError(
                     f"{dataset.name} says how many images each class has, so --shots changes nothing: leave it out"
                 )
-        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root).expanduser()):
+        if "://" not in artefacts.root and dataset.holds(Path(artefacts.root)):
             raise ValueError(
                 f"the output folder {artefacts.place()} lies in the data set {name}, which would take what is written"
                 " for pictures: choose another --out"

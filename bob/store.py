@@ -93,12 +93,15 @@ class Store:
     """
 
     root: str
+    """A local path is made absolute: workers stand elsewhere."""
 
     def __post_init__(self) -> None:
         if not self.root:
             raise ValueError("the output folder has no name: give --out a folder, s3://... or gs://...")
         if any("\ud800" <= letter <= "\udfff" for letter in self.root):
             raise ValueError(f"the output folder {self.root!r} is no UTF-8, which pyarrow cannot open: rename it")
+        if "://" not in self.root:
+            object.__setattr__(self, "root", os.path.abspath(os.path.expanduser(self.root)))
 
     def require_writable(self) -> None:
         """Proves that something can be written.
@@ -260,7 +263,7 @@ class Store:
     def scratch(self, name: str) -> str:
         """A folder below the root for state that may be deleted at any time, as a path or URI that Ray takes."""
         if "://" not in self.root:
-            return f"{os.path.abspath(os.path.expanduser(self.root))}/scratch/{name}"
+            return f"{self.root}/scratch/{name}"
         place, mark, options = self.root.partition("?")
         return f"{place.rstrip('/')}/scratch/{name}{mark}{options}"
 

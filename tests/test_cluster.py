@@ -1,28 +1,38 @@
 """A real local Ray gives what a for-loop gives, says a user's mistake in words, and draws nothing twice."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import pytest
 
 from bob import cluster, experiments, pipeline, pixels, progress, workers
+from bob.diffusion import checkpoints
+from bob.settings import Run
 from bob.store import Store
 from bob.types import Unit
+
+WEIGHTS = Path(checkpoints.__file__).parents[1] / "skyworld/weights"
+
+
+def smoke() -> list[Run]:
+    return [dataclasses.replace(run, checkpoint="path:sd") for run in experiments.load("smoke", (100,))]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory):
-    """The smoke experiment, inline and on Ray: name -> (store, outcomes)."""
+    """The smoke experiment, inline and on Ray: name -> (store, outcomes). Paths are relative, as a user writes them."""
     import ray  # late: conftest has set its environment by now
 
-    done = {}
+    done, here = {}, tmp_path_factory.mktemp("here")
+    (here / "sd").symlink_to(WEIGHTS / "sd")
     try:
-        for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
-            store = Store(str(tmp_path_factory.mktemp(name)))
-            runs = experiments.load("smoke", (100,))
-            outcomes = pipeline.execute(runs, artefacts=store, executor=executor, report=progress.report)
-            done[name] = store, outcomes
-        yield done
+        with contextlib.chdir(here):
+            for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
+                store = Store(name)
+                outcomes = pipeline.execute(smoke(), artefacts=store, executor=executor, report=progress.report)
+                done[name] = store, outcomes
+            yield done
     finally:
         ray.shutdown()
 
@@ -53,7 +63,7 @@ def test_the_same_command_again_does_nothing(both):
     def refuse(step, units, artefacts):
         raise AssertionError(f"{step} was done again: {[unit.label for unit in units]}")
 
-    pipeline.execute(experiments.load("smoke", (100,)), artefacts=store, executor=refuse, report=progress.report)
+    pipeline.execute(smoke(), artefacts=store, executor=refuse, report=progress.report)
 
 
 @pytest.mark.timeout(400)

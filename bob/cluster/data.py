@@ -9,7 +9,7 @@ import numpy as np
 import ray
 import ray.data
 
-from bob.cluster.session import Slots, attempt, received
+from bob.cluster.session import Slots, attempt, received, settle
 from bob.store import Store
 from bob.types import Receipt, Unit
 
@@ -28,7 +28,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     rows = [{"unit": json.dumps(dataclasses.asdict(unit))} for unit in units]
     answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,
-        fn_constructor_kwargs={"step": step, "root": artefacts.root, "device": slots.device, "threads": slots.threads},
+        fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=slots.count),
         # Actors that took every CPU would starve Ray's own tasks; a GPU actor needs none.
@@ -42,13 +42,11 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
 class _Actor:
     """One process of the pool."""
 
-    def __init__(self, *, step: str, root: str, device: str, threads: int) -> None:
-        import torch
-
+    def __init__(self, *, step: str, root: str, slots: Slots) -> None:
         from bob.workers import WORKERS
 
-        torch.set_num_threads(threads)
-        self._worker = WORKERS[step](root, device=device)
+        settle(slots)
+        self._worker = WORKERS[step](root, device=slots.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         units = [Unit(**json.loads(text)) for text in batch["unit"]]

@@ -1,5 +1,6 @@
 """Starting or joining Ray, and how many units of a step run at once."""
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ import ray
 
 from bob.types import Receipt, Unit
 
-__all__ = ["Slots", "attempt", "received", "slots", "start"]
+__all__ = ["LOSSES", "Slots", "attempt", "received", "settle", "slots", "start"]
+
+LOSSES = 20
+"""How often the processes of one unit may be lost before we ask what is wrong."""
 
 _GPUS = {"caption": 1.0, "finetune": 1.0, "generate": 1.0, "classify": 0.25}
 """Of a GPU, what one unit of a step takes where Ray sees GPUs."""
@@ -34,6 +38,8 @@ class Slots:
     """Of one unit; 0 on a cluster without GPUs."""
     threads: int
     """torch's, of one unit."""
+    cwd: str
+    """The driver's working directory, to which the user's relative paths refer."""
 
     @property
     def device(self) -> str:
@@ -61,10 +67,20 @@ def slots(step: str, units: int) -> Slots:
     resources = ray.cluster_resources()
     gpus, cpus = resources.get("GPU", 0.0), int(resources.get("CPU", 1))
     if gpus:
-        return Slots(count=max(1, min(units, int(gpus / _GPUS[step]))), gpus=_GPUS[step], threads=1)
+        count = max(1, min(units, int(gpus / _GPUS[step])))
+        return Slots(count=count, gpus=_GPUS[step], threads=1, cwd=os.getcwd())
     count = max(1, min(units, cpus))
     one_node = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
-    return Slots(count=count, gpus=0.0, threads=max(1, min(one_node, cpus // count)))
+    return Slots(count=count, gpus=0.0, threads=max(1, min(one_node, cpus // count)), cwd=os.getcwd())
+
+
+def settle(slots: Slots) -> None:
+    """Makes a process of Ray's ready for units; to be called again where Ray has moved it, as Train and Tune do."""
+    import torch
+
+    torch.set_num_threads(slots.threads)
+    with contextlib.suppress(FileNotFoundError):  # another machine, where only absolute paths can be meant
+        os.chdir(slots.cwd)
 
 
 def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:

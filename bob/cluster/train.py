@@ -11,15 +11,13 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
 
-from bob.cluster.session import Slots, attempt, received
+from bob.cluster.session import LOSSES, Slots, attempt, received, settle
 from bob.store import Store
 from bob.types import Receipt, Unit
 
 __all__ = ["run"]
 
 _STATE = "state.pt"
-_LOSSES = 20
-"""How often the processes of one fine-tune may be lost before we ask what is wrong."""
 _LOOK_EVERY = 5.0  # seconds between looks at what the workers have said
 
 
@@ -55,27 +53,27 @@ def _name(unit: Unit) -> str:
 
 def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
     """Trains one unit; starts again from its checkpoint if Ray loses the process that controls it."""
-    for _ in range(_LOSSES):
+    for _ in range(LOSSES):
         try:
             result = _trainer(unit, root, scratch, slots).fit()
         except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError):
             continue
         assert isinstance(result.return_value, dict)
         return result.return_value
-    raise RuntimeError(f"{unit.label}: its controller was lost {_LOSSES} times; is the node out of memory?")
+    raise RuntimeError(f"{unit.label}: its controller was lost {LOSSES} times; is the node out of memory?")
 
 
 def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
     resources = {"GPU": slots.gpus, "CPU": 1.0} if slots.gpus else {"CPU": float(slots.threads)}
     return TorchTrainer(
         _loop,
-        train_loop_config={"unit": dataclasses.asdict(unit), "root": root, "threads": slots.threads},
+        train_loop_config={"unit": dataclasses.asdict(unit), "root": root, "slots": dataclasses.asdict(slots)},
         scaling_config=ray.train.ScalingConfig(num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=resources),
         run_config=ray.train.RunConfig(
             name=_name(unit),
             storage_path=scratch,
             # What a worker raises comes back as words, so these are processes and nodes that were lost.
-            failure_config=ray.train.FailureConfig(max_failures=_LOSSES),
+            failure_config=ray.train.FailureConfig(max_failures=LOSSES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
@@ -83,11 +81,9 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
 
 def _loop(config: dict[str, Any]) -> dict[str, Any]:
     """In the worker process: resumes from the last checkpoint, trains, commits."""
-    import torch
-
     from bob.workers import FinetuneWorker
 
-    torch.set_num_threads(config["threads"])
+    settle(Slots(**config["slots"]))
     unit, last = Unit(**config["unit"]), ray.train.get_checkpoint()
     state = None
     if last is not None:

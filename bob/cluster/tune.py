@@ -11,14 +11,12 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 
-from bob.cluster.session import Slots, attempt, received
+from bob.cluster.session import LOSSES, Slots, attempt, received, settle
 from bob.store import Store, key
 from bob.types import Receipt, Unit
 from bob.workers import ClassifyWorker
 
 __all__ = ["run"]
-
-_LOSSES = 20
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
@@ -31,7 +29,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     texts = [json.dumps(dataclasses.asdict(unit)) for unit in ordered]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trainable = tune.with_resources(
-        functools.partial(_trial, root=artefacts.root, device=slots.device, threads=slots.threads),
+        functools.partial(_trial, root=artefacts.root, slots=slots),
         {"cpu": 0.5 if slots.gpus else 1, "gpu": slots.gpus},
     )
     tuner = Tuner(
@@ -48,7 +46,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         run_config=RunConfig(
             name=f"sweep-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
-            failure_config=tune.FailureConfig(max_failures=_LOSSES),  # of processes: nothing is raised there
+            failure_config=tune.FailureConfig(max_failures=LOSSES),  # of processes: nothing is raised there
             callbacks=[_Forward(arrived)],
             verbose=0,
         ),
@@ -84,16 +82,14 @@ class _Forward(Callback):
         self._arrived.put(json.loads(trial.last_result["answer"]))
 
 
-def _trial(config: dict[str, Any], *, root: str, device: str, threads: int) -> None:
+def _trial(config: dict[str, Any], *, root: str, slots: Slots) -> None:
     """In a process that serves many trials."""
+    settle(slots)
     unit = Unit(**json.loads(config["unit"]))
-    answer = attempt(_worker(root, device, threads), unit, report=lambda row: tune.report({**row, "answer": ""}))
+    answer = attempt(_worker(root, slots.device), unit, report=lambda row: tune.report({**row, "answer": ""}))
     tune.report({"epoch": unit.size, "val_accuracy": 0.0, "loss": 0.0, "answer": json.dumps(answer)})
 
 
 @functools.cache
-def _worker(root: str, device: str, threads: int) -> ClassifyWorker:
-    import torch
-
-    torch.set_num_threads(threads)
+def _worker(root: str, device: str) -> ClassifyWorker:
     return ClassifyWorker(root, device=device)

@@ -105,7 +105,7 @@ class Files(Dataset):
 
     @property
     def address(self) -> str:
-        """The name, and where the files of a published data set lie, for other machines may have another `$BOB_DATA`."""
+        """The name, and where the files of a published data set lie: elsewhere `$BOB_DATA` may be another."""
         return self.name if self.name.startswith("folder:") else f"{self.name}:{self.root}"
 
     def holds(self, folder: Path) -> bool:
