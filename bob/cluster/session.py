@@ -58,8 +58,13 @@ def start() -> None:
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
-        # Ray Train asks the dashboard's state API whether its controllers live.
-        ray.init(include_dashboard=True, object_store_memory=_STORE, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(
+            "local",  # not a cluster that somebody else has running here
+            include_dashboard=True,  # Ray Train asks its state API whether its controllers live
+            object_store_memory=_STORE,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
 
 
 def slots(step: str, units: int) -> Slots:
