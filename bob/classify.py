@@ -7,7 +7,7 @@ runs in a for-loop as under a scheduler, and gives the same bits for the same se
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,12 +149,19 @@ def failure(epoch: int) -> dict[str, Any]:
 
 
 def result_rows(
-    history: Sequence[dict[str, Any]], *, run: Run, key: str, phase: str, point: Point
+    history: Sequence[dict[str, Any]],
+    *,
+    run: Run,
+    key: str,
+    phase: str,
+    point: Point,
+    groups: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of schema.RESULTS of one training.
 
     Every epoch gives train loss, val accuracy and val loss. The test metrics are those of the best
-    epoch on validation: accuracy over images, its mean over classes, and that of each class.
+    epoch on validation: accuracy over images, its mean over classes, its mean over those of each group, and that of
+    each class.
 
     Args:
         history: the rows that `train` yielded.
@@ -162,6 +169,7 @@ def result_rows(
         key: of the run.
         phase: `sweep` or `final`.
         point: what was trained with.
+        groups: of a long tail, `budget.groups`.
     """
     fixed = {name: getattr(run, name) for name in ("dataset", "shots", "method", "checkpoint", "backbone", "seed")}
     fixed |= {"run": key, "phase": phase, "lr": point.lr, "weight_decay": point.weight_decay}
@@ -182,6 +190,10 @@ def result_rows(
         pairs = list(zip(best["test_class_accuracies"], best["test_class_n"], strict=True))
         seen = [value for value, n in pairs if n]
         rows.append(row(best, "test", "accuracy_class_mean", sum(seen) / len(seen), best["test_n"]))
+        for name, ids in (groups or {}).items():
+            if of_group := [pairs[k] for k in ids if pairs[k][1]]:
+                mean = sum(value for value, _ in of_group) / len(of_group)
+                rows.append(row(best, "test", f"accuracy_{name}", mean, sum(n for _, n in of_group)))
         for class_id, (value, n) in enumerate(pairs):
             if n:
                 rows.append(row(best, "test", f"class_accuracy/{class_id}", value, n))

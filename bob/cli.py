@@ -1,4 +1,4 @@
-"""`bob run`, `bob status`, `bob verify`. Mistakes end in one sentence and exit code 2."""
+"""`bob run`, `bob status`, `bob verify`, `bob doctor`. Mistakes end in one sentence and exit code 2."""
 
 import argparse
 import dataclasses
@@ -6,14 +6,28 @@ import shlex
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from bob import claim, experiments, pipeline, progress, registry, status, store, tabulate, verify, workers
+from bob import (
+    claim,
+    doctor,
+    experiments,
+    pipeline,
+    progress,
+    registry,
+    status,
+    store,
+    tabulate,
+    unpack,
+    verify,
+    workers,
+)
 from bob.settings import Run
 
-__all__ = ["RunCommand", "StatusCommand", "VerifyCommand", "main"]
+__all__ = ["DoctorCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +82,23 @@ class VerifyCommand:
     """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
 
 
-Command = RunCommand | StatusCommand | VerifyCommand
+@dataclass(frozen=True, kw_only=True)
+class DoctorCommand:
+    """Shows which data sets and weights are on this machine, where the others come from, and their licences.
+
+    Unpacks an official archive, all of it or nothing, and nothing outside the folder.
+
+        bob doctor
+        bob doctor --unpack images.tar.gz --to /data/oxford-iiit-pet
+    """
+
+    unpack: str = ""
+    """An archive to unpack: tar, tar.gz, tgz, tar.bz2, tar.xz or zip."""
+    to: str = ""
+    """The folder to unpack it into."""
+
+
+Command = RunCommand | StatusCommand | VerifyCommand | DoctorCommand
 
 
 def main() -> None:
@@ -94,6 +124,7 @@ def _parse(arguments: list[str]) -> Command:
         Annotated[RunCommand, run]
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+        | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
     )
     described = "`bob COMMAND --help` lists the flags of each."
     command = tyro.cli(commands, args=arguments, prog="bob", description=described)
@@ -118,6 +149,8 @@ def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
 def _do(command: Command) -> int:
     if isinstance(command, RunCommand):
         return _run(command)
+    if isinstance(command, DoctorCommand):
+        return _doctor(command)
     artefacts = store.Store(command.out)
     if isinstance(command, StatusCommand):
         status.show(status.read(artefacts), artefacts.place())
@@ -143,10 +176,21 @@ def _run(command: RunCommand) -> int:
             report=progress.report,
             max_rejected=command.max_rejected,
         )
-        name = command.experiment or store.slug(f"{command.run.dataset} {command.run.method}")
+        name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
         table = tabulate.write(outcomes, artefacts, name=name)
     print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
     print(f"done in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+def _doctor(command: DoctorCommand) -> int:
+    if bool(command.unpack) != bool(command.to):
+        raise ValueError("--unpack names an archive and --to the folder to unpack it into: give both or neither")
+    if command.unpack:
+        archive, folder = Path(command.unpack).expanduser(), Path(command.to).expanduser()
+        print(f"unpacked into {folder}: {', '.join(unpack.unpack(archive, folder))}")
+    else:
+        doctor.show(doctor.look())
     return 0
 
 

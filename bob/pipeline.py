@@ -6,12 +6,16 @@ backbones. A unit's path holds a hash of all that it depends on, so the same com
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from bob import backbones, captioners, datasets, methods, plans, registry, schema, store, units
+from bob import backbones, captioners, datasets, methods, plans, registry, schema, splits, store, units
+from bob.budget import budget, groups
+from bob.datasets import Dataset
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
@@ -21,6 +25,9 @@ __all__ = ["Executor", "Report", "check", "execute", "split"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
+
+_SHOTS = 5
+"""Training images per class where neither the user nor the data set says how many."""
 
 Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 """(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
@@ -79,6 +86,11 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
             captioners.revision(run.captioner)
     for name, descriptor in dict.fromkeys((run.dataset, run.descriptor) for run in runs):
         dataset = datasets.load(name, descriptor)
+        for run in runs:
+            if run.dataset == name and run.shots and dataset.medium:
+                raise ValueError(
+                    f"{dataset.name} says how many images each class has, so --shots changes nothing: leave it out"
+                )
         if "://" not in artefacts.root and dataset.holds(Path(artefacts.root)):
             raise ValueError(
                 f"the output folder {artefacts.place()} lies in the data set {name}, which would take what is written"
@@ -110,44 +122,66 @@ def _do(
 def _outcome(cell: Cell) -> Outcome:
     shots = cell.training.shots
     return Outcome(
-        run=cell.run, shots=shots, split=cell.split, adapter=cell.adapter, images=cell.images, final=cell.final
+        run=cell.run,
+        dataset=cell.training.dataset,
+        shots=shots,
+        split=cell.split,
+        adapter=cell.adapter,
+        images=cell.images,
+        final=cell.final,
     )
 
 
 def split(run: Run, artefacts: store.Store) -> Cell:
-    """Draws the shots of a run, writes their table and checks that each can be opened."""
+    """Draws the split of a run or takes the one it names, writes its table and checks that each shot can be opened."""
     dataset = datasets.load(run.dataset, run.descriptor)
     method = methods.load(run.method)
-    shots = dataset.split(shots=run.shots, val=run.val, seed=run.seed)
-    path = _split_path(run, shots, dataset.class_names)
+    shots, run = _drawn(run, dataset)
+    origin = {"dataset": dataset.name, "seed": run.seed, "class_names": dataset.class_names}
+    path = _split_path(run, shots, origin)
     if not artefacts.exists(path):
         for shot in shots:
             if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
                 dataset.open(shot)
-    _write_split(path, run, shots, dataset.class_names, artefacts)
+    _write_split(path, shots, origin, artefacts)
+    train = tuple(shot for shot in shots if shot.split == "train")
+    of_class = Counter(shot.class_id for shot in train)
+    counts = [of_class[class_id] for class_id in range(len(dataset.class_names))]
     training = TrainingSet(
-        dataset=run.dataset,
+        dataset=dataset.name,
         descriptor=dataset.descriptor,
         class_names=dataset.class_names,
-        shots=tuple(shot for shot in shots if shot.split == "train"),
+        shots=train,
+        budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),
     )
-    return Cell(run, method, path, training)
+    by_size = groups(counts, medium=dataset.medium) if dataset.medium else {}
+    return Cell(run, method, path, training, groups=by_size)
 
 
-def _split_path(run: Run, shots: Sequence[Shot], class_names: Sequence[str]) -> str:
-    identity = store.key([(s.image_id, s.sha1, s.class_id, s.split) for s in shots], class_names)
-    return f"shots/{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}-{identity}.parquet"
+def _drawn(run: Run, dataset: Dataset) -> tuple[tuple[Shot, ...], Run]:
+    """The split, and the run with what the data set or the file of the split decides about it."""
+    run = dataclasses.replace(run, dataset=dataset.address, val=run.val or dataset.val)
+    if not run.splits:
+        shots = 0 if dataset.medium else run.shots or _SHOTS
+        return dataset.split(shots=shots, val=run.val, seed=run.seed), dataclasses.replace(run, shots=shots)
+    given = splits.read(Path(run.splits).expanduser(), dataset, val=run.val, seed=run.seed)
+    most = max(Counter(shot.class_id for shot in given if shot.split == "train").values())
+    if run.shots not in (0, most):
+        raise ValueError(f"{run.splits} gives {most} shots per class, not {run.shots}: leave --shots out")
+    return given, dataclasses.replace(run, shots=0 if dataset.medium else most)
 
 
-def _write_split(
-    path: str, run: Run, shots: Sequence[Shot], class_names: Sequence[str], artefacts: store.Store
-) -> None:
+def _split_path(run: Run, shots: Sequence[Shot], origin: Mapping[str, Any]) -> str:
+    identity = store.key([(s.image_id, s.sha1, s.class_id, s.split) for s in shots], origin["class_names"])
+    return f"shots/{store.slug(origin['dataset'])}-{run.setting}-{identity}.parquet"
+
+
+def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], artefacts: store.Store) -> None:
     """Unless an earlier command has; its table may have been damaged since."""
     if artefacts.exists(path):
         artefacts.read_checked(path, schema.SHOTS, least=len(shots))
         return
     table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
-    origin = {"dataset": run.dataset, "seed": run.seed, "class_names": class_names}
     artefacts.write_table(path, table, store.provenance(origin))
 
 
@@ -179,7 +213,7 @@ def _leave_out(cell: Cell, artefacts: store.Store) -> None:
     kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
     if not cell.method.needs_captions or len(kept) == len(training.shots):
         return
-    name = f"{run.dataset} {run.shots}-shot seed {run.seed} {run.method}"
+    name = units.label(cell, "method")
     if bare := set(training.class_names) - {shot.class_name for shot in kept}:
         raise ValueError(
             f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"
@@ -188,8 +222,9 @@ def _leave_out(cell: Cell, artefacts: store.Store) -> None:
         )
     rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
     shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
-    cell.split = _split_path(run, shots, training.class_names)
-    _write_split(cell.split, run, shots, training.class_names, artefacts)
+    origin = {"dataset": training.dataset, "seed": run.seed, "class_names": training.class_names}
+    cell.split = _split_path(run, shots, origin)
+    _write_split(cell.split, shots, origin, artefacts)
     cell.training = dataclasses.replace(training, shots=kept)
     left = len(training.shots) - len(kept)
     print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)

@@ -1,14 +1,15 @@
 """The pixels that the classifier trains on, decoded once: real, synthetic, validation, test."""
 
-import io
-from collections.abc import Callable, Sequence
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from bob import schema
+from bob import decoded, schema, store
 from bob.backbones import Backbone
 from bob.datasets import Dataset
 from bob.store import Store
@@ -16,13 +17,16 @@ from bob.types import Shot
 
 __all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 
+_DECODER = 1
+"""Bump it when a data set or `Backbone.prepare` makes other pixels of the same bytes."""
+
 Arrays = tuple[np.ndarray, np.ndarray]
 """Pictures, uint8 (n, kept, kept, 3), and labels, int64 (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
-    """All pixels of one run, decoded once and shared by its trainings."""
+    """All pixels of one run, decoded once and shared by its trainings; read-only memory maps where that can be."""
 
     class_names: tuple[str, ...]
     descriptor: str
@@ -38,7 +42,7 @@ class Data:
     synthetic_labels: np.ndarray
     """float32 (m, classes), rows summing to 1."""
     copies: int = 1
-    """How often a real image enters an epoch; see `settings.Run.copies`."""
+    """How often a real image enters an epoch; see `bob.budget`."""
     test: Callable[[], Arrays] | None = None
     """Loads the test pictures. The sweep runs without it; only a final training calls it."""
 
@@ -93,9 +97,9 @@ def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> 
     Raises:
         ValueError: if a picture cannot be read; names it.
     """
-    pictures = np.zeros((len(shots), backbone.kept, backbone.kept, 3), np.uint8)
-    for row, shot in enumerate(shots):
-        pictures[row] = backbone.prepare(dataset.open(shot))
+    pictures = _decoded(
+        [shot.sha1 for shot in shots], backbone, lambda: (backbone.prepare(dataset.open(shot)) for shot in shots)
+    )
     return pictures, np.array([shot.class_id for shot in shots], np.int64)
 
 
@@ -109,16 +113,9 @@ def synthetic_arrays(images: pa.Table, backbone: Backbone, *, classes: int) -> A
         ValueError: if a picture cannot be decoded, or its label is none over `classes` classes;
             names the request.
     """
-    pictures = np.zeros((len(images), backbone.kept, backbone.kept, 3), np.uint8)
     labels = np.zeros((len(images), classes), np.float32)
-    columns = images.select(["request_id", "image", "label_ids", "label_weights"]).to_pylist()
-    for row, found in enumerate(columns):
+    for row, found in enumerate(images.select(["request_id", "label_ids", "label_weights"]).to_pylist()):
         name, ids, weights = found["request_id"], found["label_ids"], found["label_weights"]
-        try:
-            with Image.open(io.BytesIO(found["image"])) as picture:
-                pictures[row] = backbone.prepare(picture)
-        except (OSError, SyntaxError) as error:
-            raise ValueError(f"image {name} cannot be decoded ({error}): draw its unit again") from error
         valid = len(ids) == len(weights) and all(0 <= k < classes for k in ids)
         if not valid or abs(sum(weights) - 1) > 1e-4:
             raise ValueError(
@@ -126,4 +123,22 @@ def synthetic_arrays(images: pa.Table, backbone: Backbone, *, classes: int) -> A
                 f" got ids {ids} and weights {weights}"
             )
         np.add.at(labels[row], ids, weights)  # adds up where a class is named twice
-    return pictures, labels
+    contents = [content.as_buffer() for content in images["image"]]
+    sha1 = [hashlib.sha1(content, usedforsecurity=False).hexdigest() for content in contents]
+    names = images["request_id"].to_pylist()
+    return _decoded(sha1, backbone, lambda: map(_drawn, names, contents, itertools.repeat(backbone))), labels
+
+
+def _drawn(name: str, content: pa.Buffer, backbone: Backbone) -> np.ndarray:
+    try:
+        with Image.open(pa.BufferReader(content)) as picture:
+            return backbone.prepare(picture)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"image {name} cannot be decoded ({error}): draw its unit again") from error
+
+
+def _decoded(sha1: list[str], backbone: Backbone, pictures: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+    """Pictures with these contents, as the backbone keeps them: from the node's cache, or decoded into it."""
+    prepare = type(backbone).prepare  # backbones that keep pictures alike share them
+    key = store.key(_DECODER, prepare.__module__, prepare.__qualname__, backbone.kept, sha1)
+    return decoded.array(key, (len(sha1), backbone.kept, backbone.kept, 3), pictures)

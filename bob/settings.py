@@ -74,7 +74,7 @@ class DrawSettings:
     """Drawing the synthetic training set (paper Table 5)."""
 
     per_class: int = 100
-    """Images of each class (sec. 4.1)."""
+    """Images of each class (sec. 4.1); of a long tail half of what each class is filled up to (sec. 4.3)."""
     guidance: float = 2.0
     """Classifier-free guidance scale (Table 5)."""
     steps: int = 50
@@ -201,10 +201,12 @@ class Run:
     """A file of `bob/methods/`, with its switches after a colon: `bob:preservation=off`."""
     descriptor: str = ""
     """One word for what all classes are; empty: the data set's own."""
-    shots: int = 5
-    """Training images per class."""
-    val: int = 16
-    """Validation images per class (sec. 4.1: 16 or 10)."""
+    shots: int = 0
+    """Training images per class; 0: 5, or as many as the long tail or the split says."""
+    val: int = 0
+    """Validation images per class; 0: the data set's own number (sec. 4.1: 16 or 10; long tail: 5)."""
+    splits: str = ""
+    """A file with the split to use: a table of `shots/`, or a list of training images; empty: it is drawn."""
     checkpoint: str = "sd21"
     """T2I checkpoint: `sd15`, `sd21`, `skyworld` or `path:FOLDER`."""
     captioner: str = "qwen_vl"
@@ -217,13 +219,11 @@ class Run:
     sweep: SweepSettings = SweepSettings()
 
     def __post_init__(self) -> None:
-        _positive(self, "shots", "val")
+        _not_negative(self, "shots", "val")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed}")
 
-    def copies(self, *, has_synthetic: bool) -> int:
-        """How often each real image enters an epoch, so that all methods take equally many steps.
-
-        With synthetic images real : synthetic is about 1 : 1 (sec. 4.1); without, the real ones fill their place too.
-        """
-        return max(1, (1 if has_synthetic else 2) * self.draw.per_class // self.shots)
+    @property
+    def setting(self) -> str:
+        """Of names of files: shots and seed. A long tail, whose name says its setting, has no shots."""
+        return f"{self.shots}shot-s{self.seed}" if self.shots else f"s{self.seed}"

@@ -1,6 +1,7 @@
 """Step 5: results -> tables and pictures. Every cell is a mean over seeds; a missing one shows as missing."""
 
 import csv
+import dataclasses
 import io
 import statistics
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> 
     """
     finals = dict.fromkeys(outcome.final for outcome in outcomes)
     results = pa.concat_tables([artefacts.read_checked(path, schema.RESULTS, least=1) for path in finals])
-    table = rows(results, [outcome.run for outcome in outcomes], name=name)
+    runs = [dataclasses.replace(outcome.run, dataset=outcome.dataset) for outcome in outcomes]  # as the results have it
+    table = rows(results, runs, name=name)
     artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([outcome.run for outcome in outcomes]))
     artefacts.write(f"tables/{name}.csv", to_csv(table).encode())
     artefacts.write(f"tables/{name}.md", markdown(table).encode())
@@ -36,7 +38,7 @@ def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> 
         }
         drawn = {title: read_images(artefacts, folder) for title, folder in folders.items()}
         run = alike[0].run
-        picture = f"tables/{name}-{store.slug(run.dataset)}-{run.shots}shot-s{run.seed}.png"
+        picture = f"tables/{name}-{store.slug(alike[0].dataset)}-{run.setting}.png"
         artefacts.write(picture, contact_sheet(run, alike[0].shots, drawn))
     return table
 
@@ -44,18 +46,21 @@ def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> 
 def rows(results: pa.Table, runs: Sequence[Run], *, name: str) -> pa.Table:
     """Test accuracy of each method, with its checkpoint and backbone, over the seeds.
 
+    Few-shot it is the mean over images. Of a long tail there are four columns, each a mean over classes of class
+    accuracy: many, medium and few shots, and all (methods.md 3.7).
+
     Args:
         results: rows of schema.RESULTS of final trainings.
-        runs: the order of rows and columns.
+        runs: the order of rows and columns; `dataset` as the results have it.
         name: of the table.
 
     Returns:
         Rows of schema.TABLES, accuracies in per cent. `paper` is empty: the paper has no skyworld.
     """
-    tested = [r for r in results.to_pylist() if (r["split"], r["metric"]) == ("test", "accuracy")]
+    tested = [(_row(r), _columns(r).get(r["metric"]), r["value"]) for r in results.to_pylist() if r["split"] == "test"]
     made = []
-    for row, column in dict.fromkeys((_row(run), _column(run)) for run in runs):
-        values = [100 * r["value"] for r in tested if (_row(r), _column(r)) == (row, column)]
+    for row, column in dict.fromkeys((_row(run), column) for run in runs for column in _columns(run).values()):
+        values = [100 * value for *place, value in tested if place == [row, column]]
         made.append(
             {
                 "table": name,
@@ -79,8 +84,13 @@ def _row(of: Run | dict[str, Any]) -> str:
     return f"{_get(of, 'method')} ({_get(of, 'checkpoint')}, {_get(of, 'backbone')})"
 
 
-def _column(of: Run | dict[str, Any]) -> str:
-    return f"{_get(of, 'dataset')} {_get(of, 'shots')}-shot"
+def _columns(of: Run | dict[str, Any]) -> dict[str, str]:
+    """Metric -> what its column is called."""
+    if shots := _get(of, "shots"):
+        return {"accuracy": f"{_get(of, 'dataset')} {shots}-shot"}
+    name = datasets.title(_get(of, "dataset"))
+    groups = {f"accuracy_{group}": f"{name} {group}" for group in ("many", "medium", "few")}
+    return {**groups, "accuracy_class_mean": f"{name} all"}
 
 
 def cell(row: dict[str, Any]) -> str:

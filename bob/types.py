@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bob.budget import Budget
 from bob.settings import Run
 
 __all__ = ["Context", "Outcome", "Receipt", "Request", "Shot", "TrainPair", "TrainingSet", "Unit"]
@@ -50,13 +51,15 @@ class TrainingSet:
     """All that a method may look at: the shots, their contexts, and the words of the data set."""
 
     dataset: str
-    """As the user wrote it: `skyworld:0.8`, `folder:/data/mushrooms`, `aircraft` ..."""
+    """What it is, wherever it lies: `skyworld:0.8`, `folder:/data/mushrooms`, `aircraft` ..."""
     descriptor: str
     """One word for what all classes are: aircraft, bird, car ..."""
     class_names: tuple[str, ...]
     """Indexed by class id."""
     shots: tuple[Shot, ...]
     """The training shots only, ordered by (class_id, rank)."""
+    budget: Budget
+    """How many images to draw of each class, and how often a real one is used."""
     contexts: Mapping[str, Context] = field(default_factory=dict)
     """image_id -> context; empty where the method asks for no captions."""
 
@@ -136,6 +139,9 @@ class Outcome:
     """What a run has come to: paths in the store."""
 
     run: Run
+    """With all that the data set decided filled in."""
+    dataset: str
+    """What the data set is, wherever it lies: as the results have it."""
     shots: tuple[Shot, ...]
     """The training shots."""
     split: str

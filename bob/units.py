@@ -15,7 +15,7 @@ from bob.settings import Point, Run
 from bob.types import Shot, TrainingSet, TrainPair, Unit
 from bob.versions import STEPS
 
-__all__ = ["Cell", "captions", "final", "finetune", "generations", "sweep"]
+__all__ = ["Cell", "captions", "final", "finetune", "generations", "label", "sweep"]
 
 _CAPTION_UNIT = 32  # shots
 
@@ -33,6 +33,8 @@ class Cell:
     drawn: int = 0
     """How many images that folder is to hold."""
     final: str = ""
+    groups: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    """Of a long tail: class ids of the many-, medium- and few-shot classes."""
 
 
 def captions(cell: Cell) -> Iterator[Unit]:
@@ -54,7 +56,7 @@ def captions(cell: Cell) -> Iterator[Unit]:
                 group=captioner,
                 work={
                     "captioner": captioner,
-                    "dataset": training.dataset,
+                    "dataset": cell.run.dataset,
                     "descriptor": training.descriptor,
                     "shots": [dataclasses.asdict(shot) for shot in some],
                     "inputs": inputs,
@@ -76,12 +78,12 @@ def finetune(cell: Cell) -> Iterator[Unit]:
     recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
     inputs = [STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs)]
     # Without the method's name, for methods that tune on the same pairs share their adapter.
-    name = store.slug(f"{run.dataset} {run.checkpoint}")
-    cell.adapter = f"adapters/{name}-{run.shots}shot-s{run.seed}-{store.key(*inputs)}"
+    name = store.slug(f"{cell.training.dataset} {run.checkpoint}")
+    cell.adapter = f"adapters/{name}-{run.setting}-{store.key(*inputs)}"
     yield Unit(
         step="finetune",
         target=f"{cell.adapter}/manifest.json",
-        label=_label(run, "method", "checkpoint"),
+        label=label(cell, "method", "checkpoint"),
         size=run.finetune.steps(len(pairs)),
         work={
             "dataset": run.dataset,
@@ -122,7 +124,7 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
         yield Unit(
             step="generate",
             target=f"{cell.images}/part-{number:05d}.parquet",
-            label=_label(run, "method", "checkpoint"),
+            label=label(cell, "method", "checkpoint"),
             size=min(draw.unit, len(table) - start),
             group=f"{run.checkpoint} {cell.adapter}",
             work={
@@ -142,7 +144,7 @@ def sweep(cell: Cell) -> Iterator[Unit]:
         yield Unit(
             step="classify",
             target=f"results/{_name(cell)}-{work['run']}/sweep-{number:03d}.parquet",
-            label=f"{_label(cell.run, 'method', 'backbone')} {number + 1} of {len(points)}",
+            label=f"{label(cell, 'method', 'backbone')} {number + 1} of {len(points)}",
             size=cell.run.sweep.sweep_epochs,
             group=work["run"],
             work={**work, "phase": "sweep", "point": dataclasses.asdict(point)},
@@ -156,7 +158,7 @@ def final(cell: Cell, swept: Sequence[Unit]) -> Unit:
     return Unit(
         step="classify",
         target=cell.final,
-        label=f"{_label(cell.run, 'method', 'backbone')} final",
+        label=f"{label(cell, 'method', 'backbone')} final",
         size=cell.run.sweep.final_epochs,
         group=work["run"],
         work={
@@ -170,30 +172,23 @@ def final(cell: Cell, swept: Sequence[Unit]) -> Unit:
 
 def _classify_work(cell: Cell) -> dict[str, Any]:
     run = cell.run
-    coordinates = {
-        name: getattr(run, name)
-        for name in ("dataset", "descriptor", "shots", "method", "checkpoint", "backbone", "seed")
-    }
-    copies = run.copies(has_synthetic=bool(cell.images))
-    backbone = backbones.load(run.backbone)
-    parts = [
-        *(STEPS["classify"], backbone.revision),
-        coordinates,
-        run.sweep,
-        cell.split,
-        cell.images,
-        cell.method.mixup,
-        copies,
-    ]
+    names = ("descriptor", "shots", "method", "checkpoint", "backbone", "seed")
+    coordinates = {"dataset": cell.training.dataset} | {name: getattr(run, name) for name in names}
+    budget, backbone = cell.training.budget, backbones.load(run.backbone)
+    copies = budget.copies if cell.images else budget.alone
+    identity = [STEPS["classify"], backbone.revision]
+    parts = [*identity, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies]
     inputs = store.plain(parts)  # units travel as JSON: the sweep's settings have to keep their name
     return {
         "run": store.key(*inputs),
         "inputs": inputs,
         "coordinates": coordinates,
+        "dataset": run.dataset,
         "split": cell.split,
         "images": cell.images,
         "copies": copies,
         "mixup": cell.method.mixup,
+        "groups": cell.groups,
         # A picture's time x pictures of an epoch: longer trainings begin first.
         "cost": backbone.cost * (len(cell.training.shots) * copies + cell.drawn),
         "sweep": dataclasses.asdict(run.sweep),
@@ -210,8 +205,11 @@ def _weights(run: Run) -> tuple[str, str]:
 
 def _name(cell: Cell) -> str:
     run = cell.run
-    return f"{store.slug(f'{run.dataset} {run.method} {run.checkpoint}')}-{run.shots}shot-s{run.seed}"
+    return f"{store.slug(f'{cell.training.dataset} {run.method} {run.checkpoint}')}-{run.setting}"
 
 
-def _label(run: Run, *coordinates: str) -> str:
-    return f"{run.dataset} {run.shots}-shot seed {run.seed} " + " ".join(getattr(run, name) for name in coordinates)
+def label(cell: Cell, *coordinates: str) -> str:
+    """For people: a run's data set, setting and seed, and these of its coordinates."""
+    shots = f"{cell.run.shots}-shot " if cell.run.shots else ""
+    words = " ".join(getattr(cell.run, name) for name in coordinates)
+    return f"{cell.training.dataset} {shots}seed {cell.run.seed} {words}"

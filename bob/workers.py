@@ -195,7 +195,9 @@ class ClassifyWorker:
         work, run = unit.work, Run(**unit.work["coordinates"])
         broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
         failed = classify.has_failed(history)
-        rows = classify.result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point)
+        rows = classify.result_rows(
+            history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"]
+        )
         manifest = store.provenance(work, seconds=time.monotonic() - start) | ({"failure": broke} if failed else {})
         self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), manifest)
         self._store.delete(f"{unit.target}.state.pt")
@@ -247,10 +249,10 @@ class ClassifyWorker:
         """The pixels of a run, decoded once and kept while its units last."""
         from bob import backbones, pixels
 
-        which = (run.dataset, run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
+        which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
             return self._held[1]
-        dataset, backbone = datasets.load(run.dataset, run.descriptor), backbones.load(run.backbone)
+        dataset, backbone = datasets.load(work["dataset"], run.descriptor), backbones.load(run.backbone)
         shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)

@@ -33,6 +33,15 @@ import pytest
 
 
 @pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded pictures of the tests are the tests' own; nobody's data sets are looked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("BOB_DATA", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def no_network() -> Iterator[None]:
     """A connection to anything but this machine fails the test that opens it."""
     with pytest.MonkeyPatch.context() as patch:

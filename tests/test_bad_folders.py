@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bob import datasets, methods
+from bob.budget import budget
 from bob.captioners import _cleaning
 from bob.datasets import Dataset
 from bob.settings import DrawSettings
@@ -171,7 +172,12 @@ def test_a_class_name_stands_in_its_prompts_as_it_is(case: str, tmp_path: Path) 
     train = tuple(shot for shot in shots if shot.split == "train")
     contexts = {shot.image_id: Context(background="sky {x} %s", pose="left") for shot in train}
     training = TrainingSet(
-        dataset=loaded.name, descriptor="bird", class_names=loaded.class_names, shots=train, contexts=contexts
+        dataset=loaded.name,
+        descriptor="bird",
+        class_names=loaded.class_names,
+        shots=train,
+        budget=budget([1, 1], per_class=1, long_tail=False),
+        contexts=contexts,
     )
     for method in map(methods.load, ("bob", "datadream")):
         tuned = [pair.prompt for pair in method.train_pairs(training)]
@@ -194,7 +200,7 @@ def test_all_odd_names_at_once_run_to_a_table(tmp_path: Path, bob: Bob) -> None:
 
 
 NAMES_REFUSED = {
-    "only blanks": (["   "], "gives no class name that can stand in a prompt: rename the folder"),
+    "only blanks": (["   "], "gives no class name that can stand in a prompt: rename the sub-folder"),
     "accents spelt twice": (["\u00e9", "e\u0301"], r"two sub-folders for class 'é', .*'e\\u0301'.*: rename one"),
     "capitals apart": (["Heron", "heron"], "two sub-folders for class '[Hh]eron', .*: rename one"),
     "turns the text around": (["\u202egnp"], r"\\u202egnp' gives no class name"),

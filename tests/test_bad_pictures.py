@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from bob.datasets import open_picture
+from bob.datasets._pictures import open_picture
 
 pytestmark = pytest.mark.timeout(60)
 

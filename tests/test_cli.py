@@ -41,7 +41,7 @@ def _fails(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch
         (["--checkpoint", "sd22"], "unknown checkpoint 'sd22'"),
         (["--backbone", "resnet5"], "unknown backbone 'resnet5'"),
         (["--captioner", "qwen"], "unknown captioner 'qwen'"),
-        (["--shots", "0"], "shots must be positive, got 0"),
+        (["--shots", "-1"], "shots must not be negative, got -1"),
         (["--sweep.lambdas", "1.5"], r"lambdas must lie in \[0, 1\]"),
         (["--dataset", "folder:/no/such/place"], "/no/such/place"),
     ],

@@ -212,5 +212,5 @@ def test_a_recipe_never_changes() -> None:
 def test_what_is_no_recipe_is_not_opened(path: str) -> None:
     world = datasets.load("skyworld")
     shot = dataclasses.replace(world.split(shots=1, val=1, seed=0)[0], path=path)
-    with pytest.raises(ValueError, match=r"is no recipe of skyworld: wanted 'skyworld:CLASS\|.*got '"):
+    with pytest.raises(ValueError, match=r"is no recipe of skyworld: wanted 'skyworld:CLASS\|"):
         world.open(shot)

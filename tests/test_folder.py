@@ -10,7 +10,7 @@ from PIL import Image
 
 from bob import datasets
 from bob.datasets import folder as module
-from bob.datasets import open_picture
+from bob.datasets._pictures import open_picture
 from bob.types import Shot
 
 
@@ -145,7 +145,7 @@ def _same_name(root: Path) -> None:
         (lambda root: None, "has no sub-folders: put the pictures of each class into a folder"),
         (_no_sub_folders, "has no sub-folders"),
         (_same_name, "two sub-folders for class 'a b', .*: rename one"),
-        (lambda root: (root / "_").mkdir(), "gives no class name that can stand in a prompt: rename"),
+        (lambda root: (root / "_").mkdir(), "gives no class name that can stand in a prompt: rename the sub-folder"),
         (lambda root: (root / "a\ab").mkdir(), "gives no class name"),
     ],
 )

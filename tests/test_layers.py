@@ -11,14 +11,15 @@ LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
         *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
+        *("bob.budget", "bob.decoded", "bob.unpack"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
-    ("bob.methods", "bob.pixels"),
+    ("bob.methods", "bob.pixels", "bob.splits"),
     ("bob.trainer",),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
-    ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify"),
+    ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),
 )

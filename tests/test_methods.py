@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from bob import methods, registry
+from bob.budget import Budget, budget
 from bob.settings import DrawSettings
 from bob.types import Context, Request, Shot, TrainingSet
 
@@ -32,11 +33,19 @@ SHOTS = tuple(
 CONTEXTS = {
     shot.image_id: Context(background=f"place {shot.image_id}", pose=f"stance {shot.image_id}") for shot in SHOTS
 }
-TRAINING = TrainingSet(dataset="toy", descriptor="thing", class_names=NAMES, shots=SHOTS, contexts=CONTEXTS)
+TRAINING = TrainingSet(
+    dataset="toy",
+    descriptor="thing",
+    class_names=NAMES,
+    shots=SHOTS,
+    budget=budget([4, 4, 4], per_class=5, long_tail=False),
+    contexts=CONTEXTS,
+)
 every_method = pytest.mark.parametrize("name", registry.names("method"))
 
 
 def requests(name: str, *, per_class: int = 5, seed: int = 0, training: TrainingSet = TRAINING) -> list[Request]:
+    training = dataclasses.replace(training, budget=budget([4, 4, 4], per_class=per_class, long_tail=False))
     return list(methods.load(name).requests(training, draw=DrawSettings(per_class=per_class), seed=seed))
 
 
@@ -49,6 +58,20 @@ def test_draws_each_class_equally_often(name):
     counts = Counter(request.class_id for request in drawn)
     assert len({counts[c] for c in range(3)}) == 1
     assert [(r.class_id, r.index) for r in drawn] == sorted((r.class_id, r.index) for r in drawn)
+
+
+@every_method
+def test_draws_what_the_budget_says(name):
+    drawn = Counter(
+        request.class_id
+        for request in methods.load(name).requests(
+            dataclasses.replace(TRAINING, budget=Budget(drawn=(3, 0, 7), copies=2, alone=4)),
+            draw=DrawSettings(per_class=5),
+            seed=0,
+        )
+    )
+    assert drawn in ({0: 3, 2: 7}, {})  # nothing where nothing is ever drawn
+    assert bool(drawn) == bool(requests(name))
 
 
 @every_method

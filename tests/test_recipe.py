@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bob import recipe
-from bob.settings import Run, SweepSettings
+from bob.settings import SweepSettings
 
 # -- Eq. 1 --------------------------------------------------------------------------------------
 
@@ -71,12 +71,6 @@ def test_an_epoch_deals_every_picture_evenly(real, drawn, copies, batch):
     assert max(len(r) + len(s) for r, s in plan) <= batch
     for sizes in ([len(r) for r, _ in plan], [len(s) for _, s in plan]):
         assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize(("shots", "synthetic", "expected"), [(5, True, 20), (10, True, 10), (5, False, 40)])
-def test_real_pictures_are_copied_to_match(shots, synthetic, expected):
-    run = Run(dataset="skyworld", method="bob", shots=shots)
-    assert run.copies(has_synthetic=synthetic) == expected
 
 
 def test_schedule_warms_up_and_ends_at_its_floor():

@@ -20,7 +20,7 @@ def result(run: Run, value: float, *, split: str = "test", metric: str = "accura
 
 
 def run(method: str, **changes: Any) -> Run:
-    return Run(**{"dataset": "cub", "method": method, "checkpoint": "sd21", **changes})
+    return Run(**{"dataset": "cub", "method": method, "shots": 5, "checkpoint": "sd21", **changes})
 
 
 def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing():

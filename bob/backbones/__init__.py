@@ -36,6 +36,8 @@ class Backbone(abc.ABC):
     std: tuple[float, float, float]
     sweep: SweepSettings = field(default_factory=SweepSettings)
     """The grid and budgets that it is swept with, unless the run says otherwise."""
+    hub: str = ""
+    """Repository on the Hugging Face hub that its weights come from; empty: part of this package."""
     cost: float = 1.0
     """Time that training on a picture takes, in ResNet-50's, roughly: longer sweeps begin first."""
     revision: str = "1"

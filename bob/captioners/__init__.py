@@ -6,8 +6,9 @@ The argument is what the user wrote after the first colon (`qwen_vl:7b`); it may
 """
 
 import abc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bob import registry
@@ -69,6 +70,10 @@ class Loader:
     """(argument, device) -> the captioner, its weights on the device."""
     revision: Callable[[str], str]
     """(argument) -> what identifies its weights, without loading them."""
+    weights: Callable[[str], Path] = Path
+    """(argument) -> their folder on this machine; raises ValueError if there is none."""
+    origins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Arguments that `bob doctor` looks for -> repository on the hub, empty if in this package, and licence."""
 
 
 def load(name: str, *, device: str = "cpu") -> Captioner:

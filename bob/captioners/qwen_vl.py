@@ -183,4 +183,9 @@ def _checked(folder: Path, advice: str) -> Path:
     )
 
 
-captioner = Loader(load=_load, revision=_revision)
+captioner = Loader(
+    load=_load,
+    revision=_revision,
+    weights=weights,
+    origins={name: (of.hub_id, of.licence) for name, of in CHECKPOINTS.items()} | {"skyworld": ("", "Apache-2.0")},
+)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from bob.types import Receipt, Unit
 
@@ -98,6 +99,8 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
 
     try:
         return dataclasses.asdict(worker(unit, **options))
+    except ray.exceptions.RayError:  # a process that this one talks to was lost
+        raise
     except ValueError as error:
         return {"target": unit.target, "mistake": str(error)}
     except Exception:  # whatever it is: the driver raises it

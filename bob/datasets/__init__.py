@@ -1,24 +1,18 @@
 """Data sets: one file each, holding `dataset`, a function from its argument to a `Dataset`.
 
     bob/datasets/x.py:   def dataset(argument: str) -> Dataset: ...
+                   or:   dataset = Source(..., read=...)       of one that is published
 
 The argument is what the user wrote after the colon (`folder:/data/mushrooms`); it may be empty.
 """
 
 import abc
-import contextlib
 import dataclasses
-import hashlib
-import io
-import stat
-import struct
-import warnings
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from bob import registry
 from bob.types import Shot
@@ -26,11 +20,7 @@ from bob.types import Shot
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Dataset", "check_split", "load", "open_picture", "picture_size", "read_file", "readable"]
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # others run programs (EPS) or are no photographs
-_PIXELS = 178_956_970  # where Pillow's own guard sits: a camera's 100 megapixels pass, a bomb does not
-_RATIO = 200  # the longest that Qwen2.5-VL reads; a fine-tune would blow up 1 x 5000 to gigabytes
+__all__ = ["Dataset", "Source", "check_split", "load", "title"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +28,35 @@ class Dataset(abc.ABC):
     """Pictures with labels, and the words that prompts are made of. Final leaves only."""
 
     name: str
-    """As the user wrote it, argument included."""
+    """What it is, wherever it lies: `aircraft`, `cub_lt:100`. Of one's own pictures, as the user wrote it."""
     descriptor: str
     """One word for what all classes are; the article in the templates is always `a`."""
     class_names: tuple[str, ...]
     """Indexed by class id."""
+    val: int = 16
+    """Validation images per class, unless the run says otherwise (paper sec. 4.1: 16 or 10; long tail: 5)."""
+    medium: tuple[int, int] | None = None
+    """Of a long tail: the fewest and the most training images of a medium-shot class, both inclusive. None: each class
+    has as many training images as the user asks for."""
 
     @abc.abstractmethod
     def split(self, *, shots: int, val: int, seed: int) -> tuple[Shot, ...]:
-        """The few-shot split: `shots` train, `val` val images per class, and the whole test set.
+        """The split: `shots` train, `val` val images per class, and the whole test set.
 
         Ordered by split (train, val, test), class id, rank. Nested: the 5-shot set of a seed is
-        part of its 10-shot set, and val and test are the same for both.
+        part of its 10-shot set, and val and test are the same for both. A long tail takes no heed of
+        `shots`; it is nested in that of a smaller imbalance factor.
 
         Raises:
             ValueError: if a class has too few images; names it and how many it has.
+        """
+
+    @abc.abstractmethod
+    def facts(self, path: str) -> tuple[str, int, int]:
+        """SHA-1, width and height in pixels of the picture that a shot's `path` names.
+
+        Raises:
+            ValueError: if there is none; names it.
         """
 
     @abc.abstractmethod
@@ -63,9 +67,62 @@ class Dataset(abc.ABC):
             ValueError: if the file is gone, truncated or no picture; names the file.
         """
 
+    @property
+    def address(self) -> str:
+        """What `load` is to be given on another machine that has the same files."""
+        return self.name
+
     def holds(self, folder: Path) -> bool:
         """Whether files written to `folder` would be taken for pictures or classes of this data set."""
         return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A published data set: where its files come from and lie, who may use them, and how they are read."""
+
+    title: str
+    """What the paper's tables call it."""
+    folder: str
+    """The official folder, looked for in `$BOB_DATA`."""
+    wants: tuple[str, ...]
+    """The files and folders in it that are read."""
+    origin: tuple[str, ...]
+    """Official addresses of the archives."""
+    licence: str
+    """What binds the user."""
+    read: Callable[[str], Dataset]
+
+    def __call__(self, argument: str) -> Dataset:
+        """The data set in the folder that the argument names, or else in `$BOB_DATA`."""
+        return self.read(argument)
+
+    def place(self, folder: str = "") -> Path:
+        """Where it lies or should lie: `folder`, or the official folder in `$BOB_DATA`."""
+        return Path(folder).expanduser().absolute() if folder else Path(os.environ.get("BOB_DATA", ""), self.folder)
+
+    def missing(self, place: Path) -> list[str]:
+        """What of `wants` is not there."""
+        return [name for name in self.wants if not (place / name).exists()]
+
+    def root(self, folder: str = "") -> Path:
+        """`place`, with all its files.
+
+        Raises:
+            ValueError: if files are missing; says which, where they are wanted and where they come from.
+        """
+        place = self.place(folder)
+        if not folder and not os.environ.get("BOB_DATA"):
+            looked = f"a folder {self.folder}, but BOB_DATA, which says where to look for it, is not set"
+        elif missing := self.missing(place):
+            lacks = "them all" if len(missing) == len(self.wants) else ", ".join(missing)
+            looked = f"{', '.join(self.wants)} in {place}, which lacks {lacks}"
+        else:
+            return place
+        raise ValueError(
+            f"{self.title} wants {looked}. It comes from {' and '.join(self.origin)}. Unpack it into $BOB_DATA as"
+            f" {self.folder}, or give the folder after a colon: --dataset NAME:FOLDER"
+        )
 
 
 def load(name: str, descriptor: str = "") -> Dataset:
@@ -86,6 +143,14 @@ def load(name: str, descriptor: str = "") -> Dataset:
     return dataclasses.replace(dataset, descriptor=descriptor) if descriptor else dataset
 
 
+def title(name: str) -> str:
+    """What tables call the long-tail data set whose `Dataset.name` this is: `CUB-LT IF 100`. Opens no file."""
+    kind, _, factor = name.partition(":")
+    source = registry.load("dataset", kind)
+    called = source.title if isinstance(source, Source) else f"{kind.removesuffix('_lt').capitalize()}-LT"
+    return f"{called} IF {factor}"
+
+
 def check_split(*, shots: int, val: int) -> None:
     """Refuses numbers of images that no split can have.
 
@@ -95,116 +160,3 @@ def check_split(*, shots: int, val: int) -> None:
     for what, count in (("shots", shots), ("val", val)):
         if count < 1:
             raise ValueError(f"{what} is a number of images per class, 1 or more, got {count}")
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turns the file system's refusals into a sentence.
-
-    Raises:
-        ValueError: if what is done inside meets something that cannot be read; names it.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        raise ValueError(f"{where} cannot be read ({error.strerror}): replace the file or take it out") from error
-
-
-def read_file(path: Path) -> bytes:
-    """All of a file.
-
-    Raises:
-        ValueError: if it is gone, may not be read, or is a pipe or device; names it.
-    """
-    with readable(path):
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe waits for ever
-            raise ValueError(f"{path} is no file but a folder, pipe or device: take it out")
-        return path.read_bytes()
-
-
-def picture_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels as the header has them.
-
-    Raises:
-        ValueError: if it is no header of a picture that `open_picture` takes; says why.
-    """
-    with _header(content) as picture:
-        return picture.size
-
-
-def open_picture(path: Path, *, sha1: str = "") -> "Image.Image":
-    """Reads one picture file, turns it upright by its EXIF tag and converts it to RGB.
-
-    What is transparent becomes white; of an animation the first picture is read, of 16 bits the
-    upper 8. A broken EXIF block says nothing of what is up, so the picture is taken as it lies.
-
-    Args:
-        path: a JPEG, PNG, WebP, BMP, GIF or TIFF, whatever its suffix.
-        sha1: hex SHA-1 that the file's bytes had when the split was drawn; empty: not known.
-
-    Raises:
-        ValueError: if the file is gone, truncated, no picture, has changed, is larger than 179
-            megapixels, or one side is more than 200 times the other; names the file.
-    """
-    content = read_file(path)
-    if sha1 and hashlib.sha1(content, usedforsecurity=False).hexdigest() != sha1:
-        raise ValueError(f"{path} has changed since the split was drawn: give the same command again")
-    try:
-        with _header(content) as picture:
-            return _rgb(_upright(picture))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}): replace the file or take it out") from error
-
-
-@contextlib.contextmanager
-def _header(content: bytes) -> Iterator["Image.Image"]:
-    """A picture whose size is known and sane, and whose pixels are decoded when they are asked for."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and broken tags, about which nothing is to be done
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-                width, height = picture.size
-                if width * height > _PIXELS:
-                    raise ValueError(f"{width} x {height} is more than {_PIXELS:,} pixels")
-                if max(width, height) > _RATIO * min(width, height):
-                    raise ValueError(f"{width} x {height} is a line: one side is more than {_RATIO} times the other")
-                yield picture
-    except UnidentifiedImageError as error:
-        raise ValueError("it is no JPEG, PNG, WebP, BMP, GIF or TIFF") from error
-    # Pillow's readers raise any of these on a file that is broken in the right place.
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(str(error).rstrip(".")) from error
-
-
-def _upright(picture: "Image.Image") -> "Image.Image":
-    """Not `ImageOps.exif_transpose`: that writes the EXIF block again, which a broken one does not survive."""
-    from PIL import ExifTags, Image
-
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    picture.load()  # a TIFF is turned by this, and forgets its tag
-    turn = turns.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    return picture if turn is None else picture.transpose(turn)
-
-
-def _rgb(picture: "Image.Image") -> "Image.Image":
-    from PIL import Image
-
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"mode {picture.mode} holds 32-bit numbers, which have no fixed white: save 8 or 16 bits")
-    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8: all but white
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    clear = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")

@@ -63,6 +63,15 @@ class Skyworld(Dataset):
         ]
         return (*train, *rest)
 
+    def facts(self, path: str) -> tuple[str, int, int]:
+        """SHA-1 of the recipe and of what renders it; SIDE and SIDE.
+
+        Raises:
+            ValueError: if `path` is no recipe.
+        """
+        _recipe(path)
+        return hashlib.sha1(f"{path}|{_RENDER_VERSION}".encode()).hexdigest(), SIDE, SIDE
+
     def open(self, shot: Shot) -> "Image.Image":
         """Renders the shot's recipe: RGB, SIDE x SIDE pixels.
 
@@ -71,14 +80,8 @@ class Skyworld(Dataset):
         """
         from bob.skyworld.render import render
 
-        head, _, recipe = shot.path.partition(":")
-        parts = recipe.split("|")
-        if head != "skyworld" or len(parts) != 4 or not (parts[3].isascii() and parts[3].isdigit()):
-            raise ValueError(
-                f"shot {shot.image_id!r} is no recipe of skyworld: wanted 'skyworld:CLASS|BACKGROUND|POSE|SEED',"
-                f" got {shot.path!r}; was it made by another data set?"
-            )
-        return render(parts[0], parts[1], parts[2], seed=int(parts[3]), size=SIDE)
+        name, background, pose, seed = _recipe(shot.path)
+        return render(name, background, pose, seed=int(seed), size=SIDE)
 
     def _train_context(self, seed: int, class_id: int, rank: int) -> tuple[str, str]:
         key = derive("skyworld", "shot", seed, class_id, rank)
@@ -93,7 +96,7 @@ class Skyworld(Dataset):
         purpose = "shot" if split == "train" else split
         nuisance = derive(derive("skyworld", purpose, seed, class_id, rank), "nuisance")
         recipe = f"skyworld:{name}|{context[0]}|{context[1]}|{nuisance}"
-        sha1 = hashlib.sha1(f"{recipe}|{_RENDER_VERSION}".encode()).hexdigest()
+        sha1, width, height = self.facts(recipe)
         return Shot(
             # The digest tells apart what one place holds at other confoundings and seeds.
             image_id=f"{split}-{class_id:02d}-{rank:04d}-{sha1[:8]}",
@@ -102,8 +105,8 @@ class Skyworld(Dataset):
             class_id=class_id,
             class_name=name,
             split=split,
-            width=SIDE,
-            height=SIDE,
+            width=width,
+            height=height,
         )
 
 
@@ -128,6 +131,18 @@ def dataset(argument: str) -> Skyworld:
         class_names=world.NOVEL,
         confounding=confounding,
     )
+
+
+def _recipe(path: str) -> list[str]:
+    """Class, background, pose and seed."""
+    head, _, recipe = path.partition(":")
+    parts = recipe.split("|")
+    if head != "skyworld" or len(parts) != 4 or not (parts[3].isascii() and parts[3].isdigit()):
+        raise ValueError(
+            f"{path!r} is no recipe of skyworld: wanted 'skyworld:CLASS|BACKGROUND|POSE|SEED'; was it made by"
+            " another data set?"
+        )
+    return parts
 
 
 def _home(seed: int, class_id: int) -> tuple[str, str]:

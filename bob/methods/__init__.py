@@ -37,7 +37,10 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """What to draw, ordered by (class, index); drawing more keeps what was drawn before."""
+        """What to draw, `training.budget.drawn` images of each class, ordered by (class, index).
+
+        Drawing more keeps what was drawn before.
+        """
 
 
 def load(name: str) -> Method:

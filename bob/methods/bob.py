@@ -46,10 +46,10 @@ class Bob(Method):
         ]
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """`per_class` images of each class, each in a context drawn with replacement from the bank."""
+        """The budget's images of each class, each in a context drawn with replacement from the bank."""
         for class_id, name in enumerate(training.class_names):
             rows = self._bank_rows(training, class_id)
-            for index in range(draw.per_class):
+            for index in range(training.budget.drawn[class_id]):
                 prompt, sampled = class_prompt(training.descriptor, name), {}
                 if rows:
                     uniform = random.Random(derive("context", training.dataset, seed, class_id, index)).random()

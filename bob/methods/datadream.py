@@ -34,10 +34,10 @@ class DataDream(Method):
         ]
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """`per_class` images of each class, all under the class's prompt."""
+        """The budget's images of each class, all under the class's prompt."""
         for class_id, name in enumerate(training.class_names):
             prompt = class_prompt(training.descriptor, name)
-            for index in range(draw.per_class):
+            for index in range(training.budget.drawn[class_id]):
                 yield text_request(training, class_id=class_id, index=index, prompt=prompt, draw=draw, seed=seed)
 
 
