@@ -153,11 +153,12 @@ class ClassifyWorker:
         """
         from bob import classify, memory
 
-        start, work, why = time.monotonic(), unit.work, ""
+        start, work = time.monotonic(), unit.work
         history: list[dict[str, Any]] = []
         point = self._best(work) if work["phase"] == "final" else Point(**work["point"])
         for attempt in range(1, _ATTEMPTS + 1):
             history.clear()
+            why = ""
             try:
                 for row in self._train(unit, point):
                     history.append(row)
