@@ -164,7 +164,7 @@ def main() -> None:
         f" {len(data.real)} x {data.copies} real pictures, {os.cpu_count()} cores\n"
     )
     print(
-        "| load | Ray's start | ours | CPU time | threads of theirs | theirs | CPU time | theirs / ours | with the start |"
+        "| load | Ray's start | ours | CPU time | their threads | theirs | CPU time | theirs / ours | with the start |"
     )
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for _ in range(given.repetitions):
