@@ -111,12 +111,12 @@ def main() -> None:
 
 
 def _parse(arguments: list[str]) -> Command:
-    """The settings of a run default to those of its checkpoint and backbone, so these are read first."""
+    """The settings of a run default to those of its checkpoint, method and backbone, so these are read first."""
     run = tyro.conf.subcommand("run")
     if arguments[:1] == ["run"]:
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
-        for name, value in models.items():  # tyro says that a value is missing
+        for name, value in {**models, "method": "bob"}.items():  # tyro says that a value is missing
             first.add_argument(f"--{name}", default=value, const=value, nargs="?")
         known, _ = first.parse_known_args(arguments)
         run = tyro.conf.subcommand("run", default=RunCommand(run=experiments.defaults(**vars(known))))
