@@ -72,7 +72,7 @@ class Tuning:
     tokens: tuple[Token, ...] = ()
     """New words; of the table of embeddings only their rows are trained."""
     templates: tuple[str, ...] = ()
-    """A pair's prompt is put for `{}` in one of these, another each time that it is shown; empty: it is left as it is."""
+    """A pair's prompt is put for `{}` in one of these, another each time that it is shown."""
     schedule: str = "cosine"
     """Of the learning rate after its warm-up: `cosine` or `constant`."""
     side: int = 0

@@ -296,8 +296,8 @@ def _request(row: Mapping[str, Any]) -> Request:
 
 
 def _tuning(plain: Mapping[str, Any]) -> Tuning:
-    fields = {name: _tuples(value) for name, value in plain.items()}
-    return Tuning(**fields | {"tokens": tuple(Token(**token) for token in plain["tokens"])})
+    fields: dict[str, Any] = {name: _tuples(value) for name, value in plain.items()}
+    return Tuning(**(fields | {"tokens": tuple(Token(**token) for token in plain["tokens"])}))
 
 
 def _filter(plain: Mapping[str, Any]) -> Filter:

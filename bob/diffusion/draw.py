@@ -81,7 +81,7 @@ def draw(
     with torch.inference_mode():
         drawn = latents(pipeline, requests, sources)
         decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
-    processor = pipeline.image_processor
+    processor: Any = pipeline.image_processor
     pixels = processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(requests))
     finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
     pictures = processor.numpy_to_pil(processor.pt_to_numpy(pixels.float().nan_to_num()))

@@ -67,7 +67,7 @@ class Judge:
         if Path(place, "preprocessor_config.json").is_file() or not Path(place).is_dir():
             self._processor: Any = CLIPImageProcessor.from_pretrained(place)
         else:
-            plain = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+            plain: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
             self._processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size=side, **plain)
         self._clip = clip.to(device).eval()
         self._texts: Any = None

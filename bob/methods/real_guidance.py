@@ -6,7 +6,8 @@ Strength by the number of shots, as the paper's few-shot recipe noises to step k
 for 16, 8, 4, 2 and 1 shots; in between as the nearest, so 0.35 at 5 and 0.20 at 10.
 Departs: Stable Diffusion (2.1-base in BOB's Table 1) for GLIDE, with its usual guidance for GLIDE's 3.0; BOB's
 classifier for a linear head on CLIP features. The CLIP filter is the paper's zero-shot recipe only, so it is off
-unless asked for: it keeps images whose own class CLIP finds likelier than chance, and tops up with the best of the others.
+unless asked for: it keeps images whose own class CLIP finds likelier than chance, and tops up with the best of the
+others.
 """
 
 from collections.abc import Iterator
