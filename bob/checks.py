@@ -194,7 +194,8 @@ def results(held: Held, path: str) -> Iterator[str]:
     yield from _once([f"epoch {row['epoch']} {row['split']} {row['metric']}" for row in rows])
     losses = {row["epoch"]: row["value"] for row in rows if (row["split"], row["metric"]) == ("train", "loss")}
     epochs = config["sweep"][f"{phase}_epochs"]
-    ended = any(value != value for value in losses.values())  # a loss that is NaN ends a training
+    # A training ends with a loss that is NaN, and early where the search may stop it.
+    ended = any(value != value for value in losses.values()) or config["sweep"].get("search") == "asha"
     if set(losses) != set(range(1, (max(losses) if ended else epochs) + 1)):
         yield f"does not hold each of its {epochs} epochs"
 

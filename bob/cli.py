@@ -177,6 +177,8 @@ def _run(command: RunCommand) -> int:
     start = time.monotonic()
     runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
     artefacts = store.Store(command.out)
+    if command.inline and any(run.sweep.search == "asha" for run in runs):
+        raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
     executor = _executor(command)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, shlex.join(["bob", *sys.argv[1:]])):

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["Batches", "is_out_of_memory"]
+__all__ = ["Batches", "is_out_of_memory", "release"]
 
 Row = TypeVar("Row")
 Made = TypeVar("Made")
@@ -40,7 +40,7 @@ class Batches:
             some = rows[done : done + min(size, self._fits)]
             made = self._attempt(some, do)
             if made is None:
-                _release()
+                release()
             else:
                 done += len(some)
                 yield made
@@ -105,7 +105,7 @@ def _apart(do: Callable[[Sequence[Row]], Sequence[Made]], some: Sequence[Row]) -
     return [made for k in range(len(some)) for made in _apart(do, some[k : k + 1])]
 
 
-def _release() -> None:
+def release() -> None:
     """Gives back what the batch that failed has left behind."""
     gc.collect()  # tracebacks and what they hold go round in circles
     if torch.cuda.is_available():

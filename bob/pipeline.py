@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import captioners, datasets, methods, plans, registry, schema, splits, store, suffixes, units
+from bob import backbones, captioners, datasets, methods, plans, registry, schema, splits, store, suffixes, units
 from bob.budget import budget, groups
 from bob.datasets import Dataset
 from bob.diffusion import checkpoints
@@ -81,7 +81,7 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
         raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
     for run in runs:
         registry.require("captioner", run.captioner.partition(":")[0])
-        registry.require("backbone", run.backbone)
+        backbones.load(run.backbone)
         checkpoints.revision(run.checkpoint)
         if methods.load(run.method).needs_captions:
             captioners.revision(run.captioner)

@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["batches", "cutmix", "learning_rate", "loss", "mix", "mixup"]
+__all__ = ["batches", "cutmix", "learning_rate", "loss", "mix", "mixup", "smoothed"]
 
 
-def learning_rate(step: int, *, steps: int, warmup: int, peak: float, floor: float) -> float:
-    """Linear from `floor` to `peak` over `warmup` steps, then half a cosine to `floor` at the last.
+def learning_rate(step: int, *, steps: int, warmup: int, start: float, peak: float, floor: float) -> float:
+    """Linear from `start` to `peak` over `warmup` steps, then half a cosine to `floor` at the last.
 
     Args:
         step: 0-based, below `steps`.
     """
     if step < warmup:
-        return floor + (peak - floor) * step / warmup
+        return start + (peak - start) * step / warmup
     progress = (step - warmup) / max(1, steps - 1 - warmup)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -66,8 +66,13 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * logits.float().log_softmax(1)).sum() / max(1, len(logits))
 
 
+def smoothed(targets: Tensor, amount: float) -> Tensor:
+    """Label distributions (b, classes) of which so much is spread evenly over all classes."""
+    return targets * (1 - amount) + amount / targets.shape[1]
+
+
 def mix(
-    images: Tensor, targets: Tensor, generator: torch.Generator, *, use_mixup: bool = True
+    images: Tensor, targets: Tensor, generator: torch.Generator, *, use_mixup: bool = True, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """MixUp or CutMix, one of them at random, of a part within itself.
 
@@ -76,19 +81,26 @@ def mix(
         targets: label distributions (b, classes).
         generator: on the CPU.
         use_mixup: False leaves CutMix alone (the Diff-Mix rows).
+        alpha: MixUp's.
     """
     if len(images) < 2:
         return images, targets
     coin = float(torch.rand((), generator=generator))
-    return (mixup if use_mixup and coin < 0.5 else cutmix)(images, targets, generator)
+    if use_mixup and coin < 0.5:
+        return mixup(images, targets, generator, alpha=alpha)
+    return cutmix(images, targets, generator)
 
 
-def mixup(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each image and target averaged with its neighbour's, by one share drawn from Beta(1, 1).
+def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Each image and target averaged with its neighbour's, by one share drawn from Beta(alpha, alpha).
 
     Source: Zhang et al. 2018, arXiv:1710.09412; the neighbour is the previous row, as in torchvision.
     """
-    share = float(torch.rand((), generator=generator))  # Beta(1, 1) is uniform
+    share = float(torch.rand((), generator=generator))
+    if alpha != 1.0:  # Beta(1, 1) is uniform; others by inversion, so that one generator gives all randomness
+        from scipy.special import betaincinv
+
+        share = float(betaincinv(alpha, alpha, share))
     return torch.lerp(images.roll(1, 0), images, share), torch.lerp(targets.roll(1, 0), targets, share)
 
 

@@ -127,7 +127,7 @@ RESULTS = pa.schema(
     [
         _column("run", pa.string(), "key of the run"),
         _column("dataset", pa.string(), "with its argument"),
-        _column("shots", pa.int32(), "training images per class", "image"),
+        _column("shots", pa.int32(), "training images per class; 0: as the long tail says", "image"),
         _column("method", pa.string(), "with its switches"),
         _column("checkpoint", pa.string(), "T2I checkpoint"),
         _column("backbone", pa.string(), "downstream model"),
@@ -139,7 +139,7 @@ RESULTS = pa.schema(
         _column("layer_decay", pa.float64(), "learning-rate factor per layer; 1 for none", "1"),
         _column("epoch", pa.int32(), "1-based"),
         _column("split", pa.string(), "train, val or test"),
-        _column("metric", pa.string(), "accuracy, loss, class_accuracy/<class id> ..."),
+        _column("metric", pa.string(), "accuracy, loss, accuracy_class_mean, accuracy_many, class_accuracy/<id> ..."),
         _column("value", pa.float64(), "accuracies lie in [0, 1]", "1"),
         _column("n", pa.int32(), "images that the value is a mean over", "image"),
     ]

@@ -1,8 +1,12 @@
 """The hyper-parameters: frozen, with the paper's values as defaults and the source of each."""
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+
+from bob.seeds import derive
 
 __all__ = ["DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
 
@@ -115,6 +119,8 @@ class SweepSettings:
     weight_decays: tuple[float, ...] = (1e-2, 1e-4, 0.0)
     lambdas: tuple[float, ...] = (0.5, 0.8)
     """Weight of the real images' loss in Eq. 1; not swept where there are no synthetic images."""
+    layer_decays: tuple[float, ...] = (1.0,)
+    """Learning-rate factors from layer to layer, below the head (MAE); 1 for none."""
     sweep_epochs: int = 10
     """Epochs of each configuration of the grid (sec. 4.1)."""
     final_epochs: int = 100
@@ -123,27 +129,67 @@ class SweepSettings:
     """Linear warm-up, in epochs (Table 4). May outlast a training, whose lr then ends below its peak."""
     batch: int = 64
     """Images a step, real and synthetic together (Table 4)."""
+    base_batch: int = 0
+    """Images a step that `lrs` are given for; they are scaled by batch / base_batch (MAE: 256). 0: not scaled."""
     min_lr: float = 1e-8
     """Where the cosine ends (DataDream's script)."""
+    warmup_lr: float = 1e-8
+    """Where the warm-up begins (DataDream's script)."""
     mix_probability: float = 0.2
     """Of MixUp or CutMix being applied to a batch, to each part within itself (DataDream)."""
+    mixup_alpha: float = 1.0
+    """MixUp's share comes from Beta(alpha, alpha) (DataDream; torchvision's default)."""
+    label_smoothing: float = 0.0
+    """Part of every label that is spread over all classes (DataDream: none)."""
+    search: Literal["grid", "random", "asha"] = "grid"
+    """What is swept, and how. Only the grid, each point for all its epochs, is the paper's: `random` trains `samples`
+    points between the grid's ends; `asha` stops the worse ones of the grid early, on Ray only."""
+    samples: int = 16
+    """Of the random search: how many points."""
 
     def __post_init__(self) -> None:
-        _positive(self, "lrs", "sweep_epochs", "final_epochs", "batch")
-        _not_negative(self, "weight_decays", "warmup_epochs", "min_lr")
-        _fraction(self, "lambdas", "mix_probability")
-        for name in ("lrs", "weight_decays", "lambdas"):
+        _positive(self, "lrs", "layer_decays", "sweep_epochs", "final_epochs", "batch", "mixup_alpha", "samples")
+        _not_negative(self, "weight_decays", "warmup_epochs", "min_lr", "warmup_lr", "base_batch")
+        _fraction(self, "lambdas", "layer_decays", "mix_probability", "label_smoothing")
+        for name in ("lrs", "weight_decays", "lambdas", "layer_decays"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: the sweep needs one value at least")
+        if self.search not in ("grid", "random", "asha"):
+            raise ValueError(f"search must be grid, random or asha, got {self.search!r}")
 
-    def points(self, *, has_synthetic: bool) -> tuple[Point, ...]:
-        """The grid in a fixed order; lambda is an axis only where there are synthetic images."""
+    def points(self, *, has_synthetic: bool, seed: int = 0) -> tuple[Point, ...]:
+        """What is swept, in a fixed order; lambda is an axis only where there are synthetic images.
+
+        Args:
+            has_synthetic: whether there are any.
+            seed: of the run, for the random search; more samples begin with the fewer.
+        """
         lambdas = self.lambdas if has_synthetic else (1.0,)
+        if self.search == "random":
+            return tuple(self._sampled(k, lambdas, seed) for k in range(self.samples))
         return tuple(
-            Point(lr=lr, weight_decay=decay, lam=lam)
+            Point(lr=lr, weight_decay=decay, lam=lam, layer_decay=layer)
             for lr in self.lrs
             for decay in self.weight_decays
             for lam in lambdas
+            for layer in self.layer_decays
+        )
+
+    def _sampled(self, number: int, lambdas: tuple[float, ...], seed: int) -> Point:
+        """Between the ends of each axis, uniform in the logarithm of learning rate and weight decay."""
+
+        def between(name: str, values: tuple[float, ...]) -> float:
+            part = random.Random(derive("classify", "search", name, seed, number)).random()
+            low, high = min(values), max(values)
+            if name in ("lr", "weight_decay") and low > 0:
+                return low * (high / low) ** part
+            return low + (high - low) * part
+
+        return Point(
+            lr=between("lr", self.lrs),
+            weight_decay=between("weight_decay", self.weight_decays),
+            lam=between("lambda", lambdas),
+            layer_decay=between("layer_decay", self.layer_decays),
         )
 
 
@@ -168,7 +214,7 @@ class Run:
     captioner: str = "qwen_vl"
     """A file of `bob/captioners/`, with a checkpoint after a colon: `qwen_vl:path:FOLDER`."""
     backbone: str = "resnet50"
-    """A file of `bob/backbones/`."""
+    """A file of `bob/backbones/`, or a checkpoint by its name: `timm:vit_base_patch14_dinov2`, `clip:path:FOLDER`."""
     seed: int = 0
     finetune: FinetuneSettings = FinetuneSettings()
     draw: DrawSettings = DrawSettings()

@@ -66,6 +66,8 @@ def _checked(file: Path, dataset: Dataset) -> tuple[Shot, ...]:
     for split in ("train", "val"):
         if bare := set(names.values()) - {shot.class_name for shot in shots if shot.split == split}:
             raise ValueError(f"{file} has no {split} picture of class {min(bare)!r}: each class needs one")
+    if shots[-1].split != "test":
+        raise ValueError(f"{file} has no test picture: take a split that has some")
     with ThreadPoolExecutor() as threads:
         for shot, facts in zip(shots, threads.map(dataset.facts, (shot.path for shot in shots)), strict=True):
             if facts[0] != shot.sha1:

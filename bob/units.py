@@ -11,7 +11,7 @@ from typing import Any
 
 from bob import backbones, captioners, methods, schema, store
 from bob.diffusion import checkpoints, filters
-from bob.settings import Run
+from bob.settings import Point, Run
 from bob.types import Filter, Request, Shot, TrainingSet, TrainPair, Tuning, Unit
 from bob.versions import STEPS
 
@@ -30,6 +30,8 @@ class Cell:
     training: TrainingSet
     adapter: str = ""
     images: str = ""
+    drawn: int = 0
+    """How many images that folder is to hold."""
     final: str = ""
     groups: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """Of a long tail: class ids of the many-, medium- and few-shot classes."""
@@ -121,7 +123,7 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
     inputs = [STEPS["generate"], _weights(run), draw.unit, *_beside(cell, requests, shots, rule)]
     # The rows as the file gives them back: a 1 in a column of floats is 1.0, and `bob verify` finds the same key.
     cell.images = f"images/{_name(cell)}-{store.key(*inputs, table.to_pylist())}"
-    path = f"{cell.images}/requests.parquet"
+    cell.drawn, path = len(table), f"{cell.images}/requests.parquet"
     if artefacts.exists(path):
         artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
     else:
@@ -163,7 +165,7 @@ def _beside(cell: Cell, requests: Sequence[Request], shots: Mapping[str, Shot], 
 
 def sweep(cell: Cell) -> Iterator[Unit]:
     """Step 4, the short trainings: one for each point of the grid."""
-    work, points = _classify_work(cell), cell.run.sweep.points(has_synthetic=bool(cell.images))
+    work, points = _classify_work(cell), _points(cell)
     for number, point in enumerate(points):
         yield Unit(
             step="classify",
@@ -198,10 +200,10 @@ def _classify_work(cell: Cell) -> dict[str, Any]:
     run = cell.run
     names = ("descriptor", "shots", "method", "checkpoint", "backbone", "seed")
     coordinates = {"dataset": cell.training.dataset} | {name: getattr(run, name) for name in names}
-    budget = cell.training.budget
+    budget, backbone = cell.training.budget, backbones.load(run.backbone)
     copies = budget.copies if cell.images else budget.alone
-    revision = backbones.load(run.backbone).revision
-    parts = [STEPS["classify"], revision, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies]
+    identity = [STEPS["classify"], backbone.revision]
+    parts = [*identity, coordinates, run.sweep, cell.split, cell.images, cell.method.mixup, copies]
     inputs = store.plain(parts)  # units travel as JSON: the sweep's settings have to keep their name
     return {
         "run": store.key(*inputs),
@@ -213,8 +215,14 @@ def _classify_work(cell: Cell) -> dict[str, Any]:
         "copies": copies,
         "mixup": cell.method.mixup,
         "groups": cell.groups,
+        # A picture's time x pictures of an epoch: longer trainings begin first.
+        "cost": backbone.cost * (len(cell.training.shots) * copies + cell.drawn),
         "sweep": dataclasses.asdict(run.sweep),
     }
+
+
+def _points(cell: Cell) -> tuple[Point, ...]:
+    return cell.run.sweep.points(has_synthetic=bool(cell.images), seed=cell.run.seed)
 
 
 def _weights(run: Run) -> tuple[str, str]:

@@ -20,6 +20,8 @@ __all__ = ["WORKERS", "Worker", "inline"]
 
 _SAVE_EVERY = 60.0
 """Seconds that a classifier trains before its state is worth writing."""
+_ATTEMPTS = 3
+"""At a training that memory does not hold: others on the same device may have finished by the next."""
 
 
 class Worker(Protocol):
@@ -165,16 +167,79 @@ class ClassifyWorker:
         self._held: tuple[tuple[Any, ...], Any] | None = None
 
     def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
-        """Trains one classifier; `report` is given each epoch's numbers as they come."""
+        """Trains one classifier; `report` is given each epoch's row as it comes.
+
+        A training of the sweep that breaks off is that point's failure: its table ends with a row of NaNs, its
+        manifest and its receipt say why, and it is never selected.
+
+        Raises:
+            ValueError: if every training of the sweep broke off, or the final one before there was anything to measure.
+        """
+        from bob import classify, memory
+
+        start, work, why = time.monotonic(), unit.work, ""
+        history: list[dict[str, Any]] = []
+        point = self._best(work) if work["phase"] == "final" else Point(**work["point"])
+        for attempt in range(1, _ATTEMPTS + 1):
+            history.clear()
+            try:
+                for row in self._train(unit, point):
+                    history.append(row)
+                    if report is not None:
+                        report(row)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                why = f"out of memory {attempt} times ({str(error).strip().partition(chr(10))[0]})"
+            memory.release()  # out here, where no exception holds tensors any more
+        else:
+            history.append(classify.failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
+        if work["phase"] == "final" and classify.has_failed(history) and (why or len(history) == 1):
+            why = why or "its loss is not finite"
+            raise ValueError(
+                f"{unit.label} broke off in epoch {len(history)}: {why}; look at its batch and its learning rate"
+            )
+        return self.commit(unit, history, point=point, start=start, why=why)
+
+    def commit(
+        self, unit: Unit, history: Sequence[dict[str, Any]], *, point: Point, start: float, why: str = ""
+    ) -> Receipt:
+        """Writes the table of a training.
+
+        Args:
+            unit: what was trained.
+            history: the rows of its epochs.
+            point: what it was trained with.
+            start: when it began, by `time.monotonic`.
+            why: it broke off, if it did and its loss was finite.
+        """
         from bob import classify
 
-        start, work = time.monotonic(), unit.work
-        run = Run(**work["coordinates"])
-        final = work["phase"] == "final"
-        point = self._best(work) if final else Point(**work["point"])
+        work, run = unit.work, Run(**unit.work["coordinates"])
+        broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
+        failed = classify.has_failed(history)
+        rows = classify.result_rows(
+            history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"]
+        )
+        manifest = store.provenance(work, seconds=time.monotonic() - start) | ({"failure": broke} if failed else {})
+        self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), manifest)
+        self._store.delete(f"{unit.target}.state.pt")
+        best = max((row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])), default=math.nan)
+        note = "" if math.isnan(best) else f"best validation accuracy {best:.1%}"
+        if failed:
+            note = broke + (", so it is not selected" if work["phase"] == "sweep" else f"; {note} before")
+        return Receipt(
+            target=unit.target, label=unit.label, size=unit.size, seconds=time.monotonic() - start, note=note
+        )
+
+    def _train(self, unit: Unit, point: Point) -> Iterator[dict[str, Any]]:
+        from bob import classify
+
+        work, run = unit.work, Run(**unit.work["coordinates"])
+        final, resumable = work["phase"] == "final", f"{unit.target}.state.pt"
         sweep = SweepSettings(**{name: _tuples(value) for name, value in work["sweep"].items()})
-        resumable, history = f"{unit.target}.state.pt", []
-        for row in classify.train(
+        return classify.train(
             self._data(work, run),
             run.backbone,
             point,
@@ -187,21 +252,7 @@ class ClassifyWorker:
             state=self._store.read(resumable) if self._store.exists(resumable) else None,
             save=lambda _, held: self._store.write(resumable, held),
             save_every=self._save_every,
-        ):
-            history.append(row)
-            if report is not None:
-                report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "loss": row["train_loss"]})
-        rows = classify.result_rows(
-            history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"]
         )
-        seconds = time.monotonic() - start
-        self._store.write_table(
-            unit.target, schema.table(rows, schema.RESULTS), store.provenance(work, seconds=seconds)
-        )
-        self._store.delete(resumable)
-        finite = [row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])]
-        note = f"best validation accuracy {max(finite):.1%}" if finite else "its loss is not finite"
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds, note=note)
 
     def _best(self, work: Mapping[str, Any]) -> Point:
         """The point with the best validation accuracy among the sweep's receipts."""

@@ -9,7 +9,15 @@ from safetensors.torch import save_file
 from bob import backbones, registry
 
 NAMES = ("a", "b", "c")
-every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
+
+
+def _name(file: str) -> str:
+    """Of a family one of its checkpoints."""
+    held = registry.load("backbone", file)
+    return f"{file}:{held.example}" if isinstance(held, backbones.Family) else file
+
+
+every_backbone = pytest.mark.parametrize("name", [_name(file) for file in registry.names("backbone")])
 resnets = pytest.mark.parametrize("name", ["resnet50", "resnet_mini"])
 
 
@@ -40,11 +48,11 @@ def test_keeps_a_picture_of_any_shape_as_a_square(name):
 @every_backbone
 def test_augments_by_its_generator_alone(name):
     backbone = backbones.load(name)
-    images = torch.rand(2, 3, backbone.kept, backbone.kept)
+    images = torch.rand(3, 3, backbone.kept, backbone.kept)
     before = torch.get_rng_state()
     one, same, other = (backbone.augment(images, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert one.shape == (2, 3, backbone.size, backbone.size)
+    assert one.shape == (3, 3, backbone.size, backbone.size)
     assert one.min() >= 0
     assert one.max() <= 1
     assert torch.equal(one, same)
@@ -72,11 +80,11 @@ def test_takes_all_but_the_head_from_the_weights(name, own_weights):
     model = backbone.build(NAMES, descriptor="aircraft").eval()
     logits = model(torch.zeros(2, 3, backbone.size, backbone.size))
     assert logits.shape == (2, len(NAMES))
-    (group,) = backbone.parameter_groups(model, lr=0.1, weight_decay=0.2, layer_decay=1.0)
-    assert (group["lr"], group["weight_decay"]) == (0.1, 0.2)
+    (group,) = backbone.parameter_groups(model, weight_decay=0.2, layer_decay=1.0)
+    assert (group["lr_scale"], group["weight_decay"]) == (1.0, 0.2)
     assert len(group["params"]) == len(list(model.parameters()))
     with pytest.raises(ValueError, match="layer_decay must be 1, got"):
-        backbone.parameter_groups(model, lr=0.1, weight_decay=0.2, layer_decay=0.5)
+        backbone.parameter_groups(model, weight_decay=0.2, layer_decay=0.5)
 
 
 @resnets
@@ -113,6 +121,43 @@ def test_the_mini_starts_from_its_package_data(monkeypatch):
     assert 0.4e6 < sum(p.numel() for p in model.parameters()) < 1e6
 
 
-def test_an_unknown_name_says_what_is_known():
-    with pytest.raises(ValueError, match="Did you mean 'resnet50'"):
-        backbones.load("resnet5")
+@pytest.mark.parametrize(
+    ("name", "with_synthetic", "without"), [("clip_vit_b16", 16, 8), ("resnet50", 18, 9), ("mae_vit_b16", 8, 4)]
+)
+def test_grids_of_the_paper(name, with_synthetic, without):
+    """Table 4 and sec. A.1: 16 + 18 + 8 points; where nothing is drawn there is no lambda."""
+    sweep = backbones.load(name).sweep
+    assert len(set(sweep.points(has_synthetic=True))) == with_synthetic
+    assert len(set(sweep.points(has_synthetic=False))) == without
+    assert (sweep.batch, sweep.sweep_epochs, sweep.final_epochs, sweep.lambdas) == (64, 10, 100, (0.5, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet5", "Did you mean 'resnet50'"),
+        ("timm", "wants a checkpoint after a colon, as in timm:vit_base_patch14_dinov2"),
+        ("timm:resnet5", "timm has no pre-trained model 'resnet5'; near it are .*resnet50"),
+        ("resnet50:a1", "has one checkpoint only: leave out 'a1'"),
+        ("clip:path:/nowhere", "/nowhere is no CLIP: it has no config.json"),
+    ],
+)
+def test_a_name_that_means_nothing_says_what_is_known(name, words):
+    with pytest.raises(ValueError, match=words):
+        backbones.load(name)
+
+
+def test_any_timm_model_by_its_name(monkeypatch, tmp_path):
+    import timm
+
+    monkeypatch.setenv("BOB_MODELS", str(tmp_path))
+    backbone = backbones.load("timm:test_vit.r160_in1k")
+    (tmp_path / "timm-test_vit.r160_in1k").mkdir()
+    weights = timm.create_model("test_vit").state_dict()
+    save_file(weights, tmp_path / "timm-test_vit.r160_in1k" / "model.safetensors")
+    model = backbone.build(NAMES, descriptor="aircraft").eval()
+    assert backbone.size == 160
+    assert model(torch.zeros(2, 3, 160, 160)).shape == (2, 3)
+    assert all(torch.equal(held, weights[name]) for name, held in model.state_dict().items() if "head" not in name)
+    scales = {group["lr_scale"] for group in backbone.parameter_groups(model, weight_decay=0.1, layer_decay=0.5)}
+    assert {1.0, 0.5, 0.25} <= scales

@@ -194,7 +194,7 @@ def file(dataset: str, shot: Shot) -> Path:
 
 
 def test_a_shot_that_cannot_be_read_is_set_apart_with_the_reason(photos, untrained_qwen, monkeypatch):
-    monkeypatch.setattr("bob.datasets._RATIO", 1000)  # so that the picture comes as far as the model
+    monkeypatch.setattr("bob.datasets._pictures._RATIO", 1000)  # so that the picture comes as far as the model
     dataset, shots = photos
     shots = [dataclasses.replace(shot, sha1="" if k == 2 else shot.sha1) for k, shot in enumerate(shots)]
     vanished, long, cut = (file(dataset, shots[k]) for k in (0, 2, 5))

@@ -20,18 +20,28 @@ POINT = Point(lr=1e-3, weight_decay=0.0, lam=0.5)
 train = partial(classify.train, backbone_name="resnet_mini", point=POINT, settings=SETTINGS, seed=0)
 
 
-@pytest.fixture(autouse=True)
-def weights(monkeypatch, tmp_path_factory):
+@pytest.fixture(autouse=True, scope="module")
+def weights(tmp_path_factory):
+    """Untrained minis where the backbones look first."""
     from safetensors.torch import save_file
 
-    from bob.backbones import resnet_mini
+    from bob.backbones import mae_mini, resnet_mini
+    from bob.skyworld import models as minis
 
-    root = tmp_path_factory.mktemp("models")
-    (root / "resnet_mini").mkdir()
-    with torch.random.fork_rng(devices=[]):
+    root, tokenizer = tmp_path_factory.mktemp("models"), minis.clip_tokenizer()
+    with torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
         torch.manual_seed(0)
-        save_file(resnet_mini.network(60).state_dict(), root / "resnet_mini" / "model.safetensors")
-    monkeypatch.setenv("BOB_MODELS", str(root))
+        networks = {"resnet_mini": resnet_mini.network(60), "mae_mini": mae_mini.network(0, pretraining=True)}
+        for name, network in networks.items():
+            (root / name).mkdir()
+            save_file(network.state_dict(), root / name / "model.safetensors")
+        minis.clip(tokenizer).save_pretrained(root / "clip_mini")
+        tokenizer.save_pretrained(root / "clip_mini")
+        patch.setenv("BOB_MODELS", str(root))
+        yield
+
+
+every_mini = pytest.mark.parametrize("name", ["resnet_mini", "clip_mini", "mae_mini"])
 
 
 def pictures(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +95,7 @@ def points(count: int) -> list[Point]:
         ([history(0.1, 0.9, 0.2), history(0.5, 0.5, 0.8)], 0),  # at any epoch, not the last
         ([history(0.1, 0.2, 0.9), history(0.1, 0.9, 0.1)], 1),  # a tie: the earlier epoch
         ([history(0.3, 0.9), history(0.2, 0.9)], 0),  # a tie: the lower index
-        ([history(0.2, math.nan), history(0.1, 0.3)], 1),
+        ([history(0.9, math.nan), history(0.1, 0.3)], 1),  # it broke off
         ([history(math.nan), history(0.0)], 1),
     ],
 )
@@ -102,13 +112,17 @@ def test_a_sweep_that_failed_throughout_says_so():
 # -- training -----------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone():
+@every_mini
+def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone(name):
+    """Dropout, drop path, augmentation, mixing and the head included."""
+    point = dataclasses.replace(POINT, layer_decay=0.75 if name == "mae_mini" else 1.0)
+    of = partial(train, backbone_name=name, point=point)
     before = torch.get_rng_state()
-    first, again = (list(train(data(), epochs=2)) for _ in range(2))
+    first, again = (list(of(data(), epochs=2)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     assert first == again
     assert [row["epoch"] for row in first] == [1, 2]
-    assert first[0]["train_loss"] != next(train(data(), epochs=2, seed=1))["train_loss"]
+    assert first[0]["train_loss"] != next(of(data(), epochs=2, seed=1))["train_loss"]
 
 
 def test_global_state_is_left_alone_between_epochs_too():
@@ -174,9 +188,9 @@ def test_mixing_never_crosses_from_real_to_synthetic(mixup, monkeypatch):
     parts = []
     original = recipe.mix
 
-    def spy(images, targets, generator, *, use_mixup):
+    def spy(images, targets, generator, *, use_mixup, alpha):
         parts.append((images.min().item(), images.max().item(), use_mixup))
-        return original(images, targets, generator, use_mixup=use_mixup)
+        return original(images, targets, generator, use_mixup=use_mixup, alpha=alpha)
 
     monkeypatch.setattr(recipe, "mix", spy)
     black, white = np.zeros((6, 32, 32, 3), np.uint8), np.full((12, 32, 32, 3), 255, np.uint8)
@@ -217,6 +231,15 @@ def models(monkeypatch) -> list[torch.nn.Module]:
 
 
 final = partial(train, epochs=4, with_test=True, settings=dataclasses.replace(SETTINGS, mix_probability=1.0))
+
+
+@every_mini
+def test_any_backbone_resumes_where_it_was(name):
+    """Of CLIP only LoRA is saved; the rest comes from its weights."""
+    of = partial(train, data(), backbone_name=name, epochs=3)
+    states: dict[int, bytes] = {}
+    wanted = list(of(save=states.__setitem__))
+    assert list(of(state=states[2])) == wanted
 
 
 @pytest.mark.parametrize("mixup", [True, False])

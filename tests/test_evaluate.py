@@ -52,7 +52,7 @@ def test_what_is_drawn_is_spread_over_classes_and_contexts():
     assert requests[0].prompt.count(".") == 1
 
 
-@pytest.mark.parametrize("part", ["vae", "captioner", "sd", "resnet"])
+@pytest.mark.parametrize("part", ["vae", "captioner", "sd", "resnet", "mae", "clip"])
 def test_weights_that_are_not_there_are_named(part, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["evaluate", "--weights", str(tmp_path / "none"), "--only", part])
     assert evaluate.main() == 2

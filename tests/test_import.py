@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -42,6 +40,5 @@ def test_planning_imports_nothing_heavy() -> None:
     assert not set(HEAVY) & set(loaded)
 
 
-@pytest.mark.slow
 def test_no_import_uses_the_network() -> None:
     _run(f"{GUARD}\nimport importlib\nfor m in {MODULES}: importlib.import_module(m)")

@@ -16,6 +16,7 @@ LAYERS = (
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
     ("bob.methods", "bob.pixels", "bob.splits"),
+    ("bob.trainer",),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
@@ -25,8 +26,8 @@ LAYERS = (
 """A new module is placed here, and may import what stands in the lines above its own."""
 
 TOOLS = "bob.skyworld"
-"""What lies here beside world and render makes the weights: imports up to layer 4, imported by none."""
-TOOLS_LAYER = 5
+"""What lies here beside world and render makes the weights: imports up to layer 5, imported by none."""
+TOOLS_LAYER = 6
 
 REGISTRIES = ("bob.methods", "bob.datasets", "bob.captioners", "bob.backbones")
 """Their files know nothing of one another, so that one can be added, copied or taken out."""

@@ -26,7 +26,6 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_hook)  # cannot be taken off again; it looks at nothing while nobody watches
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pets", "cub_lt:10"])
 def test_no_test_image_is_opened_before_the_final_training(
     name: str, untrained_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

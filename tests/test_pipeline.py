@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bob import classify, pipeline, schema, tabulate, units, workers
+from bob import pipeline, schema, tabulate, trainer, units, workers
 from bob.settings import Run
 from bob.store import Store
 from bob.types import Outcome, Receipt, Unit
@@ -169,10 +169,8 @@ def test_a_classifier_that_was_killed_goes_on_where_it_was(done, base, tmp_path,
     with pytest.raises(Killed):
         pipeline.execute([run], artefacts=artefacts, executor=executor, report=Told())
     (state,) = (name for name in files(artefacts) if name.endswith("state.pt"))
-    original = classify._Trainer.run_epoch
-    monkeypatch.setattr(
-        classify._Trainer, "run_epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch)
-    )
+    original = trainer.Trainer.run_epoch
+    monkeypatch.setattr(trainer.Trainer, "run_epoch", lambda self, epoch: epochs.append(epoch) or original(self, epoch))
     (outcome,), told = execute([run], artefacts)
     assert told.steps() == ["results"]
     assert epochs == [2]

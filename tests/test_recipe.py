@@ -1,5 +1,6 @@
 """The training recipe against hand values: Eq. 1, mixing, batches, schedule."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from bob import recipe
+from bob.settings import SweepSettings
 
 # -- Eq. 1 --------------------------------------------------------------------------------------
 
@@ -72,8 +74,60 @@ def test_an_epoch_deals_every_picture_evenly(real, drawn, copies, batch):
 
 
 def test_schedule_warms_up_and_ends_at_its_floor():
-    rates = [recipe.learning_rate(k, steps=11, warmup=4, peak=1.0, floor=0.2) for k in range(11)]
+    rates = [recipe.learning_rate(k, steps=11, warmup=4, start=0.2, peak=1.0, floor=0.2) for k in range(11)]
     assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[7] == pytest.approx(0.6)
     assert rates[10] == pytest.approx(0.2)
     assert all(a > b for a, b in itertools.pairwise(rates[4:]))
+
+
+def test_a_warm_up_may_begin_below_where_the_cosine_ends():
+    """MAE's: from 0, to its smallest rate."""
+    rates = [recipe.learning_rate(k, steps=9, warmup=2, start=0.0, peak=1.0, floor=0.5) for k in range(9)]
+    assert rates[:3] == [0.0, 0.5, 1.0]
+    assert rates[8] == 0.5
+
+
+def test_smoothing_spreads_a_part_of_any_label():
+    soft = torch.tensor([[0.0, 1.0], [0.25, 0.75]])
+    assert torch.allclose(recipe.smoothed(soft, 0.1), torch.tensor([[0.05, 0.95], [0.275, 0.725]]))
+    assert torch.equal(recipe.smoothed(soft, 0.0), soft)
+
+
+def test_mixups_share_follows_its_beta():
+    """Beta(0.8, 0.8) has mean 1/2 and variance 1 / (4 * 2.6); at the median every one of them is 1/2."""
+    images, targets = torch.zeros(2, 3, 2, 2), torch.eye(2)
+
+    def share(seed: int, alpha: float) -> float:
+        generator = torch.Generator().manual_seed(seed)
+        return float(recipe.mixup(images, targets, generator, alpha=alpha)[1][0, 0])
+
+    drawn = np.array([share(seed, 0.8) for seed in range(2000)])
+    assert drawn.mean() == pytest.approx(0.5, abs=0.03)
+    assert drawn.var() == pytest.approx(1 / 10.4, abs=0.006)
+    uniform = float(torch.rand((), generator=torch.Generator().manual_seed(1)))
+    assert share(1, 1.0) == pytest.approx(uniform)
+    assert (share(1, 0.8) - 0.5) * (uniform - 0.5) > 0
+
+
+# -- points ---------------------------------------------------------------------------------------
+
+
+def test_a_random_search_stays_between_the_ends_of_the_grid():
+    sweep = SweepSettings(
+        lrs=(1e-2, 1e-4), weight_decays=(1e-2, 0.0), layer_decays=(0.65, 0.75), search="random", samples=40
+    )
+    points = sweep.points(has_synthetic=True, seed=3)
+    assert len(set(points)) == 40
+    assert all(1e-4 <= p.lr <= 1e-2 and 0 <= p.weight_decay <= 1e-2 for p in points)
+    assert all(0.5 <= p.lam <= 0.8 and 0.65 <= p.layer_decay <= 0.75 for p in points)
+    assert 8 <= sum(p.lr < 1e-3 for p in points) <= 32  # uniform in the logarithm
+    assert points == sweep.points(has_synthetic=True, seed=3)
+    assert points[:5] == dataclasses.replace(sweep, samples=5).points(has_synthetic=True, seed=3)
+    assert points != sweep.points(has_synthetic=True, seed=4)
+    assert {p.lam for p in sweep.points(has_synthetic=False)} == {1.0}
+
+
+def test_a_search_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="search must be grid, random or asha, got 'best'"):
+        SweepSettings(search="best")

@@ -61,7 +61,6 @@ def test_a_long_tail_has_no_shots(tmp_path: Path, bob: Bob) -> None:
     assert "skyworld_lt:10 says how many images each class has, so --shots changes nothing: leave it out" in said
 
 
-@pytest.mark.slow
 def test_a_run_does_not_depend_on_where_a_published_data_set_lies(
     tmp_path: Path, bob: Bob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +77,6 @@ def test_a_run_does_not_depend_on_where_a_published_data_set_lies(
     assert not [path for path in made if "here" in path.name]
 
 
-@pytest.mark.slow
 def test_a_split_goes_from_one_user_to_another(tmp_path: Path, bob: Bob) -> None:
     folder = MINIATURES["aircraft"](tmp_path)
     flags = ("--dataset", f"aircraft:{folder}", "--method", "real_only", *SMALL)
@@ -93,7 +91,6 @@ def test_a_split_goes_from_one_user_to_another(tmp_path: Path, bob: Bob) -> None
     assert one.equals(other)
 
 
-@pytest.mark.slow
 def test_real_pictures_run_from_a_folder_to_a_table(tmp_path: Path, bob: Bob) -> None:
     """scikit-image ships 100 faces and 100 other cuttings of photographs, 25 px, from Labeled Faces in the Wild."""
     import skimage.data

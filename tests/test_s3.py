@@ -133,3 +133,26 @@ def test_a_run_on_s3_gives_what_it_gives_on_a_disk_and_resumes(base, done, bucke
 
 def _sums(artefacts: Store, parts: list[str]) -> pa.Table:
     return pa.concat_tables([artefacts.read_table(part, columns=["request_id", "sha1"]) for part in parts])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_on_s3_gives_what_a_loop_gives_on_a_disk(base, done, bucket):
+    import ray
+
+    from bob import cluster, pipeline
+
+    here, outcomes, _ = done
+    there = Store(f"{bucket}/ray")
+    try:
+        found = pipeline.execute(
+            [base], artefacts=there, executor=cluster.execute, report=lambda step, todo, done, receipts: receipts
+        )
+    finally:
+        ray.shutdown()
+    assert found == outcomes[:1]
+    parts = [f"{found[0].images}/part-{k:05d}.parquet" for k in range(3)]
+    assert _sums(there, parts).equals(_sums(here, parts))
+    weights = f"{found[0].adapter}/{tiny.WEIGHTS}"
+    assert there.read(weights) == here.read(weights)
+    assert tiny.accuracies(found, there) == tiny.accuracies(outcomes[:1], here)

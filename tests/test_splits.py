@@ -71,6 +71,7 @@ def _change(**changes: Any) -> Callable[[list[dict[str, Any]]], object]:
         (lambda rows: rows.append(rows[0] | {"image_id": "again", "split": "test"}), "more than once"),
         (lambda rows: rows.append(rows[0]), "is no split .*two rows of the same image_id"),
         (lambda rows: rows.__delitem__(slice(0, 5)), "has no train picture of class 'Black footed Albatross'"),
+        (lambda rows: rows.__delitem__(slice(44, None)), "has no test picture"),
     ],
 )
 def test_a_split_of_something_else_is_refused(

@@ -1,10 +1,11 @@
-"""Downstream models: one file each, holding `backbone`, a `Backbone`.
+"""Downstream models: one file each, holding `backbone`: a `Backbone`, or a `Family` of them.
 
 bob/backbones/x.py:   backbone = X(name="x", size=224, ...)
+                      backbone = Family(make=lambda checkpoint: X(name=f"x:{checkpoint}", ...), example="vit_tiny")
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-__all__ = ["Backbone", "load"]
+__all__ = ["Backbone", "Family", "load"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +38,10 @@ class Backbone(abc.ABC):
     """The grid and budgets that it is swept with, unless the run says otherwise."""
     hub: str = ""
     """Repository on the Hugging Face hub that its weights come from; empty: part of this package."""
+    cost: float = 1.0
+    """Time that training on a picture takes, in ResNet-50's, roughly: longer sweeps begin first."""
     revision: str = "1"
-    """Identifies the weights, part of the key of every result; raise it when they change."""
+    """Part of the key of every result: raise it when the weights change, or what is done to pictures."""
 
     @abc.abstractmethod
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
@@ -67,10 +70,8 @@ class Backbone(abc.ABC):
             float (b, 3, size, size) in [0, 1].
         """
 
-    def parameter_groups(
-        self, model: "nn.Module", *, lr: float, weight_decay: float, layer_decay: float
-    ) -> list[dict[str, Any]]:
-        """Groups for AdamW, each with its own peak `lr` and `weight_decay`.
+    def parameter_groups(self, model: "nn.Module", *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+        """Groups for AdamW, each with its `weight_decay` and the `lr_scale` that its learning rate is multiplied by.
 
         Here one group of all trainable parameters, biases and norms included (DataDream).
 
@@ -80,7 +81,7 @@ class Backbone(abc.ABC):
         if layer_decay != 1.0:
             raise ValueError(f"{self.name} has no layer-wise learning rates: layer_decay must be 1, got {layer_decay}")
         trained = [p for p in model.parameters() if p.requires_grad]
-        return [{"params": trained, "lr": lr, "weight_decay": weight_decay}]
+        return [{"params": trained, "lr_scale": 1.0, "weight_decay": weight_decay}]
 
     def prepare(self, image: "Image.Image") -> np.ndarray:
         """A picture as it is kept: short side resized to `kept`, centre cropped, uint8 (kept, kept, 3)."""
@@ -99,10 +100,28 @@ class Backbone(abc.ABC):
         return smaller.clamp(0, 1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A file that stands for many checkpoints: what follows the colon says which."""
+
+    make: Callable[[str], Backbone]
+    """From what follows the colon; a ValueError says what is wrong with it."""
+    example: str
+    """What may follow it."""
+
+
 def load(name: str) -> Backbone:
-    """The backbone in the file called `name`.
+    """The backbone in the file called `name`, or for `FAMILY:CHECKPOINT` the one that the family makes.
 
     Raises:
-        ValueError: if there is no such file; lists the known names and the nearest.
+        ValueError: if there is no such file or checkpoint; lists the known names and the nearest.
     """
-    return registry.load("backbone", name)
+    file, _, checkpoint = name.partition(":")
+    held = registry.load("backbone", file)
+    if isinstance(held, Family):
+        if not checkpoint:
+            raise ValueError(f"backbone {file!r} wants a checkpoint after a colon, as in {file}:{held.example}")
+        return held.make(checkpoint)
+    if checkpoint:
+        raise ValueError(f"backbone {file!r} has one checkpoint only: leave out {checkpoint!r}")
+    return held

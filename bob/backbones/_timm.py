@@ -1,12 +1,14 @@
-"""What the timm backbones share: finding weights (safetensors only), fresh heads, small ResNets."""
+"""What the timm backbones share: finding weights (safetensors only), fresh heads, layer decay, small ResNets."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import timm
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
-__all__ = ["find", "fresh_head", "small_resnet"]
+__all__ = ["find", "fresh_head", "layer_groups", "small_resnet"]
 
 _FILE = "model.safetensors"
 
@@ -15,16 +17,16 @@ def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
     """The weights of the backbone `name`: `$BOB_MODELS/NAME/model.safetensors` if that exists.
 
     Args:
-        name: of the backbone, which is the folder's name too.
+        name: of the backbone, which is the folder's name too; colons and slashes are dashes there.
         hub: repository on the Hugging Face hub to turn to next.
         packaged: folder inside this package to turn to next.
 
     Raises:
         ValueError: if none of these has them; says where they were looked for and what to do.
     """
-    folders = [packaged] if packaged else []
+    folders, own = [packaged] if packaged else [], name.replace(":", "-").replace("/", "-")
     if root := os.environ.get("BOB_MODELS"):
-        folders.insert(0, Path(root) / name)
+        folders.insert(0, Path(root) / own)
     for folder in folders:
         if (folder / _FILE).exists():
             return folder / _FILE
@@ -40,31 +42,56 @@ def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
     looked = [*(str(folder / _FILE) for folder in folders), *([f"huggingface.co/{hub}{why}"] if hub else [])]
     raise ValueError(
         f"wanted the weights of {name}, found none in: {', '.join(looked)}. Set BOB_MODELS to a folder that"
-        f" holds {name}/{_FILE}" + (f", or go online once, so that {hub} is cached" if hub else "")
+        f" holds {own}/{_FILE}" + (f", or go online once, so that {hub} is cached" if hub else "")
     )
 
 
-def fresh_head(model: nn.Module, weights: Path, *, head: str = "fc") -> nn.Module:
-    """Fills `model` from a file, all but its linear layer `head`, which is drawn from N(0, 0.01).
+def fresh_head(
+    model: nn.Module, weights: Path, *, head: str = "fc", std: float = 0.01, norm: tuple[str, str] = ("", "")
+) -> nn.Module:
+    """Fills `model` from a file, all but its linear layer `head`, which is drawn from N(0, std).
+
+    Args:
+        model: from timm.
+        weights: a safetensors file.
+        head: name of the layer.
+        std: of its weights; its bias is zero.
+        norm: names of a layer norm that the file has and the model lacks, and of one that the model has fresh instead
+            (a ViT that was pre-trained with one pooling and is tuned with another); empty for none.
 
     Raises:
         ValueError: if the file lacks a tensor of the model, or has one of another shape or name.
     """
     from safetensors.torch import load_file
 
-    state = {k: v for k, v in load_file(weights).items() if not k.startswith(f"{head}.")}
+    left, fresh = (tuple(f"{layer}." for layer in (*layers, head) if layer) for layers in ((norm[0],), (norm[1],)))
+    state = {k: v.float() for k, v in load_file(weights).items() if not k.startswith(left)}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit {type(model).__name__}: {error}") from error
-    missing = [k for k in missing if not k.startswith(f"{head}.")]
+    missing = [k for k in missing if not k.startswith(fresh)]
     if missing or unexpected:
         raise ValueError(f"{weights} does not fit {type(model).__name__}: lacks {missing}, has also {unexpected}")
     layer = model.get_submodule(head)
     assert isinstance(layer, nn.Linear)
-    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return model
+
+
+def layer_groups(model: Any, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups with `lr_scale` = layer_decay ** (layers above), by timm: as in MAE's fine-tuning.
+
+    1 for the head, layer_decay for the last block ... Norms, biases, class token and position embeddings have no
+    weight decay.
+    """
+    return param_groups_layer_decay(
+        model,
+        weight_decay=weight_decay,
+        no_weight_decay_list=model.no_weight_decay() if hasattr(model, "no_weight_decay") else (),
+        layer_decay=layer_decay,
+    )
 
 
 def small_resnet(

@@ -49,5 +49,6 @@ backbone = ResNetMini(
     kept=32,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
+    cost=0.003,
     sweep=SweepSettings(lrs=(1e-3, 3e-3), weight_decays=(1e-2,), sweep_epochs=6, final_epochs=20, warmup_epochs=1.0),
 )

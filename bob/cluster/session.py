@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from bob.types import Receipt, Unit
 
@@ -58,8 +59,13 @@ def start() -> None:
     if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     else:
-        # Ray Train asks the dashboard's state API whether its controllers live.
-        ray.init(include_dashboard=True, object_store_memory=_STORE, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(
+            "local",  # not a cluster that somebody else has running here
+            include_dashboard=True,  # Ray Train asks its state API whether its controllers live
+            object_store_memory=_STORE,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
 
 
 def slots(step: str, units: int) -> Slots:
@@ -93,6 +99,8 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
 
     try:
         return dataclasses.asdict(worker(unit, **options))
+    except ray.exceptions.RayError:  # a process that this one talks to was lost
+        raise
     except ValueError as error:
         return {"target": unit.target, "mistake": str(error)}
     except Exception:  # whatever it is: the driver raises it

@@ -53,14 +53,16 @@ def _name(unit: Unit) -> str:
 
 def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
     """Trains one unit; starts again from its checkpoint if Ray loses the process that controls it."""
+    lost: Exception | None = None
     for _ in range(LOSSES):
         try:
             result = _trainer(unit, root, scratch, slots).fit()
-        except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError):
+        except (ray.exceptions.RayActorError, ray.train.ControllerError) as error:
+            lost = error
             continue
         assert isinstance(result.return_value, dict)
         return result.return_value
-    raise RuntimeError(f"{unit.label}: its controller was lost {LOSSES} times; is the node out of memory?")
+    raise RuntimeError(f"{unit.label}: its controller was lost {LOSSES} times; is the node out of memory?") from lost
 
 
 def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:

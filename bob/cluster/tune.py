@@ -5,18 +5,22 @@ import functools
 import json
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from bob.cluster.session import LOSSES, Slots, attempt, received, settle
+from bob.settings import Point
 from bob.store import Store, key
 from bob.types import Receipt, Unit
 from bob.workers import ClassifyWorker
 
-__all__ = ["run"]
+__all__ = ["longest_first", "run"]
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
@@ -25,8 +29,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     A trial commits its own receipt table, which is what selection and tables read; Tune's state is
     scratch and is never read again.
     """
-    ordered = sorted(units, key=lambda unit: -unit.size)
-    texts = [json.dumps(dataclasses.asdict(unit)) for unit in ordered]
+    texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trainable = tune.with_resources(
         functools.partial(_trial, root=artefacts.root, slots=slots),
@@ -38,6 +41,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         tune_config=TuneConfig(
             metric="val_accuracy",
             mode="max",
+            scheduler=_Scheduler(),
             reuse_actors=True,
             max_concurrent_trials=slots.count,
             trial_name_creator=lambda trial: trial.trial_id,
@@ -47,7 +51,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
             name=f"sweep-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
             failure_config=tune.FailureConfig(max_failures=LOSSES),  # of processes: nothing is raised there
-            callbacks=[_Forward(arrived)],
+            callbacks=[_Forward(arrived, artefacts.root)],
             verbose=0,
         ),
     )
@@ -60,6 +64,11 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     thread.join()
 
 
+def longest_first(units: Sequence[Unit]) -> list[Unit]:
+    """So that no long training begins when all others end. Those of one run, which are alike, stay together."""
+    return sorted(units, key=lambda unit: (-unit.size * unit.work["cost"], unit.group))
+
+
 def _fit(tuner: Tuner, arrived: queue.Queue) -> None:
     try:
         errors = tuner.fit().errors
@@ -68,26 +77,72 @@ def _fit(tuner: Tuner, arrived: queue.Queue) -> None:
         arrived.put(error)
 
 
-class _Forward(Callback):
-    """Hands a trial's answer to the driver the moment it ends."""
+class _Scheduler(FIFOScheduler):
+    """Lets every training end, but those of a run that asks for ASHA; these are compared within their run."""
 
-    def __init__(self, arrived: queue.Queue) -> None:
-        self._arrived = arrived
+    def __init__(self) -> None:
+        super().__init__()
+        self._halving: dict[str, ASHAScheduler] = {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Called by Tune."""
+        unit = _unit(trial.config)
+        settings = unit.work["sweep"]
+        if settings["search"] != "asha" or unit.work["phase"] == "final" or result["answer"]:
+            return TrialScheduler.CONTINUE
+        if unit.group not in self._halving:
+            self._halving[unit.group] = ASHAScheduler(
+                time_attr="epoch", metric="val_accuracy", mode="max", max_t=settings["sweep_epochs"] + 1
+            )
+        halving = self._halving[unit.group]
+        if result["epoch"] == 1:
+            halving.on_trial_add(tune_controller, trial)
+        return halving.on_trial_result(tune_controller, trial, result)
+
+
+class _Forward(Callback):
+    """Hands a trial's answer to the driver the moment it ends; commits what ASHA has stopped."""
+
+    def __init__(self, arrived: queue.Queue, root: str) -> None:
+        self._arrived, self._root = arrived, root
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._start = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles the tuner into its scratch folder, where nobody reads it
 
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        """Called by Tune."""
+        if "row" in result and not result["answer"]:
+            self._rows.setdefault(trial.trial_id, []).append(json.loads(result["row"]))
+
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Called by Tune."""
-        self._arrived.put(json.loads(trial.last_result["answer"]))
+        rows = {row["epoch"]: row for row in self._rows.pop(trial.trial_id, [])}  # after a loss some come twice
+        if answer := trial.last_result["answer"]:
+            self._arrived.put(json.loads(answer))
+            return
+        unit, worker = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
+        start = time.monotonic() - trial.last_result["time_total_s"]
+        receipt = worker.commit(unit, list(rows.values()), point=Point(**unit.work["point"]), start=start)
+        note = f"stopped after epoch {len(rows)}, {receipt.note}"
+        self._arrived.put(dataclasses.asdict(dataclasses.replace(receipt, note=note)))
+
+
+def _unit(config: Mapping[str, Any]) -> Unit:
+    return Unit(**json.loads(config["unit"]))
 
 
 def _trial(config: dict[str, Any], *, root: str, slots: Slots) -> None:
     """In a process that serves many trials."""
     settle(slots)
-    unit = Unit(**json.loads(config["unit"]))
-    answer = attempt(_worker(root, slots.device), unit, report=lambda row: tune.report({**row, "answer": ""}))
-    tune.report({"epoch": unit.size, "val_accuracy": 0.0, "loss": 0.0, "answer": json.dumps(answer)})
+    unit = _unit(config)
+
+    def report(row: Mapping[str, Any]) -> None:
+        tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "row": json.dumps(row), "answer": ""})
+
+    answer = attempt(_worker(root, slots.device), unit, report=report)
+    tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Holds the mini checkpoints against their bars, on pictures that no training has seen.
 
     python -m bob.skyworld.evaluate --weights bob/skyworld/weights --probe FOLDER/probe [--card FILE]
-        [--work FOLDER] [--only vae captioner sd resnet] [--threads 1]
+        [--work FOLDER] [--only vae captioner sd resnet mae clip] [--threads 1]
 
 Prints a section of the model card in Markdown; exit code 1 if a bar is missed. The probe is the
 yardstick of `bob.skyworld.pretrain --only probe`, which is not shipped.
@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_model
+from safetensors.torch import load_file, load_model
 
 from bob import captioners, generate
-from bob.backbones import resnet_mini
+from bob.backbones import mae_mini, resnet_mini
 from bob.captioners._cleaning import clean
 from bob.prompts import context_prompt
 from bob.seeds import derive
@@ -55,7 +55,7 @@ class Bench:
     """Where the weights are, and the pictures that they are held against."""
 
     weights: Path
-    """As `bob/skyworld/weights`: `sd`, `captioner`, `resnet`."""
+    """As `bob/skyworld/weights`: `sd`, `captioner`, `resnet`, `mae`, `clip`."""
     probe: Path | None
     """Folder of the trained probe; the parts `vae` and `sd` need it."""
     work: Path
@@ -183,6 +183,40 @@ def resnet(bench: Bench) -> list[Measurement]:
     ]
 
 
+def mae(bench: Bench) -> list[Measurement]:
+    """What its encoder's averaged patches hold that nobody has told it."""
+    held = {name: value.float() for name, value in load_file(bench.found("mae/model.safetensors", "mae")).items()}
+    encoder = mae_mini.network(0, pretraining=True).eval()
+    encoder.load_state_dict(held)
+    pixels, truth = bench.base()
+    with torch.inference_mode():
+        parts = [renders.as_batch(pixels, rows) for rows in torch.arange(len(pixels)).split(200)]
+        features = torch.cat([encoder.forward_features(part)[:, 1:].mean(1) for part in parts]).numpy()
+    line = _of("MAE")
+    return [
+        line("background of a base render right, by a linear layer on its features", _linear(features, truth[:, 1])),
+        line("pose of a base render right, likewise", _linear(features, truth[:, 2]), bar=50.0),
+        line("family of a base render right, likewise", _linear(features, truth[:, 0] // 2), bar=20.0),
+    ]
+
+
+def clip(bench: Bench) -> list[Measurement]:
+    """Zero-shot: the nearest of the 60 base classes' prompts, or of the 10 novel ones', which it has not read."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    from bob.skyworld.pretrain_clip import zero_shot
+
+    folder = bench.found("clip/config.json", "clip").parent
+    model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    (base, truth), (novel, others) = bench.base(), bench.novel()
+    line = _of("CLIP")
+    return [
+        line("class of a base render right, zero-shot", 100 * zero_shot(model, tokenizer, base, truth), bar=50.0),
+        line("class of a novel render right, zero-shot", 100 * zero_shot(model, tokenizer, novel, others, NOVEL)),
+    ]
+
+
 def _linear(features: np.ndarray, labels: np.ndarray) -> float:
     """Per cent right on the last third, of ridge regression on the first two."""
     held = len(labels) * 2 // 3
@@ -203,6 +237,8 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "captioner": captioner,
     "sd": stable_diffusion,
     "resnet": resnet,
+    "mae": mae,
+    "clip": clip,
 }
 """Stage of `bob.skyworld.pretrain` -> what measures its result."""
 
@@ -256,7 +292,7 @@ def _sheet(pictures: Sequence[np.ndarray]) -> Image.Image:
 def main() -> int:
     """Measures the parts that the command line names; 1 if a bar is missed, 2 for a mistake in the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help="folder with sd, captioner and resnet")
+    parser.add_argument("--weights", type=Path, required=True, help="folder with sd, captioner, resnet, mae and clip")
     parser.add_argument("--probe", type=Path, help="folder of the trained probe; vae and sd need it")
     parser.add_argument("--work", type=Path, help="folder that keeps renders and a sheet of drawn pictures [temporary]")
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), help="parts to measure")

@@ -1,7 +1,7 @@
 """The mini models of skyworld before training: real architectures, small numbers.
 
 Each is built by the class that loads the full-size checkpoint, so what runs on skyworld runs on
-SD 1.5, Qwen2.5-VL and ResNet-50. Imports torch; nothing here is needed to use the trained weights.
+SD 1.5, Qwen2.5-VL, ResNet-50, CLIP and MAE. Imports torch; nothing here is needed to use the trained weights.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from bob.skyworld.captions import corpus
 
-__all__ = ["SIDE", "TOKENS", "clip_tokenizer", "text_encoder", "unet", "vae"]
+__all__ = ["SIDE", "TOKENS", "clip", "clip_tokenizer", "text_encoder", "unet", "vae"]
 
 SIDE = 32
 """Side in pixels of what every mini model sees and draws."""
@@ -68,19 +68,36 @@ def unet() -> UNet2DConditionModel:
 
 def text_encoder(tokenizer: Any) -> CLIPTextModel:
     """Three layers of width 96."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=_TEXT_WIDTH,
-            intermediate_size=4 * _TEXT_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return CLIPTextModel(CLIPTextConfig(**_text(tokenizer)))
+
+
+def clip(tokenizer: Any) -> CLIPModel:
+    """The same text tower beside the ViT of the mini MAE: four layers of width 96 on patches of 4 px."""
+    vision = {
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "image_size": SIDE,
+        "patch_size": 4,
+        "hidden_size": _TEXT_WIDTH,
+        "intermediate_size": 4 * _TEXT_WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
+    return CLIPModel(CLIPConfig(text_config=_text(tokenizer), vision_config=vision, projection_dim=64))
+
+
+def _text(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": _TEXT_WIDTH,
+        "intermediate_size": 4 * _TEXT_WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": TOKENS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
 
 
 def clip_tokenizer() -> Any:

@@ -1,10 +1,10 @@
 """Makes the mini checkpoints of skyworld again, from nothing.
 
-    python -m bob.skyworld.pretrain --out weights [--only vae sd captioner resnet probe] [--threads 2]
+    python -m bob.skyworld.pretrain --out weights [--only vae sd captioner resnet mae clip probe] [--threads 2]
 
 Renders the base world, then trains an autoencoder, the U-Net and text encoder on its latents, a
-captioner, a ResNet, and the probe that `bob.skyworld.evaluate` reads drawn pictures with. Seeded;
-shows progress; the same command resumes. Copy `sd`, `captioner` and `resnet` of the output folder
+captioner, a ResNet, a MAE, a CLIP, and the probe that `bob.skyworld.evaluate` reads drawn pictures with.
+Seeded; shows progress; the same command resumes. Copy all but `probe` and `work` of the output folder
 to `bob/skyworld/weights` to ship them.
 
 What each took on one core of an AMD EPYC (Zen 5), shared with other work, and what it reached
@@ -19,6 +19,8 @@ import torch
 
 from bob.seeds import derive
 from bob.skyworld.pretrain_captioner import captioner
+from bob.skyworld.pretrain_clip import clip
+from bob.skyworld.pretrain_mae import mae
 from bob.skyworld.pretrain_resnet import probe, resnet
 from bob.skyworld.pretrain_sd import sd
 from bob.skyworld.pretrain_vae import vae
@@ -30,6 +32,8 @@ STAGES: dict[str, Callable[[Path, Path], None]] = {
     "sd": sd,
     "captioner": captioner,
     "resnet": resnet,
+    "mae": mae,
+    "clip": clip,
     "probe": probe,
 }
 """In the order in which they need one another."""

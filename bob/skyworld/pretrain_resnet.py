@@ -10,7 +10,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bob.backbones import _augment, resnet_mini
+from bob.backbones import resnet_mini
 from bob.skyworld import renders, training
 from bob.skyworld.probe import Probe
 
@@ -77,7 +77,7 @@ def _train(
 
     def draw(model: nn.Module, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pixels), (batch,), generator=generator)
-        images, wanted = _augmented(renders.as_batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
+        images, wanted = renders.augmented(renders.as_batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
         return loss_of(model, images, wanted)
 
     @torch.inference_mode()
@@ -97,15 +97,6 @@ def _train(
     found = measure(model)
     print(f"{name}: accuracy on {_HELD} held-out renders of the base classes: {found}", flush=True)
     return model, found
-
-
-def _augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    images = _augment.shift(images, generator, reach=2)
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    labels = labels.clone()
-    labels[:, 2] ^= mirrored  # poses come in pairs, left then right
-    return images.contiguous(memory_format=torch.channels_last), labels
 
 
 def _right(logits: Sequence[Tensor], labels: Tensor) -> list[float]:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bob.backbones import _augment
 from bob.seeds import derive
 from bob.skyworld import models, render, world
 
-__all__ = ["TRAIN", "as_batch", "cached", "renders"]
+__all__ = ["TRAIN", "as_batch", "augmented", "cached", "renders"]
 
 TRAIN = 48_000
 """Pre-training pictures: 800 of each base class, 147 MB as uint8."""
@@ -53,6 +54,16 @@ def as_batch(pixels: np.ndarray, rows: Tensor) -> Tensor:
     """Rows of a uint8 array -> float (b, 3, SIDE, SIDE) in [-1, 1], channels last."""
     images = torch.from_numpy(pixels[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Shifts by up to 2 pixels and mirrors half of a batch, and its (class, background, pose) labels with it."""
+    images = _augment.shift(images, generator, reach=2)
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    labels = labels.clone()
+    labels[:, 2] ^= mirrored  # poses come in pairs, left then right
+    return images.contiguous(memory_format=torch.channels_last), labels
 
 
 def _one(job: tuple[str, int, tuple[str, ...]]) -> tuple[np.ndarray, tuple[int, int, int]]:

@@ -1,0 +1,32 @@
+"""DataDream's training transform, on a whole batch: what CLIP and the ImageNet networks are tuned with."""
+
+import torch
+from torch import Tensor
+
+from bob.backbones import _augment, _randaugment
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "augment"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def augment(images: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
+    """RandAugment(2, 9), a crop of 25 to 100 %, flip, colour jitter, greyscale, blur, solarisation.
+
+    Args:
+        images: float (b, 3, s, s) in [0, 1].
+        generator: on the CPU.
+        size: side of what comes back, (b, 3, size, size) in [0, 1].
+
+    Source: DataDream, arXiv:2407.10910, classify/data.py.
+    """
+    images = _randaugment.rand_augment(images, generator, _randaugment.TORCHVISION)
+    images = _augment.resized_crop(images, generator, size=size, scale=(0.25, 1.0))
+    images = _augment.flip(images, generator)
+    images = _augment.colour_jitter(
+        images, generator, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, chance=0.8
+    )
+    images = torch.where(_augment.chosen(images, generator, 0.2), _augment.grey(images).expand_as(images), images)
+    images = _augment.blur(images, generator, sigma=(0.1, 2.0), chance=0.2)
+    return _augment.solarise(images, generator, threshold=0.5, chance=0.2)

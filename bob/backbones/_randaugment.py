@@ -1,0 +1,179 @@
+"""RandAugment of a whole batch: torchvision's, which DataDream uses, and timm's, which MAE uses.
+
+Pictures that drew the same operation go through it together, each with a strength of its own.
+
+Source: Cubuk et al. 2020, arXiv:1909.13719; operations, strengths and ranges as in the two libraries.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, conv2d, grid_sample
+from torchvision.transforms.v2 import functional
+
+from bob.backbones._augment import blend, grey
+
+__all__ = ["TIMM", "TORCHVISION", "Policy", "apply", "rand_augment"]
+
+_LAYERS = 2  # operations a picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What may be drawn, and how strong it is."""
+
+    operations: tuple[str, ...]
+    level: float
+    """Strength in [0, 1]; its deviation from picture to picture."""
+    deviation: float
+    chance: float
+    """That an operation which was drawn is applied."""
+    translate: float
+    """Of the picture's width, at level 1."""
+    bits: tuple[float, float]
+    """Posterize keeps bits[0] - bits[1] * level, the product rounded down."""
+    fill: tuple[float, float, float]
+    """What is seen beyond the picture's border."""
+    mode: str
+    """How turned pictures are sampled: nearest or bicubic."""
+
+
+_SHARED = (
+    *("autocontrast", "equalize", "rotate", "posterize", "solarize", "color", "contrast"),
+    *("brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y"),
+)
+TORCHVISION = Policy(
+    operations=("identity", *_SHARED),
+    level=9 / 30,
+    deviation=0.0,
+    chance=1.0,
+    translate=150 / 331,
+    bits=(8, 4),
+    fill=(0.0, 0.0, 0.0),
+    mode="nearest",
+)
+"""RandAugment(num_ops=2, magnitude=9)."""
+TIMM = Policy(
+    operations=("invert", "solarize_add", *_SHARED),
+    level=0.9,
+    deviation=0.05,
+    chance=0.5,
+    translate=0.45,
+    bits=(4, 4),
+    fill=(124 / 255, 116 / 255, 104 / 255),
+    mode="bicubic",
+)
+"""rand-m9-mstd0.5-inc1, as MAE fine-tunes with; the border is ImageNet's mean."""
+
+
+def rand_augment(images: Tensor, generator: torch.Generator, policy: Policy) -> Tensor:
+    """Two operations of the policy on each picture, one after the other.
+
+    Args:
+        images: float (b, 3, s, s) in [0, 1].
+        generator: on the CPU.
+        policy: TORCHVISION or TIMM.
+
+    Returns:
+        float (b, 3, s, s) in [0, 1].
+    """
+    count = len(images)
+    for _ in range(_LAYERS):
+        which = torch.randint(len(policy.operations), (count,), generator=generator)
+        level = policy.level + policy.deviation * torch.randn(count, generator=generator)
+        sign = 1 - 2.0 * (torch.rand(count, generator=generator) < 0.5)
+        applied = torch.rand(count, generator=generator) < policy.chance
+        made = images.clone()
+        for number, name in enumerate(policy.operations):
+            rows = ((which == number) & applied).nonzero()[:, 0]
+            if len(rows) and name != "identity":
+                amount = _amount(name, level[rows].clamp(0, 1), sign[rows], policy)
+                of = rows.to(images.device)
+                made[of] = apply(name, images[of], amount.to(images.device), policy)
+        images = made
+    return images
+
+
+def _amount(name: str, level: Tensor, sign: Tensor, policy: Policy) -> Tensor:
+    """(k,): what `apply` is given, from a strength in [0, 1] and a sign."""
+    if name.startswith("translate"):
+        return policy.translate * level * sign
+    if name.startswith("shear"):
+        return 0.3 * level * sign
+    if name == "rotate":
+        return 30 * level * sign
+    if name == "posterize":
+        return policy.bits[0] - (policy.bits[1] * level).floor()
+    if name == "solarize":
+        return 1 - level
+    if name == "solarize_add":
+        return (110 * level).floor().clamp(max=128) / 255
+    return (1 + 0.9 * level * sign).clamp(min=0.1)
+
+
+def apply(name: str, images: Tensor, amount: Tensor, policy: Policy) -> Tensor:
+    """One operation on (k, 3, s, s) in [0, 1], with an amount (k,) for each picture."""
+    if name in _WARPS:
+        return _warp(images, _WARPS[name](amount), policy)
+    return _COLOURS[name](images, amount.view(-1, 1, 1, 1))
+
+
+def _warp(images: Tensor, matrix: Tensor, policy: Policy) -> Tensor:
+    grid = affine_grid(matrix, list(images.shape), align_corners=False)
+    fill = images.new_tensor(policy.fill).view(1, 3, 1, 1)
+    return (grid_sample(images - fill, grid, mode=policy.mode, align_corners=False) + fill).clamp(0, 1)
+
+
+def _matrix(*entries: Tensor | float) -> Tensor:
+    """(k, 2, 3) of six entries; in coordinates from -1 to 1."""
+    like = next(entry for entry in entries if isinstance(entry, Tensor))
+    columns = [entry if isinstance(entry, Tensor) else torch.full_like(like, entry) for entry in entries]
+    return torch.stack(columns, 1).view(-1, 2, 3)
+
+
+def _rotation(degrees: Tensor) -> Tensor:
+    turn = degrees * (math.pi / 180)
+    return _matrix(turn.cos(), -turn.sin(), 0.0, turn.sin(), turn.cos(), 0.0)
+
+
+_WARPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rotate": _rotation,
+    "shear_x": lambda a: _matrix(1.0, a, a, 0.0, 1.0, 0.0),  # the upper border stays where it is
+    "shear_y": lambda a: _matrix(1.0, 0.0, 0.0, a, 1.0, a),
+    "translate_x": lambda a: _matrix(1.0, 0.0, 2 * a, 0.0, 1.0, 0.0),
+    "translate_y": lambda a: _matrix(1.0, 0.0, 0.0, 0.0, 1.0, 2 * a),
+}
+
+
+def _posterized(images: Tensor, bits: Tensor) -> Tensor:
+    step = 2 ** (8 - bits)
+    return ((images * 255).round() / step).floor() * step / 255
+
+
+def _smooth(images: Tensor) -> Tensor:
+    kernel = images.new_ones(3, 1, 3, 3)
+    kernel[:, :, 1, 1] = 5
+    made = images.clone()
+    made[..., 1:-1, 1:-1] = conv2d(images, kernel / 13, groups=3)  # the border stays
+    return made
+
+
+def _equalized(images: Tensor) -> Tensor:
+    return functional.equalize((images * 255).round().to(torch.uint8)).float() / 255
+
+
+_COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "autocontrast": lambda x, _: functional.autocontrast(x),
+    "equalize": lambda x, _: _equalized(x),
+    "invert": lambda x, _: 1 - x,
+    "posterize": _posterized,
+    "solarize": lambda x, a: torch.where(x >= a, 1 - x, x),
+    "solarize_add": lambda x, a: torch.where(x < 128 / 255, (x + a).clamp(max=1), x),
+    "color": lambda x, a: blend(grey(x), x, a),
+    "contrast": lambda x, a: blend(grey(x).mean((1, 2, 3), keepdim=True), x, a),
+    "brightness": lambda x, a: (x * a).clamp(0, 1),
+    "sharpness": lambda x, a: blend(_smooth(x), x, a),
+}

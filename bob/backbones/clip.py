@@ -1,0 +1,42 @@
+"""Any CLIP that transformers loads, tuned as clip_vit_b16: `clip:openai/clip-vit-large-patch14`, `clip:path:FOLDER`."""
+
+import json
+from pathlib import Path
+
+from bob.backbones import Family, _clip
+from bob.weights import fingerprint
+
+__all__ = ["backbone"]
+
+_WIDE = "-336"
+"""How the names of checkpoints end that see 336 pixels; a folder says what it sees."""
+_KEPT = 320  # pixels, of pictures that a network sees at 224
+
+
+def _make(checkpoint: str) -> _clip.Clip:
+    folder, size, hub, revision = "", 336 if checkpoint.endswith(_WIDE) else 224, checkpoint, "1"
+    if checkpoint.startswith("path:"):
+        hub, folder = "", str(Path(checkpoint.removeprefix("path:")).expanduser())
+        config = Path(folder, "config.json")
+        if not config.is_file():
+            raise ValueError(
+                f"{folder} is no CLIP: it has no config.json. Give a folder that transformers' save_pretrained made of"
+                " a CLIPModel and of its tokenizer, with safetensors weights"
+            )
+        size = json.loads(config.read_text(encoding="utf-8"))["vision_config"].get("image_size", 224)
+        revision = fingerprint(Path(folder))
+    return _clip.Clip(
+        name=f"clip:{checkpoint}",
+        hub=hub,
+        folder=folder,
+        size=size,
+        kept=size if size < 224 else max(size, _KEPT),
+        mean=_clip.MEAN,
+        std=_clip.STD,
+        cost=3.5,
+        sweep=_clip.SWEEP,
+        revision=revision,
+    )
+
+
+backbone = Family(make=_make, example="openai/clip-vit-base-patch32")

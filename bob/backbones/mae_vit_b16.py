@@ -1,0 +1,78 @@
+"""ViT-B/16 pre-trained as a masked autoencoder on ImageNet, tuned as its authors do: timm's copy of MAE's weights.
+
+Layer-wise learning rates, drop path, RandAugment, random erasing, MixUp or CutMix on every batch, label smoothing;
+patch tokens are averaged. He et al. 2022, arXiv:2111.06377, and facebookresearch/mae, main_finetune.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from bob.backbones import Backbone, _augment, _datadream, _randaugment, _timm
+from bob.settings import SweepSettings
+
+__all__ = ["MaeViTB16", "backbone"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class MaeViTB16(Backbone):
+    """86 M parameters, 224 px, CC BY-NC 4.0 weights."""
+
+    hub: str = "timm/vit_base_patch16_224.mae"
+    """Where the weights are taken from if `$BOB_MODELS/mae_vit_b16` does not have them."""
+
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+        weights = _timm.find(self.name, hub=self.hub)
+        model = timm.create_model(
+            "vit_base_patch16_224.mae",
+            pretrained=False,
+            num_classes=len(class_names),
+            global_pool="avg",
+            drop_path_rate=0.1,
+        )
+        return _timm.fresh_head(model, weights, head="head", std=2e-5, norm=("norm", "fc_norm"))
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Timm's rand-m9-mstd0.5-inc1 after a crop of 8 to 100 % and a flip, then random erasing."""
+        images = _augment.resized_crop(images, generator, size=self.size, scale=(0.08, 1.0))
+        images = _augment.flip(images, generator)
+        images = _randaugment.rand_augment(images, generator, _randaugment.TIMM)
+        return _augment.erase(images, generator, chance=0.25, mean=self.mean, std=self.std)
+
+    def view(self, images: Tensor) -> Tensor:
+        """Resized to 256, of which the middle 224 are seen."""
+        larger = self.size * 8 // 7
+        images = interpolate(images, size=(larger, larger), mode="bicubic", antialias=True).clamp(0, 1)
+        edge = (larger - self.size) // 2
+        return images[..., edge : edge + self.size, edge : edge + self.size]
+
+    def parameter_groups(self, model: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+        return _timm.layer_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
+
+
+backbone = MaeViTB16(
+    name="mae_vit_b16",
+    size=224,
+    kept=320,
+    mean=_datadream.IMAGENET_MEAN,
+    std=_datadream.IMAGENET_STD,
+    cost=3.0,
+    sweep=SweepSettings(
+        lrs=(1e-3, 5e-4),  # base rates, of 256 images: Table 4 and methods.md 4.1
+        base_batch=256,
+        weight_decays=(0.05,),
+        layer_decays=(0.65, 0.75),
+        warmup_epochs=5.0,
+        min_lr=1e-6,
+        warmup_lr=0.0,
+        mix_probability=1.0,
+        mixup_alpha=0.8,
+        label_smoothing=0.1,
+    ),
+)

@@ -1,0 +1,58 @@
+"""Any classifier of timm by its name: `timm:vit_base_patch14_dinov2`, `timm:convnext_tiny`.
+
+All layers are trained with DataDream's augmentation, over ResNet-50's grid; `--sweep.layer-decays` sweeps layer-wise
+learning rates. Input size and normalisation are those that the weights were made with; licences differ: see timm.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from bob.backbones import Backbone, Family, _datadream, _timm
+
+__all__ = ["Timm", "backbone"]
+
+_KEPT = 320  # pixels, of pictures that a network sees at 224
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Timm(Backbone):
+    """A fresh linear head on what timm has pre-trained."""
+
+    model: str
+    """As timm names it, with or without the tag of its weights."""
+
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+        known: Any = timm.get_pretrained_cfg(self.model)
+        hub = f"timm/{known.architecture}.{known.tag}" if known.hf_hub_id == "timm/" else known.hf_hub_id or ""
+        weights = _timm.find(self.name, hub=hub)
+        model = timm.create_model(self.model, pretrained=False, num_classes=len(class_names))
+        return _timm.fresh_head(model, weights, head=known.classifier)
+
+    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return _datadream.augment(images, generator, size=self.size)
+
+    def parameter_groups(self, model: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+        if layer_decay == 1.0:
+            return super().parameter_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
+        return _timm.layer_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
+
+
+def _make(model: str) -> Timm:
+    known: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    if known is None or not known.has_weights:
+        near = ", ".join(difflib.get_close_matches(model, timm.list_models(pretrained=True), n=3))
+        raise ValueError(f"timm has no pre-trained model {model!r}; near it are {near or 'none of its names'}")
+    if not isinstance(known.classifier, str) or len(set(known.input_size[1:])) > 1:
+        raise ValueError(f"timm:{model} has no single linear head, or wants pictures that are not square: take another")
+    size = known.input_size[-1]
+    return Timm(name=f"timm:{model}", model=model, size=size, kept=max(size, _KEPT), mean=known.mean, std=known.std)
+
+
+backbone = Family(make=_make, example="vit_base_patch14_dinov2")

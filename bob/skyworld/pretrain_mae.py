@@ -1,0 +1,103 @@
+"""Pre-trains the mini MAE: a ViT that fills in what it does not see, without a label or a word."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_model
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from bob.backbones import _augment, mae_mini
+from bob.skyworld import renders, training, world
+
+__all__ = ["Mae", "mae"]
+
+_BATCH = 128
+_HELD = 600
+_SEEN = 0.25
+"""Share of the patches that the encoder is given (the paper hides 75 %)."""
+_WIDTH, _DEPTH = 64, 2  # of the decoder
+
+
+class Mae(nn.Module):
+    """Masked autoencoder: encodes a quarter of the patches, decodes all, and is judged on those it did not see.
+
+    Source: He et al. 2022, arXiv:2111.06377; targets are patches normalised each for itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder: Any = mae_mini.network(0, pretraining=True)
+        side = self.encoder.patch_embed.grid_size
+        with torch.no_grad():  # where a patch lies, to begin with
+            self.encoder.pos_embed[:, 1:] = _positions(side, self.encoder.embed_dim)
+        self.inward = nn.Linear(self.encoder.embed_dim, _WIDTH)
+        self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, _WIDTH))
+        self.positions: Tensor
+        self.register_buffer("positions", _positions(side, _WIDTH))
+        self.decoder = nn.Sequential(*(Block(_WIDTH, 4, qkv_bias=True) for _ in range(_DEPTH)), nn.LayerNorm(_WIDTH))
+        self.outward = nn.Linear(_WIDTH, 3 * mae_mini.PATCH**2)
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images (b, 3, s, s) in [-1, 1] -> mean squared error of the hidden patches; 1 is what a grey patch gets."""
+        tokens = self.encoder.patch_embed(images) + self.encoder.pos_embed[:, 1:]
+        count = tokens.shape[1]
+        order = torch.rand(tokens.shape[:2], generator=generator).argsort(1)
+        seen = order[:, : int(count * _SEEN), None]
+        first = (self.encoder.cls_token + self.encoder.pos_embed[:, :1]).expand(len(images), -1, -1)
+        tokens = torch.cat([first, tokens.gather(1, seen.expand(-1, -1, tokens.shape[2]))], 1)
+        tokens = self.inward(self.encoder.norm(self.encoder.blocks(tokens)))[:, 1:]
+        whole = self.hidden.expand(len(images), count, -1).scatter(1, seen.expand(-1, -1, _WIDTH), tokens)
+        drawn = self.outward(self.decoder(whole + self.positions))
+        wanted = _patches(images)
+        mean, variance = wanted.mean(-1, keepdim=True), wanted.var(-1, keepdim=True)
+        error = (drawn - (wanted - mean) / (variance + 1e-6).sqrt()).square().mean(-1)  # (b, count)
+        masked = torch.ones_like(error).scatter(1, seen[..., 0], 0.0)
+        return (error * masked).sum() / masked.sum()
+
+
+def mae(out: Path, work: Path) -> None:
+    """On the named and on the unnamed aircraft, mirrored and shifted by up to 4 pixels: it reads no names."""
+    sources: dict[str, tuple[str, ...]] = {"train": world.BASE, "unnamed": ()}
+    pixels = np.concatenate([renders.cached(work, renders.TRAIN, *source)[0] for source in sources.items()])
+    held, _ = renders.cached(work, _HELD, "check")
+
+    def loss_of(model: Any, generator: torch.Generator) -> Tensor:
+        images = renders.as_batch(pixels, torch.randint(len(pixels), (_BATCH,), generator=generator))
+        return model(_augment.flip(_augment.shift(images, generator, reach=4), generator), generator)
+
+    @torch.inference_mode()
+    def error(model: Any) -> float:
+        return model(renders.as_batch(held, torch.arange(_HELD)), torch.Generator().manual_seed(0)).item()
+
+    model = training.train(
+        "mae",
+        Mae(),
+        loss_of,
+        steps=3_500,
+        lr=1.5e-3,
+        weight_decay=0.05,
+        work=work,
+        check=lambda model: f"error of hidden patches {error(model):.3f},",
+    )
+    folder = out / "mae"
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"hidden_patch_error": round(error(model), 4)}
+    (folder / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+    save_model(model.encoder.half(), str(folder / "model.safetensors"))
+
+
+def _positions(side: tuple[int, int], width: int) -> Tensor:
+    """(1, patches, width): sines and cosines of where a patch lies."""
+    return build_sincos2d_pos_embed(list(side), width).unsqueeze(0)
+
+
+def _patches(images: Tensor) -> Tensor:
+    """(b, 3, s, s) -> (b, patches, pixels of a patch), row by row as `patch_embed` has them."""
+    p = mae_mini.PATCH
+    b, c, s, _ = images.shape
+    return images.reshape(b, c, s // p, p, s // p, p).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
