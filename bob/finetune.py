@@ -184,9 +184,9 @@ class _Batches:
     def _encoded(self, prompts: list[str]) -> Tensor:
         """Token ids (prompts, length), padded and cut as the pipeline does."""
         tokenizer: Any = self._pipeline.tokenizer
-        prompts = [self._pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
+        words: Any = [self._pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
         length = tokenizer.model_max_length
-        return torch.tensor(tokenizer(prompts, padding="max_length", max_length=length, truncation=True)["input_ids"])
+        return torch.tensor(tokenizer(words, padding="max_length", max_length=length, truncation=True)["input_ids"])
 
     @torch.no_grad()
     def _encode(self, rows: list[int], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

@@ -104,7 +104,7 @@ def _kept(images: pa.Table, scores: dict[str, float], origin: Mapping[str, Any],
             " without a scores-*.parquet, and the same command makes both again"
         )
     classes = dict(zip(names, images["class_id"].to_pylist(), strict=True))
-    rule = Filter(**{k: tuple(v) if isinstance(v, list) else v for k, v in origin["filter"].items()})
+    rule = Filter.parse(origin["filter"])
     kept = filters.keep({name: scores[name] for name in names}, classes, rule, origin["wanted"])
     return images.filter(pa.array([name in kept for name in names]))
 

@@ -8,7 +8,16 @@ from bob.budget import Budget
 from bob.settings import Run
 
 __all__ = [
-    *("Context", "Filter", "Outcome", "Receipt", "Request", "Shot", "Token", "TrainPair", "TrainingSet", "Tuning"),
+    "Context",
+    "Filter",
+    "Outcome",
+    "Receipt",
+    "Request",
+    "Shot",
+    "Token",
+    "TrainPair",
+    "TrainingSet",
+    "Tuning",
     "Unit",
 ]
 
@@ -86,6 +95,14 @@ class Tuning:
         """How many pairs an epoch shows, by the prompts of all."""
         return self.each * len(set(prompts)) if self.each else len(prompts)
 
+    @classmethod
+    def parse(cls, plain: Mapping[str, Any]) -> "Tuning":
+        """From what a JSON file says of it."""
+        fields: dict[str, Any] = dict(plain)
+        fields["tokens"] = tuple(Token(**token) for token in plain["tokens"])
+        fields["templates"] = tuple(plain["templates"])
+        return cls(**fields)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
@@ -103,6 +120,13 @@ class Filter:
     """A score has to be above this."""
     surplus: float = 0.0
     """Part of the images of a class that is drawn in addition."""
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, Any]) -> "Filter":
+        """From what a JSON file says of it."""
+        fields: dict[str, Any] = dict(plain)
+        fields["texts"] = tuple(plain["texts"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)

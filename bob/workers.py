@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bob import datasets, schema, store
 from bob.settings import FinetuneSettings, Point, Run, SweepSettings
-from bob.types import Filter, Receipt, Request, Shot, Token, TrainPair, Tuning, Unit
+from bob.types import Filter, Receipt, Request, Shot, TrainPair, Tuning, Unit
 
 __all__ = ["WORKERS", "Worker", "inline"]
 
@@ -91,7 +91,7 @@ class FinetuneWorker:
         shots = {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
         pairs = [TrainPair(**pair) for pair in work["pairs"]]
         pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
-        tuning = _tuning(work["tuning"])
+        tuning = Tuning.parse(work["tuning"])
         finetune.train(
             pipeline,
             finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs]),
@@ -140,7 +140,7 @@ class GenerateWorker:
         )
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
         if work["filter"] is not None:
-            judged = self._painter.judge(rows, _filter(work["filter"]))
+            judged = self._painter.judge(rows, Filter.parse(work["filter"]))
             self._store.write_table(
                 store.scores(unit.target), schema.table(judged, schema.SCORES), store.provenance(work)
             )
@@ -344,15 +344,6 @@ def _committed(
 
 def _request(row: Mapping[str, Any]) -> Request:
     return Request(**{name: _tuples(value) for name, value in row.items()})
-
-
-def _tuning(plain: Mapping[str, Any]) -> Tuning:
-    fields: dict[str, Any] = {name: _tuples(value) for name, value in plain.items()}
-    return Tuning(**(fields | {"tokens": tuple(Token(**token) for token in plain["tokens"])}))
-
-
-def _filter(plain: Mapping[str, Any]) -> Filter:
-    return Filter(**{name: _tuples(value) for name, value in plain.items()})
 
 
 def _tuples(value: Any) -> Any:

@@ -6,7 +6,7 @@ format, so a stock `StableDiffusionPipeline.load_lora_weights` reads it.
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -50,7 +50,7 @@ def saved(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> bytes:
     from peft import get_peft_model_state_dict
 
     models = {"unet_lora_layers": unet, "text_encoder_lora_layers": text_encoder}
-    layers = {
+    layers: dict[str, Any] = {
         name: convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
         for name, model in models.items()
         if hasattr(model, "peft_config")
