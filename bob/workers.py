@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from bob import datasets, schema, store
 from bob.settings import FinetuneSettings, Point, Run, SweepSettings
-from bob.types import Receipt, Request, Shot, TrainPair, Unit
+from bob.types import Filter, Receipt, Request, Shot, Token, TrainPair, Tuning, Unit
 
 __all__ = ["WORKERS", "Worker", "inline"]
 
@@ -56,7 +56,7 @@ class CaptionWorker:
 
 
 class FinetuneWorker:
-    """Step 2. A unit's work: dataset, checkpoint, settings, seed, shots, pairs."""
+    """Step 2. A unit's work: dataset, checkpoint, settings, seed, shots, pairs, tuning."""
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
@@ -80,7 +80,7 @@ class FinetuneWorker:
         import torch
 
         from bob import finetune
-        from bob.diffusion import checkpoints, lora
+        from bob.diffusion import checkpoints
 
         start, work = time.monotonic(), unit.work
         folder = unit.target.rpartition("/")[0]
@@ -91,26 +91,32 @@ class FinetuneWorker:
         shots = {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
         pairs = [TrainPair(**pair) for pair in work["pairs"]]
         pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
-        finetune.train_lora(
+        tuning = _tuning(work["tuning"])
+        finetune.train(
             pipeline,
             finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs]),
             settings=FinetuneSettings(**work["settings"]),
             seed=work["seed"],
+            tuning=tuning,
             state=state,
             save=save or (lambda _, held: self._store.write(resumable, held)),
             tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
         )
         seconds = time.monotonic() - start
-        adapter = lora.saved(pipeline.unet, pipeline.text_encoder)
-        self._store.write(f"{folder}/{lora.FILE}", adapter)
-        digest = {"sha256": hashlib.sha256(adapter).hexdigest()}
-        self._store.write_json(unit.target, store.provenance(work, seconds=seconds) | digest)
+        files = finetune.adapter(pipeline, tuning)
+        for name, content in files.items():
+            self._store.write(f"{folder}/{name}", content)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        self._store.write_json(unit.target, store.provenance(work, seconds=seconds) | {"sha256": digests})
         self._store.delete(resumable)
         return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
 
 
 class GenerateWorker:
-    """Step 3. A unit's work: requests (path), start, checkpoint, adapter (folder), batch."""
+    """Step 3. A unit's work: requests (path), start, checkpoint, adapter (folder), batch, dataset, shots, filter.
+
+    `shots` are those that its requests start from; `filter` is None, or the rule by which CLIP judges its images.
+    """
 
     def __init__(self, root: str, *, device: str) -> None:
         from bob import generate
@@ -120,15 +126,33 @@ class GenerateWorker:
 
     def __call__(self, unit: Unit) -> Receipt:
         """Draws one slice of a request table; what could not be drawn goes to the unit's `rejected` file."""
-        from bob.diffusion import lora
-
         start, work = time.monotonic(), unit.work
         table = self._store.read_checked(work["requests"], schema.REQUESTS).slice(work["start"], unit.size)
         requests = [_request(row) for row in table.to_pylist()]
-        adapter = work["adapter"]
-        self._painter.use(work["checkpoint"], adapter, lambda: self._store.read(f"{adapter}/{lora.FILE}"))
+        adapter, shots = work["adapter"], {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
+        dataset = datasets.load(work["dataset"]) if shots else None
+        self._painter.use(
+            work["checkpoint"],
+            adapter,
+            lambda: self._adapter(adapter),
+            dataset=work["dataset"] if shots else "",
+            source=dataset and (lambda image_id: dataset.open(shots[image_id])),
+        )
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
+        if work["filter"] is not None:
+            judged = self._painter.judge(rows, _filter(work["filter"]))
+            self._store.write_table(
+                store.scores(unit.target), schema.table(judged, schema.SCORES), store.provenance(work)
+            )
         return _committed(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
+
+    def _adapter(self, folder: str) -> dict[str, bytes]:
+        """The files of an adapter, without what a killed fine-tune may have left."""
+        from bob.diffusion import lora
+
+        noted = self._store.manifest(f"{folder}/manifest.json").get("sha256")
+        names = noted if isinstance(noted, dict) else [lora.FILE]  # earlier versions made no other
+        return {name: self._store.read(f"{folder}/{name}") for name in names}
 
 
 class ClassifyWorker:
@@ -320,6 +344,15 @@ def _committed(
 
 def _request(row: Mapping[str, Any]) -> Request:
     return Request(**{name: _tuples(value) for name, value in row.items()})
+
+
+def _tuning(plain: Mapping[str, Any]) -> Tuning:
+    fields: dict[str, Any] = {name: _tuples(value) for name, value in plain.items()}
+    return Tuning(**(fields | {"tokens": tuple(Token(**token) for token in plain["tokens"])}))
+
+
+def _filter(plain: Mapping[str, Any]) -> Filter:
+    return Filter(**{name: _tuples(value) for name, value in plain.items()})
 
 
 def _tuples(value: Any) -> Any:
