@@ -1,11 +1,11 @@
 """A sweep of 16 configurations through Ray Tune, beside the same trainings as DataDream's scripts would run them.
 
-    python benchmarks/classify.py --out FOLDER [--backbone resnet_mini --epochs 10 --threads 2]
+    python benchmarks/classify.py --out FOLDER [--backbone resnet_mini --epochs 10 --threads 1 2]
 
 On skyworld, 5 shots, BOB's drawn images. Ours: `bob.cluster`, one process a core, pictures decoded once. Theirs: one
-training after another, each with all cores, reading its pictures from PNG files at every step, as a data loader
-without a cache does. Both call the same `classify.train` with the same seeds. Prints the times, how far the accuracies
-are apart beside what another seed does, and where the time of one training goes, as Markdown.
+training after another, with so many of torch's threads, reading its pictures from PNG files at every step, as a data
+loader without a cache does. Both call the same `classify.train` with the same seeds. Prints the times, how far the
+accuracies are apart beside what another seed does, and where the time of one training goes, as Markdown.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 from PIL import Image
 
@@ -97,6 +98,7 @@ def ours(found: list, artefacts: Store) -> tuple[float, float, list[float]]:
     for _ in cluster.execute("classify", found, artefacts):
         pass
     taken = time.monotonic() - ready
+    ray.shutdown()  # its idle processes would share the cores with theirs
     reached = []
     for unit in found:
         rows = artefacts.read_table(unit.target).to_pylist()
@@ -139,12 +141,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for what is drawn, and for PNG files")
     parser.add_argument("--backbone", default="resnet_mini")
-    for name, default in (
-        ("epochs", 10),
-        ("threads", os.cpu_count() or 1),
-        ("repetitions", 1),
-        ("finetune-epochs", 20),
-    ):
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="of theirs")
+    for name, default in (("epochs", 10), ("repetitions", 2), ("finetune-epochs", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     base = experiments.defaults(checkpoint="skyworld", backbone=given.backbone, captioner="qwen_vl:skyworld")
@@ -154,26 +152,24 @@ def main() -> None:
         base, sweep=sweep, finetune=dataclasses.replace(base.finetune, epochs=given.finetune_epochs)
     )
     artefacts = Store(str(given.out))
-    torch.set_num_threads(given.threads)
     found = swept(run, artefacts)
     points = [Point(**unit.work["point"]) for unit in found]
     data = png_data(found[0], run, artefacts, given.out / "png")
     print(
         f"\n{len(points)} configurations of {given.backbone}, {given.epochs} epochs of {len(data.synthetic)} drawn and"
-        f" {len(data.real)} x {data.copies} real pictures, {given.threads} cores, load {os.getloadavg()[0]:.1f}\n"
+        f" {len(data.real)} x {data.copies} real pictures, {os.cpu_count()} cores\n"
     )
-    print(
-        "| | ours: Ray's start | the sweep | theirs | theirs / ours | with the start |\n|---|---|---|---|---|---|",
-        flush=True,
-    )
-    for number in range(given.repetitions):
+    print("| load before | Ray's start | ours | threads of theirs | theirs | theirs / ours | with the start |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for _ in range(given.repetitions):
+        load = os.getloadavg()[0]
         begun, mine, reached = ours(found, artefacts)
-        other, wanted = theirs(data, run, points, seed=run.seed)
-        print(
-            f"| {number + 1} | {begun:.1f} s | {mine:.1f} s | {other:.1f} s | {other / mine:.2f} |"
-            f" {other / (begun + mine):.2f} |",
-            flush=True,
-        )
+        for threads in given.threads:
+            torch.set_num_threads(threads)
+            other, wanted = theirs(data, run, points, seed=run.seed)
+            ratios = f"{other / mine:.2f} | {other / (begun + mine):.2f}"
+            print(f"| {load:.1f} | {begun:.1f} s | {mine:.1f} s | {threads} | {other:.1f} s | {ratios} |", flush=True)
+    torch.set_num_threads(1)
     apart = [abs(a - b) for a, b in zip(reached, wanted, strict=True)]
     _, again = theirs(data, run, points[:4], seed=1)
     spread = [abs(a - b) for a, b in zip(again, wanted, strict=False)]
