@@ -18,6 +18,7 @@ LAYERS = (
     ("bob.methods", "bob.pixels", "bob.splits"),
     ("bob.trainer",),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
+    ("bob.classify_worker",),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),

@@ -84,7 +84,7 @@ def test_the_encoder_is_taken_and_its_last_norm_and_head_are_fresh(mini):
     assert all(torch.equal(held[name], value) for name, value in mini.items() if not name.startswith("norm."))
     assert not any(name.startswith("norm.") for name in held)
     assert torch.equal(held["fc_norm.weight"], torch.ones(96))
-    assert held["head.weight"].std() < 1e-4
+    assert held["head.weight"].std() == pytest.approx(0.01, rel=0.2)
     tokens = model.forward_features(torch.rand(2, 3, 32, 32))
     assert torch.allclose(model.pool(tokens), tokens[:, 1:].mean(1))  # patches only
 
