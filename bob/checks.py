@@ -30,6 +30,7 @@ __all__ = [
     "quarantine",
     "requests",
     "results",
+    "scores",
     "shots",
     "stray",
     "tabulated",
@@ -101,15 +102,17 @@ def weights(held: Held, path: str) -> Iterator[str]:
     if wild:
         yield f"holds values that are not finite in {_some(wild)}"
         return
-    saved = _saved(held, f"{path.rpartition('/')[0]}/manifest.json")
+    folder, _, name = path.rpartition("/")
+    saved = _saved(held, f"{folder}/manifest.json", name)
     if saved and saved != hashlib.sha256(data).hexdigest():
         yield "its bytes are not those that were saved: their SHA-256 differs from the manifest's"
 
 
-def _saved(held: Held, beside: str) -> str | None:
-    """The SHA-256 in an adapter's manifest, if that is there and fit for use, which is named apart."""
+def _saved(held: Held, beside: str, name: str) -> str | None:
+    """A file's SHA-256 in an adapter's manifest, if that is there and fit for use, which is named apart."""
     try:
-        return held.artefacts.manifest(beside).get("sha256")
+        noted = held.artefacts.manifest(beside).get("sha256")
+        return noted.get(name) if isinstance(noted, dict) else noted  # earlier versions made one file
     except (ValueError, OSError):
         return None
 
@@ -161,6 +164,16 @@ def _unit(origin: Mapping[str, Any]) -> int:
 def stray(held: Held, path: str) -> Iterator[str]:
     """What the classifier would train on, though no unit made it."""
     yield "is no shard by its name, but is read as one"
+
+
+def scores(held: Held, path: str) -> Iterator[str]:
+    """A score for each picture of the shard beside it."""
+    table, _ = held.table(path, schema.SCORES)
+    folder, _, name = path.rpartition("/")
+    beside = f"{folder}/{name.replace('scores-', 'part-', 1)}"
+    if beside in held.files:
+        drawn = held.table(beside, schema.IMAGES)[0]["request_id"].to_pylist()
+        yield from _match(drawn, table["request_id"].to_pylist())
 
 
 def quarantine(held: Held, path: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`bob run`, `bob status`, `bob verify`, `bob doctor`. Mistakes end in one sentence and exit code 2."""
+"""`bob run`, `bob status`, `bob verify`, `bob methods`, `bob doctor`. Mistakes end in one sentence and exit code 2."""
 
 import argparse
 import dataclasses
@@ -15,6 +15,7 @@ from bob import (
     claim,
     doctor,
     experiments,
+    methods,
     pipeline,
     progress,
     registry,
@@ -27,7 +28,7 @@ from bob import (
 )
 from bob.settings import Run
 
-__all__ = ["DoctorCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
+__all__ = ["DoctorCommand", "MethodsCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,15 @@ class DoctorCommand:
     """The folder to unpack it into."""
 
 
-Command = RunCommand | StatusCommand | VerifyCommand | DoctorCommand
+@dataclass(frozen=True, kw_only=True)
+class MethodsCommand:
+    """Lists the methods that --method takes, this package's and those that other packages bring.
+
+    bob methods
+    """
+
+
+Command = RunCommand | StatusCommand | VerifyCommand | DoctorCommand | MethodsCommand
 
 
 def main() -> None:
@@ -111,12 +120,12 @@ def main() -> None:
 
 
 def _parse(arguments: list[str]) -> Command:
-    """The settings of a run default to those of its checkpoint and backbone, so these are read first."""
+    """The settings of a run default to those of its checkpoint, method and backbone, so these are read first."""
     run = tyro.conf.subcommand("run")
     if arguments[:1] == ["run"]:
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
-        for name, value in models.items():  # tyro says that a value is missing
+        for name, value in {**models, "method": "bob"}.items():  # tyro says that a value is missing
             first.add_argument(f"--{name}", default=value, const=value, nargs="?")
         known, _ = first.parse_known_args(arguments)
         run = tyro.conf.subcommand("run", default=RunCommand(run=experiments.defaults(**vars(known))))
@@ -125,6 +134,7 @@ def _parse(arguments: list[str]) -> Command:
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
+        | Annotated[MethodsCommand, tyro.conf.subcommand("methods")]
     )
     described = "`bob COMMAND --help` lists the flags of each."
     command = tyro.cli(commands, args=arguments, prog="bob", description=described)
@@ -151,6 +161,9 @@ def _do(command: Command) -> int:
         return _run(command)
     if isinstance(command, DoctorCommand):
         return _doctor(command)
+    if isinstance(command, MethodsCommand):
+        methods.show()
+        return 0
     artefacts = store.Store(command.out)
     if isinstance(command, StatusCommand):
         status.show(status.read(artefacts), artefacts.place())

@@ -1,25 +1,28 @@
 """What can be run by name: functions that return lists of `Run`. A number in a table leads to one of these."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
-from bob import backbones, registry
+from bob import backbones, methods, registry
 from bob.diffusion import checkpoints
 from bob.settings import Run
 
-__all__ = ["EXPERIMENTS", "defaults", "load", "skyworld", "smoke"]
+__all__ = ["EXPERIMENTS", "baselines", "defaults", "load", "skyworld", "smoke"]
 
 
-def defaults(*, checkpoint: str, backbone: str, captioner: str) -> Run:
-    """A run with the settings that its T2I checkpoint and its backbone are tuned and swept with."""
-    known = checkpoints.settings(checkpoint)
+def defaults(*, checkpoint: str, backbone: str, captioner: str, method: str = "bob") -> Run:
+    """A run with the settings that its T2I checkpoint, method and backbone are tuned, drawn and swept with."""
+    known, chosen = checkpoints.settings(checkpoint), methods.load(method)
+    finetune = (chosen.finetune_mini if known.mini else chosen.finetune) or known.finetune
+    steps = min(chosen.steps, known.draw.steps)
     return Run(
         dataset="skyworld:0.8",
-        method="bob",
+        method=method,
         checkpoint=checkpoint,
         captioner=captioner,
         backbone=backbone,
-        finetune=known.finetune,
-        draw=known.draw,
+        finetune=finetune,
+        draw=dataclasses.replace(known.draw, guidance=chosen.guidance, steps=steps),
         sweep=backbones.load(backbone).sweep,
     )
 
@@ -29,14 +32,20 @@ def skyworld(seeds: Sequence[int] = (0,)) -> list[Run]:
 
     bob run skyworld --out out            about 5 minutes on 2 CPU cores
     """
-    import dataclasses
+    return _skyworld(("real_only", "datadream", "bob"), seeds)
 
-    base = defaults(checkpoint="skyworld", backbone="resnet_mini", captioner="qwen_vl:skyworld")
-    return [
-        dataclasses.replace(base, method=method, seed=seed)
-        for seed in seeds
-        for method in ("real_only", "datadream", "bob")
-    ]
+
+def baselines(seeds: Sequence[int] = (0,)) -> list[Run]:
+    """All methods on skyworld, as `skyworld` has its three.
+
+    bob run baselines --out out
+    """
+    return _skyworld(registry.names("method"), seeds)
+
+
+def _skyworld(names: Sequence[str], seeds: Sequence[int]) -> list[Run]:
+    models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
+    return [dataclasses.replace(defaults(**models, method=name), seed=seed) for seed in seeds for name in names]
 
 
 def smoke(seeds: Sequence[int] = (0,)) -> list[Run]:
@@ -44,8 +53,6 @@ def smoke(seeds: Sequence[int] = (0,)) -> list[Run]:
 
     bob run smoke --out out               about a minute
     """
-    import dataclasses
-
     return [
         dataclasses.replace(
             run,
@@ -57,7 +64,11 @@ def smoke(seeds: Sequence[int] = (0,)) -> list[Run]:
     ]
 
 
-EXPERIMENTS: dict[str, Callable[[Sequence[int]], list[Run]]] = {"skyworld": skyworld, "smoke": smoke}
+EXPERIMENTS: dict[str, Callable[[Sequence[int]], list[Run]]] = {
+    "baselines": baselines,
+    "skyworld": skyworld,
+    "smoke": smoke,
+}
 
 
 def load(name: str, seeds: Sequence[int]) -> list[Run]:

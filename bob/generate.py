@@ -4,11 +4,11 @@ An image depends on its request and adapter alone: each has its own CPU generato
 worker, order and retry cannot change it (beyond float reduction order across batch shapes).
 """
 
+import copy
 import hashlib
 import io
-import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 
 from bob import memory, schema
-from bob.diffusion import checkpoints, draw, lora
-from bob.types import Request
+from bob.diffusion import checkpoints, draw, filters, lora, tokens
+from bob.types import Filter, Request
 
 __all__ = ["Painter"]
 
 Row = dict[str, Any]
+
+_JUDGED = 256  # pictures at once
 
 
 class Painter:
@@ -30,33 +32,55 @@ class Painter:
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
         self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
-        self._loaded: tuple[str, str] | None = None
+        self._loaded: tuple[str, str, str] | None = None
         self._pipeline: Any = None
         self._clean: list[dict[str, torch.Tensor]] = []
+        self._tokenizer: Any = None
+        self._words = 0
+        self._sources: Any = None
+        self._judge: tuple[str, filters.Judge] | None = None
         self._batches = memory.Batches("drawing")
 
-    def use(self, checkpoint: str, adapter: str, read: Callable[[], bytes]) -> None:
+    def use(
+        self,
+        checkpoint: str,
+        adapter: str,
+        read: Callable[[], Mapping[str, bytes]],
+        dataset: str = "",
+        source: Callable[[str], Image.Image] | None = None,
+    ) -> None:
         """Makes ready to draw with a checkpoint and an adapter.
 
         Args:
             checkpoint: as `checkpoints.load` takes it.
             adapter: names the adapter; empty for the bare checkpoint.
-            read: gives the adapter's safetensors bytes; called only if it is not in use already.
+            read: gives the adapter's files, name -> bytes; called only if it is not in use already.
+            dataset: names what `source` opens images of.
+            source: opens the real image of an id; called once for each while all of these stay in use.
         """
-        if self._loaded == (checkpoint, adapter):
+        if self._loaded == (checkpoint, adapter, dataset):
+            self._sources.read = source
             return
         loaded, self._loaded = self._loaded, None  # a failure below must not leave half an adapter as if it were whole
         if loaded is None or loaded[0] != checkpoint:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
             self._clean = [_copy(model) for model in self._tuned()]
+            self._tokenizer = copy.deepcopy(self._pipeline.tokenizer)
+            self._words = self._pipeline.text_encoder.get_input_embeddings().num_embeddings
             self._batches = memory.Batches("drawing")
         else:
+            tokens.take_out(self._pipeline, copy.deepcopy(self._tokenizer), rows=self._words)
             for model, clean in zip(self._tuned(), self._clean, strict=True):
                 model.load_state_dict(clean)
         if adapter:
-            lora.fuse(self._pipeline, read())
-        self._loaded = (checkpoint, adapter)
+            files = read()
+            if lora.FILE in files:
+                lora.fuse(self._pipeline, files[lora.FILE])
+            if tokens.FILE in files:
+                tokens.load(self._pipeline, files[tokens.FILE])
+        self._sources = draw.Sources(self._pipeline, source)
+        self._loaded = (checkpoint, adapter, dataset)
 
     def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
         """Draws requests, at most `batch` at once; fewer, from then on, where memory runs out.
@@ -70,18 +94,43 @@ class Painter:
             Exception: what is raised over every single one of several requests.
         """
         assert self._loaded is not None, "use() comes first"
-        rows, rejected = [], []
+        made: dict[int, Any] = {}
         for alike in _alike(requests):
-            made = self._batches.each(alike, self._timed, size=batch)
-            for request, drawn in zip(alike, made, strict=True):
-                if not isinstance(drawn, Exception):
-                    picture, seconds = drawn
-                    drawn = _fault(picture) or _row(request, picture, self._loaded[0], seconds)
-                if isinstance(drawn, Exception):
-                    rejected.append(schema.rejection(request.request_id, "generate", drawn))
-                else:
-                    rows.append(drawn)
+            drawn = self._batches.each([requests[k] for k in alike], self._timed, size=batch)
+            made.update(zip(alike, drawn, strict=True))
+        rows, rejected = [], []
+        for k, request in enumerate(requests):
+            drawn = made[k]
+            if not isinstance(drawn, Exception):
+                picture, seconds = drawn
+                drawn = _fault(picture) or _row(request, picture, self._loaded[0], seconds)
+            if isinstance(drawn, Exception):
+                rejected.append(schema.rejection(request.request_id, "generate", drawn))
+            else:
+                rows.append(drawn)
         return rows, rejected
+
+    def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
+        """Rows of `schema.SCORES` of rows of `schema.IMAGES`, by the CLIP beside the checkpoint in use.
+
+        Raises:
+            ValueError: if its weights are not there.
+        """
+        assert self._loaded is not None, "use() comes first"
+        checkpoint = self._loaded[0]
+        if self._judge is None or self._judge[0] != checkpoint:
+            self._judge = checkpoint, filters.Judge(checkpoint, self._device)
+        judge = self._judge[1]
+
+        def scores(some: Sequence[Row]) -> list[float]:
+            pictures = [Image.open(io.BytesIO(row["image"])) for row in some]
+            return judge.scores(pictures, rule, [row["class_id"] for row in some])
+
+        found = [score for some in memory.Batches("judging").map(rows, scores, size=_JUDGED) for score in some]
+        names = [row["request_id"] for row in rows]
+        return [
+            {"request_id": name, "score": score, "clip": judge.name} for name, score in zip(names, found, strict=True)
+        ]
 
     def note(self) -> str:
         """A few words for the receipt if memory has run out since this was last asked."""
@@ -89,7 +138,7 @@ class Painter:
 
     def _timed(self, some: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
         begun = time.monotonic()
-        pictures = draw.text2img(self._pipeline, some)
+        pictures = draw.draw(self._pipeline, some, self._sources)
         each = (time.monotonic() - begun) / len(some)
         return [(picture, each) for picture in pictures]
 
@@ -101,10 +150,13 @@ def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _alike(requests: Sequence[Request]) -> list[list[Request]]:
-    """Neighbours that agree in what a batch must agree in."""
-    groups = itertools.groupby(requests, key=lambda r: (r.kind, r.guidance, r.steps, r.scheduler))
-    return [list(group) for _, group in groups]
+def _alike(requests: Sequence[Request]) -> Iterator[list[int]]:
+    """Places of requests that agree in what a batch must agree in."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for k, r in enumerate(requests):
+        alike = (r.kind, r.guidance, r.steps, r.scheduler, r.strength, r.switch_at)
+        groups.setdefault(alike, []).append(k)
+    yield from groups.values()
 
 
 def _fault(picture: Image.Image | None) -> ValueError | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import backbones, captioners, datasets, methods, plans, registry, schema, splits, store, units
+from bob import backbones, captioners, datasets, methods, plans, registry, schema, splits, store, suffixes, units
 from bob.budget import budget, groups
 from bob.datasets import Dataset
 from bob.diffusion import checkpoints
@@ -61,6 +61,7 @@ def execute(
     _require_few(unread, max_rejected, artefacts)
     for cell in cells:
         _leave_out(cell, artefacts)
+        _condense(cell, artefacts)
     do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
     do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
     _require_few([*unread, *_undrawn(cells, artefacts)], max_rejected, artefacts)
@@ -228,6 +229,20 @@ def _leave_out(cell: Cell, artefacts: store.Store) -> None:
     cell.training = dataclasses.replace(training, shots=kept)
     left = len(training.shots) - len(kept)
     print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)
+
+
+def _condense(cell: Cell, artefacts: store.Store) -> None:
+    """Gives a run that wants them its suffixes: the file that is there, which a user may have edited, or a new one."""
+    training = cell.training
+    if not cell.method.needs_suffixes:
+        return
+    contexts = [dataclasses.astuple(context) for context in training.contexts.values()]
+    name = f"{store.slug(training.dataset)}-{cell.run.setting}-{store.key(sorted(contexts))}"
+    path = f"suffixes/{name}.txt"
+    if not artefacts.exists(path):
+        artefacts.write(path, ("\n".join(suffixes.condense(training.contexts.values())) + "\n").encode())
+    listed = suffixes.parse(artefacts.read(path).decode(), artefacts.place(path))
+    cell.training = dataclasses.replace(training, suffixes=listed)
 
 
 def _undrawn(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,9 @@ from PIL import Image
 from bob import decoded, schema, store
 from bob.backbones import Backbone
 from bob.datasets import Dataset
+from bob.diffusion import filters
 from bob.store import Store
-from bob.types import Shot
+from bob.types import Filter, Shot
 
 __all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 
@@ -65,7 +67,7 @@ class Data:
 
 
 def read_images(artefacts: Store, folder: str) -> pa.Table:
-    """All images of one complete set of shards, ordered by (class_id, index).
+    """All images of one complete set of shards, ordered by (class_id, index), without what its filter leaves out.
 
     Raises:
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
@@ -85,7 +87,26 @@ def read_images(artefacts: Store, folder: str) -> pa.Table:
             f"{artefacts.place(folder)} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
             " its part-*.parquet files that are short, and the same command makes them again"
         )
-    return whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
+    whole = whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
+    origin = artefacts.manifest(f"{folder}/requests.parquet")
+    if "filter" not in origin:
+        return whole
+    judged = read([name for name in artefacts.names(folder) if name.startswith("scores-")], schema.SCORES)
+    scores = dict(zip(judged["request_id"].to_pylist(), judged["score"].to_pylist(), strict=True))
+    return _kept(whole, scores, origin, artefacts.place(folder))
+
+
+def _kept(images: pa.Table, scores: dict[str, float], origin: Mapping[str, Any], place: str) -> pa.Table:
+    names = images["request_id"].to_pylist()
+    if unjudged := set(names) - set(scores):
+        raise ValueError(
+            f"{place} lacks the scores of {len(unjudged)} images, {min(unjudged)} among them: delete the part-*.parquet"
+            " without a scores-*.parquet, and the same command makes both again"
+        )
+    classes = dict(zip(names, images["class_id"].to_pylist(), strict=True))
+    rule = Filter.parse(origin["filter"])
+    kept = filters.keep({name: scores[name] for name in names}, classes, rule, origin["wanted"])
+    return images.filter(pa.array([name in kept for name in names]))
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:

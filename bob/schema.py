@@ -15,6 +15,7 @@ __all__ = [
     "REJECTED",
     "REQUESTS",
     "RESULTS",
+    "SCORES",
     "SHOTS",
     "TABLES",
     "check",
@@ -69,8 +70,10 @@ REQUESTS = pa.schema(
         _column("strength", pa.float64(), "of img2img: the part of the schedule that is run", "1"),
         _column("guidance", pa.float64(), "classifier-free guidance scale", "1"),
         _column("steps", pa.int32(), "sampler steps", "step"),
-        _column("scheduler", pa.string(), "default: the checkpoint's own"),
-        _column("switch_at", pa.float64(), "of circle: where the prompt changes", "1"),
+        _column("scheduler", pa.string(), "default (the checkpoint's own), dpm or ddim"),
+        _column(
+            "switch_at", pa.float64(), "of circle: the part of the schedule before the prompt loses its background", "1"
+        ),
         _column("label_ids", pa.list_(pa.int32()), "classes of the label"),
         _column("label_weights", pa.list_(pa.float64()), "their weights, sum 1", "1"),
         _column("background", pa.string(), "of the sampled context, empty if none"),
@@ -90,6 +93,14 @@ IMAGES = pa.schema(
         _column("sha1", pa.string(), "SHA-1 of `image`, hex"),
         _column("checkpoint", pa.string(), "T2I checkpoint"),
         _column("seconds", pa.float64(), "device time of the image: its batch's divided by its size", "s"),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        _column("request_id", pa.string(), "the image that was judged"),
+        _column("score", pa.float64(), "CLIP's probability that it shows what it should", "1"),
+        _column("clip", pa.string(), "what judged it"),
     ]
 )
 

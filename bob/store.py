@@ -27,7 +27,7 @@ from pyarrow import fs
 
 from bob import files, parquet, schema
 
-__all__ = ["FORMAT", "OtherFormatError", "Store", "key", "plain", "provenance", "quarantine", "slug", "user"]
+__all__ = ["FORMAT", "OtherFormatError", "Store", "key", "plain", "provenance", "quarantine", "scores", "slug", "user"]
 
 FORMAT = 1
 """Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
@@ -54,6 +54,12 @@ def slug(text: str) -> str:
 def quarantine(target: str) -> str:
     """Beside a unit's table, the table of the rows that it could not do; there only if there are any."""
     return target.removesuffix(".parquet") + ".rejected.parquet"
+
+
+def scores(target: str) -> str:
+    """Beside a shard of images, the table of what CLIP says of them; there only where they are filtered."""
+    folder, _, name = target.rpartition("/")
+    return f"{folder}/{name.replace('part-', 'scores-', 1)}"
 
 
 def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:

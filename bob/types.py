@@ -1,13 +1,25 @@
 """What travels between the steps: frozen dataclasses of plain data, in the field's own words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bob.budget import Budget
 from bob.settings import Run
 
-__all__ = ["Context", "Outcome", "Receipt", "Request", "Shot", "TrainPair", "TrainingSet", "Unit"]
+__all__ = [
+    "Context",
+    "Filter",
+    "Outcome",
+    "Receipt",
+    "Request",
+    "Shot",
+    "Token",
+    "TrainPair",
+    "TrainingSet",
+    "Tuning",
+    "Unit",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +59,77 @@ class TrainPair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Token:
+    """A new word that a fine-tune learns (textual inversion, arXiv:2208.01618)."""
+
+    name: str
+    """How prompts write it: `<class_12>`. Never a class's own name, which may hold anything."""
+    begins_as: str
+    """Text whose tokens' mean embedding its vectors begin as."""
+    vectors: int = 1
+    """Embeddings that stand for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What of a T2I checkpoint is trained on the train pairs, and how they are shown. The defaults are DataDream's."""
+
+    unet: bool = True
+    """LoRA on the U-Net's attention."""
+    text_encoder: bool = True
+    """LoRA on the text encoder's attention."""
+    tokens: tuple[Token, ...] = ()
+    """New words; of the table of embeddings only their rows are trained."""
+    templates: tuple[str, ...] = ()
+    """A pair's prompt is put for `{}` in one of these, another each time that it is shown."""
+    schedule: str = "cosine"
+    """Of the learning rate after its warm-up: `cosine` or `constant`."""
+    side: int = 0
+    """Pixels of the shorter side that images are shown at, if that is below the checkpoint's own; 0: its own."""
+    flip: bool = False
+    """Whether an image is mirrored every other time."""
+    each: int = 0
+    """An epoch shows so many images of each prompt, together and drawn with replacement; 0: every pair once."""
+
+    def epoch(self, prompts: Sequence[str]) -> int:
+        """How many pairs an epoch shows, by the prompts of all."""
+        return self.each * len(set(prompts)) if self.each else len(prompts)
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, Any]) -> "Tuning":
+        """From what a JSON file says of it."""
+        fields: dict[str, Any] = dict(plain)
+        fields["tokens"] = tuple(Token(**token) for token in plain["tokens"])
+        fields["templates"] = tuple(plain["templates"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which drawn images the classifier is given: those that CLIP takes for what they were to show.
+
+    An image's score is CLIP's probability of one text among several. `surplus` more are drawn than are wanted.
+    """
+
+    texts: tuple[str, ...]
+    own: bool
+    """Whether the text that counts is that of the image's class id; otherwise it is the first."""
+    drop: float = 0.0
+    """Part of all images that is dropped, the lowest scores first."""
+    least: float = 0.0
+    """A score has to be above this."""
+    surplus: float = 0.0
+    """Part of the images of a class that is drawn in addition."""
+
+    @classmethod
+    def parse(cls, plain: Mapping[str, Any]) -> "Filter":
+        """From what a JSON file says of it."""
+        fields: dict[str, Any] = dict(plain)
+        fields["texts"] = tuple(plain["texts"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """All that a method may look at: the shots, their contexts, and the words of the data set."""
 
@@ -62,6 +145,8 @@ class TrainingSet:
     """How many images to draw of each class, and how often a real one is used."""
     contexts: Mapping[str, Context] = field(default_factory=dict)
     """image_id -> context; empty where the method asks for no captions."""
+    suffixes: tuple[str, ...] = ()
+    """At most ten settings that the contexts were condensed into; empty where the method asks for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +165,7 @@ class Request:
     kind: str = "text2img"
     """`text2img`, `img2img` or `circle`."""
     source_ids: tuple[str, ...] = ()
-    """Real images that an img2img or circle request starts from."""
+    """Real images that it starts from: one of img2img, two of circle; one where a class has no second."""
     strength: float = 1.0
     """Of img2img, in (0, 1] as in diffusers: the part of the noise schedule that is run."""
     guidance: float = 2.0
@@ -88,9 +173,10 @@ class Request:
     steps: int = 50
     """Sampler steps (paper Table 5)."""
     scheduler: str = "default"
-    """`default` is the checkpoint's own."""
+    """`default`, which is the checkpoint's own, `dpm` (DPM-Solver++) or `ddim`."""
     switch_at: float = 0.0
-    """Of circle: the part of the schedule at which the prompt changes."""
+    """Of circle: how much of the schedule, from its noisy end, is drawn with the whole prompt. After it `background`,
+    with which the prompt ends, is left out."""
     label_ids: tuple[int, ...] = ()
     label_weights: tuple[float, ...] = ()
     """The label the classifier trains on; weights sum to 1."""

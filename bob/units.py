@@ -6,13 +6,13 @@ backbones. A unit's path holds the key of its inputs, of the weights and of the 
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bob import backbones, captioners, methods, schema, store
-from bob.diffusion import checkpoints
+from bob.diffusion import checkpoints, filters
 from bob.settings import Point, Run
-from bob.types import Shot, TrainingSet, TrainPair, Unit
+from bob.types import Filter, Request, Shot, TrainingSet, TrainPair, Tuning, Unit
 from bob.versions import STEPS
 
 __all__ = ["Cell", "captions", "final", "finetune", "generations", "label", "sweep"]
@@ -75,8 +75,13 @@ def finetune(cell: Cell) -> Iterator[Unit]:
     run, pairs = cell.run, cell.method.train_pairs(cell.training)
     if not pairs:
         return
+    tuning = cell.method.tuning(cell.training)
     recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
+    if not recipe["total_steps"]:
+        del recipe["total_steps"]  # keys are older than this setting
     inputs = [STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs)]
+    if tuning != Tuning():
+        inputs.append(dataclasses.asdict(tuning))
     # Without the method's name, for methods that tune on the same pairs share their adapter.
     name = store.slug(f"{cell.training.dataset} {run.checkpoint}")
     cell.adapter = f"adapters/{name}-{run.setting}-{store.key(*inputs)}"
@@ -84,7 +89,7 @@ def finetune(cell: Cell) -> Iterator[Unit]:
         step="finetune",
         target=f"{cell.adapter}/manifest.json",
         label=label(cell, "method", "checkpoint"),
-        size=run.finetune.steps(len(pairs)),
+        size=run.finetune.steps(tuning.epoch([pair.prompt for pair in pairs])),
         work={
             "dataset": run.dataset,
             "checkpoint": run.checkpoint,
@@ -92,6 +97,7 @@ def finetune(cell: Cell) -> Iterator[Unit]:
             "seed": run.seed,
             "shots": [dataclasses.asdict(shot) for shot in cell.training.shots],
             "pairs": [dataclasses.asdict(pair) for pair in pairs],
+            "tuning": dataclasses.asdict(tuning),
             "inputs": inputs,
         },
     )
@@ -112,20 +118,24 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
     if not requests:
         return
     table = schema.table([dataclasses.asdict(request) for request in requests], schema.REQUESTS)
-    inputs = [STEPS["generate"], _weights(run), draw.unit]
+    shots = {shot.image_id: shot for shot in cell.training.shots}
+    rule = cell.method.filtered(cell.training)
+    inputs = [STEPS["generate"], _weights(run), draw.unit, *_beside(cell, requests, shots, rule)]
     # The rows as the file gives them back: a 1 in a column of floats is 1.0, and `bob verify` finds the same key.
     cell.images = f"images/{_name(cell)}-{store.key(*inputs, table.to_pylist())}"
     cell.drawn, path = len(table), f"{cell.images}/requests.parquet"
     if artefacts.exists(path):
         artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
     else:
-        artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs})
+        kept = {"filter": dataclasses.asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
+        artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs} | kept)
     for number, start in enumerate(range(0, len(table), draw.unit)):
+        some = requests[start : start + draw.unit]
         yield Unit(
             step="generate",
             target=f"{cell.images}/part-{number:05d}.parquet",
             label=label(cell, "method", "checkpoint"),
-            size=min(draw.unit, len(table) - start),
+            size=len(some),
             group=f"{run.checkpoint} {cell.adapter}",
             work={
                 "requests": path,
@@ -133,8 +143,24 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
                 "checkpoint": run.checkpoint,
                 "adapter": cell.adapter,
                 "batch": draw.batch,
+                "dataset": run.dataset,
+                "shots": [dataclasses.asdict(shots[name]) for name in _sources(some)],
+                "filter": rule and dataclasses.asdict(rule),
             },
         )
+
+
+def _sources(requests: Sequence[Request]) -> list[str]:
+    """Ids of the real images that requests start from."""
+    return list(dict.fromkeys(name for request in requests for name in request.source_ids))
+
+
+def _beside(cell: Cell, requests: Sequence[Request], shots: Mapping[str, Shot], rule: Filter | None) -> Iterator[Any]:
+    """What images depend on beside requests and weights: the pixels they start from, and what judges them."""
+    if names := _sources(requests):
+        yield [shots[name].sha1 for name in names]
+    if rule:
+        yield [dataclasses.asdict(rule), filters.revision(cell.run.checkpoint), cell.training.budget.drawn]
 
 
 def sweep(cell: Cell) -> Iterator[Unit]:

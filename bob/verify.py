@@ -13,19 +13,21 @@ Check = Callable[[checks.Held, str], Iterator[str]]
 
 _UNIT = r"[^/]+-[0-9a-f]{16}"
 _PART = r"part-(\d{5}|[1-9]\d{5,})"
-_WEIGHTS = "pytorch_lora_weights.safetensors"
-"""diffusers' name, as in `lora.FILE`, which would bring torch."""
+_FILES = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
+"""Of an adapter: diffusers' names, as in `lora.FILE` and `tokens.FILE`, which would bring torch."""
 
 _KINDS: Mapping[str, Check] = {
     rf"shots/{_UNIT}\.parquet": checks.shots,
     rf"captions/{_UNIT}\.parquet": checks.captions,
     rf"adapters/{_UNIT}/manifest\.json": checks.manifest,
-    rf"adapters/{_UNIT}/{re.escape(_WEIGHTS)}": checks.weights,
+    rf"adapters/{_UNIT}/({'|'.join(map(re.escape, _FILES))})": checks.weights,
     rf"images/{_UNIT}/requests\.parquet": checks.requests,
     rf"images/{_UNIT}/{_PART}\.parquet": checks.part,
+    rf"images/{_UNIT}/{_PART.replace('part', 'scores')}\.parquet": checks.scores,
     rf"(captions/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
     rf"images/{_UNIT}/part-.*": checks.stray,
     rf"results/{_UNIT}/(sweep-\d+|final)\.parquet": checks.results,
+    r"suffixes/[^/]+\.txt": checks.text,
     r"tables/[^/]+\.parquet": checks.tabulated,
     r"tables/[^/]+\.(csv|md)": checks.text,
     r"tables/[^/]+\.png": checks.picture,
@@ -145,8 +147,8 @@ def _missing(kinds: Mapping[str, Check], files: Collection[str]) -> Iterator[Pro
             wanted[f"{folder}/requests.parquet"] = _AGAIN
         elif kind is checks.weights and f"{folder}/state.pt" not in files:
             wanted[f"{folder}/manifest.json"] = _AGAIN
-        elif kind is checks.manifest:
-            wanted[f"{folder}/{_WEIGHTS}"] = _mend(path)
+        elif kind is checks.manifest and not any(checks.weights is kinds.get(f"{folder}/{name}") for name in _FILES):
+            wanted[f"{folder}/{_FILES[0]}"] = _mend(path)
     for path, mend in wanted.items():
         if path not in files:
             yield Problem(path, "is missing", mend)

@@ -116,6 +116,28 @@ def untrained_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def untrained_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for `$BOB_MODELS` with a CLIP of skyworld's size and random weights, as filters want it."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    from bob.skyworld import models
+
+    folder, tokenizer = tmp_path_factory.mktemp("models"), models.clip_tokenizer()
+    layers = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": models.TOKENS, **layers}
+    text |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    vision = {"image_size": models.SIDE, "patch_size": 8, **layers}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(
+            folder / "clip_vit_b32"
+        )
+    tokenizer.save_pretrained(folder / "clip_vit_b32")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`s3://NAME` of an empty bucket on a server of our own, to which the environment leads."""

@@ -10,7 +10,7 @@ from bob import cluster, experiments, pipeline, pixels, progress, workers
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.store import Store
-from bob.types import Unit
+from bob.types import Tuning, Unit
 
 WEIGHTS = Path(checkpoints.__file__).parents[1] / "skyworld/weights"
 
@@ -71,8 +71,10 @@ def test_the_same_command_again_does_nothing(both):
 def test_a_mistake_comes_back_in_words(both, step, tmp_path: Path):
     store, outcomes = both["ray"]
     known = {"requests": f"{outcomes[-1].images}/requests.parquet", "start": 0, "batch": 1, "adapter": ""}
+    known |= {"dataset": "skyworld", "shots": [], "filter": None}
     settings = dataclasses.asdict(outcomes[-1].run.finetune)
     train = {"dataset": "skyworld", "settings": settings, "seed": 0, "shots": [], "pairs": []}
+    train["tuning"] = dataclasses.asdict(Tuning())
     work = {**(known if step == "generate" else train), "checkpoint": f"path:{tmp_path}/nothing"}
     unit = Unit(step=step, target=f"{step}/x/y", label="a mistake", size=1, work=work)
     with pytest.raises(ValueError, match=r"is no Stable Diffusion checkpoint: it has no model_index\.json"):

@@ -49,6 +49,10 @@ def request(k: int, **changes: Any) -> Request:
     return Request(request_id=f"0-{k}", class_id=0, index=k, **fields | changes)
 
 
+def drawn(pipeline: StableDiffusionPipeline, requests: list[Request]) -> Any:
+    return draw.draw(pipeline, requests, draw.Sources(pipeline))
+
+
 def pixels(pictures: Any) -> np.ndarray:
     """Whole numbers (b, h, w, 3), wide enough to subtract."""
     return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
@@ -111,28 +115,28 @@ def test_every_prompt_of_skyworld_fits_its_tokenizer():
 
 def test_a_fresh_adapter_changes_nothing(untrained_sd):
     pipeline, requests = mini(untrained_sd), [request(k) for k in range(2)]
-    base = pixels(draw.text2img(pipeline, requests))
+    base = pixels(drawn(pipeline, requests))
     lora.add(pipeline.unet, pipeline.text_encoder, rank=4)
-    assert (pixels(draw.text2img(pipeline, requests)) == base).all()
+    assert (pixels(drawn(pipeline, requests)) == base).all()
     fused = mini(untrained_sd)
     lora.fuse(fused, lora.saved(pipeline.unet, pipeline.text_encoder))
-    assert (pixels(draw.text2img(fused, requests)) == base).all()
+    assert (pixels(drawn(fused, requests)) == base).all()
 
 
 def test_an_adapter_draws_the_same_live_fused_and_in_a_stock_pipeline(untrained_sd, tmp_path):
     requests = [request(k) for k in range(3)]
-    base = pixels(draw.text2img(mini(untrained_sd), requests))
+    base = pixels(drawn(mini(untrained_sd), requests))
     live = mini(untrained_sd)
     filled(live, seed=1)
     adapter = lora.saved(live.unet, live.text_encoder)
-    wanted = pixels(draw.text2img(live, requests))
+    wanted = pixels(drawn(live, requests))
     assert np.abs(wanted - base).mean() > 5
 
     fused = mini(untrained_sd)
     before = set(fused.unet.state_dict())
     lora.fuse(fused, adapter)
     assert set(fused.unet.state_dict()) == before  # nothing is left that costs time
-    assert np.abs(pixels(draw.text2img(fused, requests)) - wanted).max() <= 1
+    assert np.abs(pixels(drawn(fused, requests)) - wanted).max() <= 1
 
     (tmp_path / lora.FILE).write_bytes(adapter)
     stock = StableDiffusionPipeline.from_pretrained(untrained_sd, safety_checker=None)
@@ -164,7 +168,7 @@ def test_draws_what_the_stock_pipeline_draws_from_the_same_noise(untrained_sd):
     stock = StableDiffusionPipeline.from_pretrained(untrained_sd, safety_checker=None)
     stock.set_progress_bar_config(disable=True)
     wanted = stock([r.prompt for r in requests], latents=torch.stack(noise), output_type="np", **SAME).images
-    made = pixels(draw.text2img(mini(untrained_sd), requests)) / 255
+    made = pixels(drawn(mini(untrained_sd), requests)) / 255
     assert np.abs(made - wanted).max() < 0.5 / 255 + 1e-4  # rounding to 8 bits, and the tolerance
 
 
@@ -182,20 +186,20 @@ def test_noise_is_standard_normal_and_its_seeds_own(untrained_sd):
 def test_a_picture_does_not_depend_on_its_batch(untrained_sd):
     pipeline = mini(untrained_sd)
     requests = [request(k) for k in range(4)]
-    together = pixels(draw.text2img(pipeline, requests))
+    together = pixels(drawn(pipeline, requests))
     for size in (1, 3):
-        parts = [pixels(draw.text2img(pipeline, requests[k : k + size])) for k in range(0, 4, size)]
+        parts = [pixels(drawn(pipeline, requests[k : k + size])) for k in range(0, 4, size)]
         assert np.abs(np.concatenate(parts) - together).max() <= 1
     others = [request(0), *(request(k) for k in (17, 18, 19))]
-    assert (pixels(draw.text2img(pipeline, others))[0] == together[0]).all()
-    assert (pixels(draw.text2img(pipeline, others))[1:] != together[1:]).any()
+    assert (pixels(drawn(pipeline, others))[0] == together[0]).all()
+    assert (pixels(drawn(pipeline, others))[1:] != together[1:]).any()
 
 
 def test_prompt_guidance_and_negative_prompt_count(untrained_sd):
     pipeline = mini(untrained_sd)
     filled(pipeline, seed=3)  # an untrained text encoder says little
     changes = [{}, {"prompt": "a"}, {"guidance": 5.0}, {"negative_prompt": "Heron"}, {"steps": 4}]
-    made = [pixels(draw.text2img(pipeline, [request(0, **change)])) for change in changes]
+    made = [pixels(drawn(pipeline, [request(0, **change)])) for change in changes]
     assert all((made[0] != other).any() for other in made[1:])
 
 

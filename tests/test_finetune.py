@@ -13,7 +13,7 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bob.diffusion import checkpoints, lora
-from bob.finetune import Pairs, train_lora
+from bob.finetune import Pairs, train
 from bob.settings import FinetuneSettings
 
 WORDS = ("Osprey", "Heron", "Teal", "Stork", "Ibis")
@@ -42,7 +42,7 @@ def pairs(count: int = 3, *, size: tuple[int, int] = (32, 32)) -> Pairs:
 
 def trained(pipeline: StableDiffusionPipeline, data: Pairs, *, seed: int = 0, **options: Any) -> bytes:
     """The adapter that a fine-tune makes."""
-    train_lora(pipeline, data, settings=options.pop("settings", settings()), seed=seed, **options)
+    train(pipeline, data, settings=options.pop("settings", settings()), seed=seed, **options)
     return lora.saved(pipeline.unet, pipeline.text_encoder)
 
 

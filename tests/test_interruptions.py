@@ -21,7 +21,7 @@ from bob.settings import Run
 from bob.store import Store
 from bob.types import Receipt, Unit
 
-MOMENTS = {"text2img": draw, "write": parquet, "fsync": os, "replace": os}
+MOMENTS = {"draw": draw, "write": parquet, "fsync": os, "replace": os}
 """Where a process may be killed: function -> its module. The first is called for every batch, the others for files."""
 
 

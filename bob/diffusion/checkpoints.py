@@ -29,6 +29,10 @@ class Checkpoint:
     revision: str
     """On the hub; empty: shipped, known by a fingerprint."""
     licence: str
+    clip: str = "clip_vit_b32"
+    """The CLIP that filters judge its images by: see `filters`."""
+    mini: bool = False
+    """Whether it is so small that methods train it by settings of their own."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     draw: DrawSettings = field(default_factory=DrawSettings)
 
@@ -44,6 +48,8 @@ CHECKPOINTS = {
         repository="",
         revision="",
         licence="Apache-2.0",
+        clip="clip_mini",
+        mini=True,
         finetune=FinetuneSettings(epochs=200, batch=25, lr=4e-3, warmup_steps=20, rank=4),  # of width 96, not 768
         draw=DrawSettings(per_class=30, steps=25, batch=25, unit=50),
     ),

@@ -1,44 +1,164 @@
-"""Drawing requests with a Stable Diffusion pipeline: each image from its own generator."""
+"""Drawing requests with a Stable Diffusion pipeline: each image from its own generator.
 
-from collections.abc import Sequence
+Diffusers' own pipelines do the drawing; what is here decides from what they begin.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, StableDiffusionImg2ImgPipeline
+from PIL import Image
+from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-    from PIL import Image
 
+from bob.diffusion import circle
 from bob.types import Request
 
-__all__ = ["initial_noise", "text2img"]
+__all__ = ["SCHEDULERS", "Sources", "draw", "initial_noise", "latents"]
+
+SCHEDULERS = {
+    "default": lambda config: None,
+    "dpm": DPMSolverMultistepScheduler.from_config,
+    "ddim": lambda config: DDIMScheduler.from_config(config, clip_sample=False, set_alpha_to_one=False),
+}
+"""`Request.scheduler` -> from the checkpoint's own scheduler's configuration, another one; None for its own."""
 
 
-def text2img(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> "list[Image.Image | None]":
-    """Draws one batch of text-to-image requests that agree in guidance and steps.
+class Sources:
+    """The real images that requests start from, squashed to the model's square, and their inversions, each made once.
+
+    Valid for one pipeline with one adapter.
+    """
+
+    def __init__(self, pipeline: "StableDiffusionPipeline", read: Callable[[str], Image.Image] | None = None) -> None:
+        self._pipeline = pipeline
+        self.read = read
+        """Opens the image of an id; None where no request starts from one."""
+        self._held: dict[str, tuple[Image.Image, tuple[int, int]]] = {}
+        self._inverted: dict[tuple[str, str, int], Tensor] = {}
+
+    def square(self, image_id: str) -> Image.Image:
+        """RGB, as wide and high as the model draws, without keeping the aspect, as the baselines' scripts have it."""
+        return self._picture(image_id)[0]
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """Width and height in the source's aspect, the shorter the model's."""
+        return self._picture(image_id)[1]
+
+    def inverted(self, wanted: Sequence[tuple[str, str]], *, steps: int) -> list[Tensor]:
+        """DDIM inversions, float32 (c, h, w) on the CPU, of (image_id, prompt); what is not there yet in one batch."""
+        keys = [(*pair, steps) for pair in wanted]
+        if missing := [key for key in dict.fromkeys(keys) if key not in self._inverted]:
+            pictures, prompts = [self.square(key[0]) for key in missing], [key[1] for key in missing]
+            made = circle.invert(self._pipeline, pictures, prompts, steps=steps)
+            self._inverted.update(zip(missing, made.float().cpu(), strict=True))
+        return [self._inverted[key] for key in keys]
+
+    def _picture(self, image_id: str) -> tuple[Image.Image, tuple[int, int]]:
+        if image_id not in self._held:
+            side = self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor
+            assert self.read is not None, "a request that starts from an image needs what opens it"
+            whole = self.read(image_id).convert("RGB")
+            scale = side / min(whole.size)
+            width, height = (round(n * scale) for n in whole.size)
+            self._held[image_id] = whole.resize((side, side), Image.Resampling.LANCZOS), (width, height)
+        return self._held[image_id]
+
+
+def draw(
+    pipeline: "StableDiffusionPipeline", requests: Sequence[Request], sources: Sources
+) -> "list[Image.Image | None]":
+    """Draws one batch of requests that agree in all but prompts, sources, seeds and labels.
 
     Returns:
-        One RGB picture a request, in order; None where the model produced a value that is not finite.
+        One RGB picture a request, in order; None where the model produced a value that is not finite. What began as
+        an image has that one's aspect.
     """
-    first = requests[0]
-    assert all((r.kind, r.scheduler) == ("text2img", "default") for r in requests), "no other is drawn here"
-    call: Any = pipeline  # of a type that depends on its arguments
     with torch.inference_mode():
-        pixels = call(
-            prompt=[request.prompt for request in requests],
-            negative_prompt=[request.negative_prompt for request in requests],
-            latents=initial_noise(pipeline, requests),
-            guidance_scale=first.guidance,
-            num_inference_steps=first.steps,
-            output_type="pt",
-        ).images
+        drawn = latents(pipeline, requests, sources)
+        decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    processor: Any = pipeline.image_processor
+    pixels = processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(requests))
     finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
-    processor = pipeline.image_processor
     pictures = processor.numpy_to_pil(processor.pt_to_numpy(pixels.float().nan_to_num()))
+    if requests[0].kind == "img2img":
+        sizes = [sources.size(request.source_ids[0]) for request in requests]
+        pictures = [picture.resize(size) for picture, size in zip(pictures, sizes, strict=True)]
     return [picture if good else None for picture, good in zip(pictures, finite, strict=True)]
 
 
-def initial_noise(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> torch.Tensor:
+@torch.inference_mode()
+def latents(pipeline: "StableDiffusionPipeline", requests: Sequence[Request], sources: Sources) -> Tensor:
+    """What `draw` decodes: (b, channels, h, w), scaled as the U-Net has them.
+
+    Raises:
+        ValueError: if the strength leaves no step of img2img to do.
+    """
+    first = requests[0]
+    common: dict[str, Any] = {
+        "guidance_scale": first.guidance,
+        "num_inference_steps": first.steps,
+        "output_type": "latent",
+    }
+    with _scheduler(pipeline, first.scheduler):
+        return _KINDS[first.kind](pipeline, requests, sources, common)
+
+
+def _text2img(pipeline: Any, requests: Sequence[Request], sources: Sources, common: dict[str, Any]) -> Tensor:
+    return pipeline(**_prompts(requests), latents=initial_noise(pipeline, requests), **common).images
+
+
+def _img2img(pipeline: Any, requests: Sequence[Request], sources: Sources, common: dict[str, Any]) -> Tensor:
+    strength, steps = requests[0].strength, requests[0].steps
+    redraw: Any = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    redraw.set_progress_bar_config(disable=True)
+    redraw.scheduler.set_timesteps(steps)
+    if not len(redraw.get_timesteps(steps, strength, pipeline.device)[0]):
+        raise ValueError(f"strength {strength} of {steps} steps leaves none to draw: raise one of them")
+    # Each generator gives the sample of its source's posterior, then its noise.
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    pictures = [sources.square(request.source_ids[0]) for request in requests]
+    return redraw(**_prompts(requests), image=pictures, strength=strength, generator=generators, **common).images
+
+
+def _circle(pipeline: Any, requests: Sequence[Request], sources: Sources, common: dict[str, Any]) -> Tensor:
+    bare = [request.prompt.removesuffix(request.background).rstrip() for request in requests]
+    ends = [(request.source_ids[0], request.source_ids[-1]) for request in requests]
+    wanted = [(source, prompt) for pair, prompt in zip(ends, bare, strict=True) for source in pair]
+    found = sources.inverted(wanted, steps=circle.INVERSION * requests[0].steps)
+    points = [
+        circle.point(one, other if request.source_ids[1:] else None, seed=request.seed)
+        for request, one, other in zip(requests, found[::2], found[1::2], strict=True)
+    ]
+    start = torch.stack(points).to(pipeline.device, pipeline.unet.dtype)
+    return circle.denoise(pipeline, start, requests, bare=bare, common=common)
+
+
+_KINDS = {"text2img": _text2img, "img2img": _img2img, "circle": _circle}
+
+
+def _prompts(requests: Sequence[Request]) -> dict[str, list[str]]:
+    return {
+        "prompt": [request.prompt for request in requests],
+        "negative_prompt": [request.negative_prompt for request in requests],
+    }
+
+
+@contextlib.contextmanager
+def _scheduler(pipeline: Any, name: str) -> Iterator[None]:
+    own = pipeline.scheduler
+    pipeline.scheduler = SCHEDULERS[name](own.config) or own
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
+def initial_noise(pipeline: "StableDiffusionPipeline", requests: Sequence[Request]) -> Tensor:
     """Standard normal latents, (b, channels, h, w), each drawn on the CPU from its request's seed."""
     side = pipeline.unet.config.sample_size
     shape = (pipeline.unet.config.in_channels, side, side)

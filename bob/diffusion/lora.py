@@ -1,13 +1,12 @@
-"""LoRA on the attention of U-Net and text encoder, as DataDream and BOB tune it (paper Table 4).
+"""LoRA on the attention of U-Net and text encoder, as DataDream and BOB tune it (paper Table 4), or of the U-Net alone.
 
-Rank 16 with alpha = rank, Gaussian A and zero B, no dropout; on q, k, v and out of every attention
-of the U-Net and of the text encoder. Saved in diffusers' own format, so a stock
-`StableDiffusionPipeline.load_lora_weights` reads it.
+Alpha = rank, Gaussian A and zero B, no dropout; on q, k, v and out of every attention. Saved in diffusers' own
+format, so a stock `StableDiffusionPipeline.load_lora_weights` reads it.
 """
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -24,13 +23,14 @@ _UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 _TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
-def add(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel", *, rank: int) -> None:
-    """Freezes both models and adds trainable low-rank branches that change nothing yet (B = 0)."""
+def add(unet: "UNet2DConditionModel | None", text_encoder: "CLIPTextModel | None" = None, *, rank: int) -> None:
+    """Freezes the given models and adds trainable low-rank branches that change nothing yet (B = 0)."""
     from peft import LoraConfig
 
     for model, targets in ((unet, _UNET_TARGETS), (text_encoder, _TEXT_TARGETS)):
-        model.requires_grad_(False)
-        model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+        if model is not None:
+            model.requires_grad_(False)
+            model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
 
 
 def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:
@@ -44,17 +44,21 @@ def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def saved(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> bytes:
-    """The adapter as the bytes of a safetensors file in diffusers' format, float32."""
+    """The adapter as the bytes of a safetensors file in diffusers' format, float32; empty where no model has one."""
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
 
+    models = {"unet_lora_layers": unet, "text_encoder_lora_layers": text_encoder}
+    layers: dict[str, Any] = {
+        name: convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
+        for name, model in models.items()
+        if hasattr(model, "peft_config")
+    }
+    if not layers:
+        return b""
     with tempfile.TemporaryDirectory() as folder:
-        StableDiffusionPipeline.save_lora_weights(
-            folder,
-            unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
-            text_encoder_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(text_encoder)),
-        )
+        StableDiffusionPipeline.save_lora_weights(folder, **layers)
         return Path(folder, FILE).read_bytes()
 
 

@@ -1,12 +1,16 @@
 """Methods: one file each, holding `method`, an instance with its paper's values.
 
-A method is data, not control flow. It says what to fine-tune on (`train_pairs`), what to draw
-(`requests`) and how its images enter the classifier (`mixup`, the label fields of `Request`).
+A method is data, not control flow. It says what to fine-tune on (`train_pairs`, `tuning`), what to draw
+(`requests`) and how its images enter the classifier (`mixup`, `filtered`, the label fields of `Request`).
 Nothing outside this folder asks which method it is dealing with.
+
+Another package adds one by an entry point `NAME = "module:method"` in the group `beyond_objects.methods`.
 """
 
 import abc
 import dataclasses
+import math
+import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +18,10 @@ from typing import Any, ClassVar
 
 from bob import registry
 from bob.seeds import derive
-from bob.settings import DrawSettings
-from bob.types import Request, TrainingSet, TrainPair
+from bob.settings import DrawSettings, FinetuneSettings
+from bob.types import Filter, Request, Shot, TrainingSet, TrainPair, Tuning
 
-__all__ = ["Method", "load", "text_request"]
+__all__ = ["Method", "load", "of_class", "require_parts", "show"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +30,126 @@ class Method(abc.ABC):
 
     paper: ClassVar[str]
     """Where it comes from."""
+    summary: ClassVar[tuple[str, str]] = ("", "")
+    """For `bob methods`, in a few words: what is tuned, what is drawn."""
     needs_captions: ClassVar[bool] = False
     """Whether it looks at `TrainingSet.contexts`."""
+    needs_suffixes: ClassVar[bool] = False
+    """Whether it looks at `TrainingSet.suffixes`, which the captions are condensed into."""
     mixup: ClassVar[bool] = True
     """Whether MixUp may be applied to its images (CutMix always may)."""
+    scheduler: ClassVar[str] = "default"
+    """Its sampler: see `Request.scheduler`."""
+    guidance: ClassVar[float] = 2.0
+    """Classifier-free guidance scale, unless the run says otherwise."""
+    steps: ClassVar[int] = 50
+    """Sampler steps, unless the run or a mini checkpoint says otherwise."""
+    finetune: ClassVar[FinetuneSettings | None] = None
+    """As its paper trains, unless the run says otherwise; None: as the checkpoint's settings say (BOB's Table 4)."""
+    finetune_mini: ClassVar[FinetuneSettings | None] = None
+    """The same of a mini checkpoint."""
 
     @abc.abstractmethod
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
-        """What the LoRA learns from; empty: the bare checkpoint draws."""
+        """What the fine-tune learns from; empty: the bare checkpoint draws."""
+
+    def tuning(self, training: TrainingSet) -> Tuning:
+        """What of the checkpoint is trained on the pairs; by default LoRA on U-Net and text encoder."""
+        return Tuning()
 
     @abc.abstractmethod
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """What to draw, `training.budget.drawn` images of each class, ordered by (class, index).
+        """What to draw, `asked(training, class_id)` images of each class, ordered by (class, index).
 
         Drawing more keeps what was drawn before.
         """
+
+    def filtered(self, training: TrainingSet) -> Filter | None:
+        """Which of the drawn images are kept; None: all."""
+        return None
+
+    def asked(self, training: TrainingSet, class_id: int) -> int:
+        """How many images to draw so that the filter leaves as many as the budget wants."""
+        judged = self.filtered(training)
+        wanted = training.budget.drawn[class_id]
+        return wanted + math.ceil(wanted * (judged.surplus if judged else 0) - 1e-9)  # 0.12 is a little more than that
+
+    def request(
+        self,
+        training: TrainingSet,
+        *,
+        class_id: int,
+        index: int,
+        prompt: str,
+        draw: DrawSettings,
+        seed: int,
+        **fields: Any,
+    ) -> Request:
+        """A request with this method's sampler: text to image with a hard label, unless `fields` say otherwise.
+
+        The seed of its noise is the same for every method, so methods differ by what they ask for.
+        """
+        given: dict[str, Any] = {"label_ids": (class_id,), "label_weights": (1.0,), **fields}
+        return Request(
+            request_id=f"{class_id}-{index}",
+            class_id=class_id,
+            index=index,
+            prompt=prompt,
+            seed=derive("image", training.dataset, seed, class_id, index),
+            guidance=draw.guidance,
+            steps=draw.steps,
+            scheduler=self.scheduler,
+            **given,
+        )
+
+
+def require_parts(name: str, *values: float) -> None:
+    """Checks a switch of parts of the noise schedule.
+
+    Raises:
+        ValueError: if one is not in (0, 1].
+    """
+    if not values or not all(0 < value <= 1 for value in values):
+        raise ValueError(
+            f"{name} is a part of the noise schedule, above 0 and at most 1, got {'/'.join(map(str, values))}"
+        )
+
+
+def of_class(training: TrainingSet) -> list[list[Shot]]:
+    """The shots of each class, by class id."""
+    found: list[list[Shot]] = [[] for _ in training.class_names]
+    for shot in training.shots:
+        found[shot.class_id].append(shot)
+    return found
+
+
+def show() -> None:
+    """Prints a table of all methods: what each tunes and draws, how, and its switches with their defaults."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("method", "tunes", "draws", "guidance, steps", "needs", "switches", "paper"):
+        table.add_column(column, overflow="fold")
+    for name in registry.names("method"):
+        method = load(name)
+        draws = method.summary[1] != "nothing"
+        needs = [
+            word
+            for word, wanted in (("captions", method.needs_captions), ("suffixes", method.needs_suffixes))
+            if wanted
+        ]
+        switches = [f"{f.name}={_written(getattr(method, f.name))}" for f in dataclasses.fields(method)]
+        sampler = f"{method.guidance:g}, {method.steps} {method.scheduler.replace('default', '')}".rstrip()
+        cells = (name, *method.summary, sampler if draws else "", ", ".join(needs), "\n".join(switches), method.paper)
+        table.add_row(*cells)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _written(value: Any) -> str:
+    """A switch's value as the user writes it."""
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def load(name: str) -> Method:
@@ -59,32 +168,21 @@ def load(name: str) -> Method:
             raise ValueError(f"method {kind} has no switches, got {switch!r}: write {kind} alone")
         if switch not in known:
             raise ValueError(registry.unknown(f"switch of method {kind}", switch, known))
-        options = typing.get_args(known[switch])
-        if value not in options:
-            raise ValueError(registry.unknown(f"value of {kind}'s switch {switch}", value, options))
-        chosen[switch] = value
+        chosen[switch] = _value(kind, switch, value, known[switch])
     return dataclasses.replace(method, **chosen)
 
 
-def text_request(
-    training: TrainingSet, *, class_id: int, index: int, prompt: str, draw: DrawSettings, seed: int, **context: Any
-) -> Request:
-    """A text-to-image request with a hard label.
-
-    The seed of its noise is the same for every method, so methods differ by what they ask for.
-
-    Args:
-        context: `background`, `pose` and `bank_row` where the prompt has a context.
-    """
-    return Request(
-        request_id=f"{class_id}-{index}",
-        class_id=class_id,
-        index=index,
-        prompt=prompt,
-        seed=derive("image", training.dataset, seed, class_id, index),
-        guidance=draw.guidance,
-        steps=draw.steps,
-        label_ids=(class_id,),
-        label_weights=(1.0,),
-        **context,
-    )
+def _value(kind: str, switch: str, value: str, wanted: Any) -> Any:
+    """What the user wrote, as the type of the switch: one of several words, a number, or several numbers `0.3/0.5`."""
+    if wanted in (int, float, tuple[float, ...]):
+        try:
+            return tuple(map(float, value.split("/"))) if wanted not in (int, float) else wanted(value)
+        except ValueError as error:
+            example = {int: "1", float: "0.7"}.get(wanted, "0.3/0.5")
+            raise ValueError(
+                f"{kind}'s switch {switch} takes a number as in {switch}={example}, got {value!r}"
+            ) from error
+    options = typing.get_args(wanted)
+    if value not in options:
+        raise ValueError(registry.unknown(f"value of {kind}'s switch {switch}", value, options))
+    return value

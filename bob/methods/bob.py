@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from bob.methods import Method, text_request
+from bob.methods import Method
 from bob.prompts import class_prompt, context_prompt
 from bob.seeds import derive
 from bob.settings import DrawSettings
@@ -26,6 +26,7 @@ class Bob(Method):
     """Context preservation and context marginalisation."""
 
     paper: ClassVar[str] = "arXiv:2510.24078"
+    summary: ClassVar[tuple[str, str]] = ("LoRA, own contexts", "from noise, contexts of all classes")
     needs_captions: ClassVar[bool] = True
 
     preservation: Literal["on", "off"] = "on"
@@ -49,7 +50,7 @@ class Bob(Method):
         """The budget's images of each class, each in a context drawn with replacement from the bank."""
         for class_id, name in enumerate(training.class_names):
             rows = self._bank_rows(training, class_id)
-            for index in range(training.budget.drawn[class_id]):
+            for index in range(self.asked(training, class_id)):
                 prompt, sampled = class_prompt(training.descriptor, name), {}
                 if rows:
                     uniform = random.Random(derive("context", training.dataset, seed, class_id, index)).random()
@@ -57,7 +58,7 @@ class Bob(Method):
                     context = training.contexts[training.shots[row].image_id]
                     prompt = context_prompt(training.descriptor, name, context)
                     sampled = {"background": context.background, "pose": context.pose, "bank_row": row}
-                yield text_request(
+                yield self.request(
                     training, class_id=class_id, index=index, prompt=prompt, draw=draw, seed=seed, **sampled
                 )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bob.methods import Method, text_request
+from bob.methods import Method
 from bob.prompts import class_prompt
 from bob.settings import DrawSettings
 from bob.types import Request, TrainingSet, TrainPair
@@ -25,6 +25,7 @@ class DataDream(Method):
     """Every image of a class under one prompt: class and context stay entangled."""
 
     paper: ClassVar[str] = "arXiv:2407.10910"
+    summary: ClassVar[tuple[str, str]] = ("LoRA, class prompts", "from noise, class prompts")
 
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
         """Each shot with its class's prompt."""
@@ -37,8 +38,8 @@ class DataDream(Method):
         """The budget's images of each class, all under the class's prompt."""
         for class_id, name in enumerate(training.class_names):
             prompt = class_prompt(training.descriptor, name)
-            for index in range(training.budget.drawn[class_id]):
-                yield text_request(training, class_id=class_id, index=index, prompt=prompt, draw=draw, seed=seed)
+            for index in range(self.asked(training, class_id)):
+                yield self.request(training, class_id=class_id, index=index, prompt=prompt, draw=draw, seed=seed)
 
 
 method = DataDream()

@@ -144,7 +144,7 @@ def stable_diffusion(bench: Bench) -> list[Measurement]:
     """What the probe reads in pictures drawn with BOB's prompt, contexts uniform, without an adapter."""
     requests, truth = _requests()
     painter = generate.Painter("cpu")
-    painter.use(f"path:{bench.found('sd/model_index.json', 'vae sd').parent}", "", lambda: b"")
+    painter.use(f"path:{bench.found('sd/model_index.json', 'vae sd').parent}", "", dict)
     rows, rejected = painter.draw(requests, batch=25)
     drawn = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
     _sheet(drawn).save(bench.work / "drawn.png")

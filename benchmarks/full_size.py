@@ -1,0 +1,166 @@
+"""Stable Diffusion 1.5 at its full size with random weights: one LoRA step, one image, and diffusers draws the same.
+
+    python benchmarks/full_size.py --report benchmarks/DATE-full-size.md      up to 24 GB of memory, no network
+    python benchmarks/full_size.py --checkpoint path:FOLDER                   any other checkpoint, as a test of this
+
+Random weights draw noise, but they cost what trained ones cost. A step takes one image at 512 x 512; the image is drawn
+in two steps with guidance. The adapter is saved, loaded into a stock StableDiffusionPipeline by `load_lora_weights`,
+and has to give the same image there: within 2 of 255, for float32 sums in another order round otherwise.
+"""
+
+import argparse
+import gc
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from bob.diffusion import checkpoints, draw, lora
+from bob.finetune import Pairs, train
+from bob.generate import Painter
+from bob.settings import FinetuneSettings
+from bob.skyworld import models
+from bob.types import Request
+
+_PROMPT = "a aircraft photo of a Boeing 737 in the grey runway background with the level left pose."
+_CPU = torch.device("cpu")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--checkpoint", default="", help="path:FOLDER; empty: SD 1.5 with random weights, made anew")
+    parser.add_argument("--report", default="", help="a Markdown file to write; empty: nothing is written")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows: list[tuple[str, float, float]] = []
+        checkpoint = given.checkpoint or _timed(rows, "make the weights", lambda: _random(Path(folder, "sd15")))
+        adapter, size = _timed(rows, "load, one LoRA step at batch 1, save", lambda: _trained(checkpoint))
+        gc.collect()
+        ours = _timed(rows, "load, draw one image in two steps", lambda: _drawn(checkpoint, adapter))
+        gc.collect()
+        theirs = _timed(rows, "the same in a stock pipeline", lambda: _stock(checkpoint, adapter, Path(folder)))
+    apart = np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max()
+    words = f"{ours.width} x {ours.height} pixels, adapter {len(adapter) / 1e6:.1f} MB ({size:,} parameters)"
+    text = _report(rows, words, int(apart), given.checkpoint or "SD 1.5's architecture, random weights")
+    print(text)
+    if given.report:
+        Path(given.report).write_text(text)
+    if apart > 2:
+        sys.exit(f"the stock pipeline draws another image: up to {apart} of 255 apart")
+
+
+def _timed(rows: list[tuple[str, float, float]], name: str, do: Callable[[], Any]) -> Any:
+    begun = time.monotonic()
+    made = do()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
+    rows.append((name, time.monotonic() - begun, peak))
+    print(f"{name}: {rows[-1][1]:.0f} s, peak so far {peak:.1f} GB", flush=True)
+    return made
+
+
+def _random(folder: Path) -> str:
+    """SD 1.5 as the hub's configuration files describe it; its tokenizer is skyworld's, cut to CLIP's length."""
+    torch.manual_seed(0)
+    tokenizer = models.clip_tokenizer()
+    tokenizer.model_max_length = 77
+    unet = UNet2DConditionModel(
+        sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
+    )
+    text = CLIPTextConfig(
+        vocab_size=49_408,
+        max_position_embeddings=77,
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    blocks: dict[str, Any] = {  # diffusers types each of these as a tuple of one
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (128, 256, 512, 512),
+    }
+    build: Any = StableDiffusionPipeline
+    build(
+        vae=AutoencoderKL(**blocks, layers_per_block=2, latent_channels=4, sample_size=512),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=PNDMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return f"path:{folder}"
+
+
+def _trained(checkpoint: str) -> tuple[bytes, int]:
+    """An adapter after one step, and its number of parameters."""
+    pipeline = checkpoints.load(checkpoint, device=_CPU, dtype=torch.float32)
+    side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    settings = FinetuneSettings(total_steps=1, batch=1, lr=1e-2, warmup_steps=0)  # a large step, so that it shows
+    train(pipeline, Pairs([Image.fromarray(noise)], [_PROMPT]), settings=settings, seed=0)
+    adapter = lora.saved(pipeline.unet, pipeline.text_encoder)
+    return adapter, sum(p.numel() for p in lora.parameters(pipeline.unet, pipeline.text_encoder).values())
+
+
+def _request() -> Request:
+    return Request(request_id="0-0", class_id=0, index=0, prompt=_PROMPT, seed=1, steps=2)
+
+
+def _drawn(checkpoint: str, adapter: bytes) -> Image.Image:
+    """By our generator, the adapter fused."""
+    painter = Painter("cpu")
+    painter.use(checkpoint, "adapter", lambda: {lora.FILE: adapter})
+    (picture,) = draw.draw(painter._pipeline, [_request()], draw.Sources(painter._pipeline))
+    assert picture is not None, "values that are not finite"
+    return picture
+
+
+def _stock(checkpoint: str, adapter: bytes, folder: Path) -> Image.Image:
+    """By diffusers alone."""
+    (folder / lora.FILE).write_bytes(adapter)
+    place = checkpoint.removeprefix("path:")
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(place, safety_checker=None, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(folder, weight_name=lora.FILE)
+    asked = _request()
+    generator = torch.Generator().manual_seed(asked.seed)
+    call = {"num_inference_steps": asked.steps, "guidance_scale": asked.guidance, "generator": generator}
+    return pipeline(asked.prompt, **call).images[0]
+
+
+def _report(rows: list[tuple[str, float, float]], words: str, apart: int, what: str) -> str:
+    lines = [
+        f"# {what}, {time.strftime('%Y-%m-%d')}",
+        "",
+        f"`python benchmarks/full_size.py` on {platform.machine()}, {torch.get_num_threads()} threads of torch"
+        f" {torch.__version__}, float32, no GPU.",
+        "",
+        "| | seconds | peak memory so far, GB |",
+        "|---|---|---|",
+        *(f"| {name} | {seconds:.0f} | {peak:.1f} |" for name, seconds, peak in rows),
+        "",
+        f"{words[0].upper()}{words[1:]}. Our image and the stock pipeline's differ by at most {apart} of 255.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
