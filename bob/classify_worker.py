@@ -101,9 +101,7 @@ class ClassifyWorker:
 
         work, run = unit.work, Run(**unit.work["coordinates"])
         final, resumable = work["phase"] == "final", f"{unit.target}.state.pt"
-        sweep = SweepSettings(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in work["sweep"].items()}
-        )
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in work["sweep"].items()}
         sweep = SweepSettings(**settings)
         return classify.train(
             self._data(work, run),
