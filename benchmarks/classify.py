@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 
 from bob import backbones, classify, cluster, experiments, pipeline, pixels, progress, units, workers
+from bob.classify_worker import ClassifyWorker
 from bob.cluster import session
 from bob.settings import Point, Run
 from bob.store import Store
@@ -74,7 +75,7 @@ def swept(run: Run, artefacts: Store) -> list:
 
 def png_data(unit: Any, run: Run, artefacts: Store, folder: Path) -> pixels.Data:
     """The run's data with its training and validation pictures as files below `folder`."""
-    held = workers.ClassifyWorker(artefacts.root, device="cpu")._data(unit.work, run)
+    held = ClassifyWorker(artefacts.root, device="cpu")._data(unit.work, run)
     backbone, made = backbones.load(run.backbone), {}
     for name in ("real", "val", "synthetic"):
         files = [folder / name / f"{k:05d}.png" for k in range(len(getattr(held, name)))]

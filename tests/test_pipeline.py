@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from bob import pipeline, schema, tabulate, trainer, units, workers
+from bob.classify_worker import ClassifyWorker
 from bob.settings import Run
 from bob.store import Store
 from bob.types import Outcome, Receipt, Unit
-from bob.workers import WORKERS, ClassifyWorker
+from bob.workers import WORKERS
 from tests.tiny import CLASSES, DRAW, FINETUNE, SWEEP
 
 WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bob import cluster, pipeline, units, workers
+from bob import cluster, pipeline, units
+from bob.classify_worker import ClassifyWorker
 from bob.settings import SweepSettings
 from bob.store import Store
 from bob.types import Unit
@@ -86,7 +87,7 @@ def test_a_trial_whose_process_is_killed_comes_again(on_ray, base, local):
     killer.join()
     assert len(receipts) == 2
     pipeline.split(cell.run, alone)
-    worker = workers.ClassifyWorker(alone.root, device="cpu")
+    worker = ClassifyWorker(alone.root, device="cpu")
     for unit in points:
         worker(unit)
         assert alone.read_table(unit.target).equals(local.read_table(unit.target))

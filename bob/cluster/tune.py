@@ -14,11 +14,11 @@ from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from bob.classify_worker import ClassifyWorker
 from bob.cluster.session import LOSSES, Slots, attempt, received, settle
 from bob.settings import Point
 from bob.store import Store, key
 from bob.types import Receipt, Unit
-from bob.workers import ClassifyWorker
 
 __all__ = ["longest_first", "run"]
 
