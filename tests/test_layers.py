@@ -11,7 +11,7 @@ LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
         *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
-        *("bob.budget", "bob.decoded", "bob.suffixes", "bob.unpack"),
+        *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
@@ -19,7 +19,7 @@ LAYERS = (
     ("bob.trainer",),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
     ("bob.classify_worker",),
-    ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
+    ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.held", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),
