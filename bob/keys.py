@@ -10,6 +10,8 @@ import pyarrow as pa
 
 __all__ = ["key", "key_of_rows", "plain"]
 
+_ROWS = 1 << 10  # as Python's objects at once: of more, its garbage collector takes longer than all else
+
 
 def key(*parts: Any) -> str:
     """The identity of a work unit: 16 hex digits of the SHA-256 of what it depends on.
@@ -25,9 +27,10 @@ def key_of_rows(parts: Sequence[Any], pieces: Iterable[pa.Table]) -> str:
     digest = hashlib.sha256(_json([plain(part) for part in parts])[:-1])
     before = b",[" if parts else b"["
     for piece in pieces:
-        if len(piece):
-            digest.update(before + _json(piece.to_pylist())[1:-1])
-            before = b","
+        for batch in piece.to_batches(_ROWS):
+            if len(batch):
+                digest.update(before + _json(batch.to_pylist())[1:-1])
+                before = b","
     digest.update(b"]]" if before == b"," else before + b"]]")
     return digest.hexdigest()[:16]
 
