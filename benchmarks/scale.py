@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import re
 import statistics
@@ -74,7 +75,7 @@ def start_ray(*, gpus: int = 0, cpus: int = 2) -> None:
         include_dashboard=False,
         object_store_memory=256 << 20,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
 
 

@@ -3,11 +3,13 @@
 import dataclasses
 import itertools
 import json
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bob import experiments, parquet, pipeline, pixels, schema, store, units, verify, workers
@@ -60,9 +62,10 @@ def test_any_slice_is_read_from_the_groups_that_it_lies_in(store):
     opened = []
     held = parquet.Groups(lambda: opened.append(1) or store.open("t.parquet"))
     assert (len(held), parquet.manifest(held.columns)) == (40, {"k": 1})
-    assert [len(group) for group in held] == [size for size in SIZES if size]
+    assert [len(group) for group in held] == list(SIZES)
     for start, size in itertools.product(range(0, 44, 3), (1, 2, 8, 25, 60)):
         assert held.slice(start, size).equals(WORDS.slice(start, size))
+    held.slice(0, 1)
     opened.clear()
     for start in range(18, 40, 2):
         held.slice(start, 2)
@@ -71,8 +74,10 @@ def test_any_slice_is_read_from_the_groups_that_it_lies_in(store):
 
 def test_a_group_that_is_damaged_is_said_to_be_and_the_others_are_read(local):
     local.write_tables("t.parquet", pieces(WORDS), WORDS.schema, {})
-    data = local.read("t.parquet")
-    local.write("t.parquet", data.replace("wörd 12".encode(), "wörd 13".encode()))
+    data = bytearray(local.read("t.parquet"))
+    column = pq.ParquetFile(pa.BufferReader(bytes(data))).metadata.row_group(2).column(0)
+    data[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    local.write("t.parquet", bytes(data))
     held = local.groups("t.parquet")
     assert held.slice(18, 9).equals(WORDS.slice(18, 9))
     with pytest.raises(ValueError, match=r"t\.parquet is damaged .*CRC.*: delete it"), local.damaged("t.parquet"):
@@ -170,8 +175,9 @@ def test_filtered_requests_are_judged_by_nobody(tmp_path):
 
 ACTOR = """
 import json, sys
+import numpy as np
 from bob.cluster import data, session
-slots = session.Slots(count=1, gpus=1.0, threads=3, cwd=".")
+slots = session.Slots(count=1, gpus=1.0, threads=2, cwd=".")
 actor = data._Actor(step="generate", root=sys.argv[1], slots=slots)
 for text in sys.stdin:
     print(*actor({"unit": np.array([text], dtype=object)})["answer"])
@@ -193,7 +199,7 @@ def test_an_actor_needs_no_torch_to_simulate_and_draws_nothing_twice(tmp_path):
     assert ["simulated" in answer["note"] for answer in answers] == [True, True, True, False]
     assert answers[3]["note"] == "was there"  # as for a block that an actor was lost over
     assert not torch
-    assert threads == 3  # of a checkpoint that wants torch
+    assert threads == min(2, os.cpu_count() or 1)  # of a checkpoint that wants torch
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 0), (1, 1), (1_999, 1_999), (40_000, 6_000), (1_000_000, 9_000)])
