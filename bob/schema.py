@@ -3,10 +3,17 @@
 A column's meaning and unit are written into its Parquet metadata, so a file explains itself.
 """
 
+import hashlib
+import io
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+from bob.types import Request
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "CAPTIONS",
@@ -21,6 +28,7 @@ __all__ = [
     "SHOTS",
     "TABLES",
     "check",
+    "drawn",
     "fit",
     "rejection",
     "table",
@@ -195,6 +203,23 @@ _IDENTITY = {
 """First column of a table -> the columns that no two of its rows agree in."""
 
 
+def drawn(request: Request, picture: "Image.Image", *, checkpoint: str, seconds: float) -> dict[str, Any]:
+    """A row of `IMAGES`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    image = buffer.getvalue()
+    return {
+        **vars(request),
+        "image": image,
+        "format": "png",
+        "width": picture.width,
+        "height": picture.height,
+        "sha1": hashlib.sha1(image, usedforsecurity=False).hexdigest(),
+        "checkpoint": checkpoint,
+        "seconds": seconds,
+    }
+
+
 def rejection(row_id: str, step: str, error: Exception) -> dict[str, str]:
     """A row of `REJECTED`."""
     return {"row_id": row_id, "step": step, "error": type(error).__name__, "message": str(error)}
@@ -206,10 +231,10 @@ def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     Raises:
         ValueError: if a row lacks a column, has one too many, or holds a null or a wrong type.
     """
-    rows = list(rows)
+    rows, wanted = list(rows), set(schema.names)
     for row in rows:
-        if set(row) != set(schema.names):
-            odd = sorted(set(row) ^ set(schema.names))
+        if set(row) != wanted:
+            odd = sorted(set(row) ^ wanted)
             raise ValueError(f"a row must have the columns {schema.names}; missing or unknown: {odd}")
     try:
         made = pa.Table.from_pylist(rows, schema=schema)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 from bob import checks, progress, schema, store
+from bob.held import Held
 
 __all__ = ["Problem", "Verdict", "show", "verify"]
 
-Check = Callable[[checks.Held, str], Iterator[str]]
+Check = Callable[[Held, str], Iterator[str]]
 """(store, path) -> what is wrong, in words."""
 
 _UNIT = r"[^/]+-[0-9a-f]{16}"
@@ -90,7 +91,7 @@ def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable
     kinds = {path: kind for path in sorted(files) if (kind := _kind(path))}
     if not kinds:
         raise ValueError(f"nothing in {artefacts.place()} is ours to verify: name a folder that `bob run` wrote to")
-    held = checks.Held(artefacts, files.keys())
+    held = Held(artefacts, files.keys())
     problems = list(_missing(kinds, files))
     for path in report(list(kinds)):
         problems += _problems(kinds[path], held, path)
@@ -110,14 +111,14 @@ def _kind(path: str) -> Check | None:
     return next((kind for pattern, kind in _KINDS.items() if re.fullmatch(pattern, path)), None)
 
 
-def _problems(check: Check, held: checks.Held, path: str) -> list[Problem]:
+def _problems(check: Check, held: Held, path: str) -> list[Problem]:
     try:
         return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, held, path)]
     except store.OtherFormatError:  # no damage: to delete it would be a loss
         return [Problem(path, "was written by another version of bob", "use that version, or another --out")]
 
 
-def _wrong(check: Check, held: checks.Held, path: str) -> Iterator[str]:
+def _wrong(check: Check, held: Held, path: str) -> Iterator[str]:
     try:
         yield from check(held, path)
     except store.OtherFormatError:

@@ -11,7 +11,7 @@ LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
         *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
-        *("bob.budget", "bob.decoded", "bob.suffixes", "bob.unpack", "bob.printed"),
+        *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack", "bob.printed"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
@@ -19,7 +19,7 @@ LAYERS = (
     ("bob.trainer", "bob.layouts", "bob.contact_sheet"),
     ("bob.typeset", "bob.claims"),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate", "bob.overlap"),
-    ("bob.classify_worker", "bob.show"),
+    ("bob.classify_worker", "bob.held", "bob.show"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
