@@ -12,7 +12,6 @@ from bob import datasets, layouts, schema, tabulate, typeset
 from bob.contact_sheet import contact_sheet
 from bob.settings import Run
 
-
 COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
 
 
@@ -91,9 +90,7 @@ def test_a_contact_sheet_shows_each_class_in_a_row():
     shots = [shot for shot in data.split(shots=3, val=1, seed=0) if shot.split == "train"]
     colours = {(c, k): (20 * c, 60 * k, 7) for c in range(1, 10) for k in range(3)}  # nothing of the first class
     drawn = pa.Table.from_pylist([{"class_id": c, "image": png(colours[c, k])} for c, k in colours])
-    sheet = contact_sheet(
-        run("bob", dataset="skyworld"), shots, {"one": drawn, "other": drawn[:3]}, each=2, side=64
-    )
+    sheet = contact_sheet(run("bob", dataset="skyworld"), shots, {"one": drawn, "other": drawn[:3]}, each=2, side=64)
     with Image.open(io.BytesIO(sheet)) as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (130 + 3 * (2 * 64 + 14), 28 + 10 * 64))
         pixels = np.asarray(picture)
