@@ -23,11 +23,15 @@ from bob import parquet, schema, store
 __all__ = [
     "Held",
     "captions",
+    "features",
     "manifest",
+    "measured",
+    "page",
     "part",
     "picture",
     "plan",
     "quarantine",
+    "recognised",
     "requests",
     "results",
     "scores",
@@ -182,6 +186,31 @@ def quarantine(held: Held, path: str) -> Iterator[str]:
     yield from ()
 
 
+def features(held: Held, path: str) -> Iterator[str]:
+    """Of each image of the unit as many numbers, all finite."""
+    table, origin = held.table(path, schema.FEATURES)
+    config, found = origin["config"], table["id"].to_pylist() + _rejected(held, path)
+    if "shots" in config:
+        yield from _match([shot["image_id"] for shot in config["shots"]], found)
+    elif config["images"] in held.files:
+        drawn = held.table(config["images"], schema.IMAGES)[0]["request_id"].to_pylist()
+        yield from _match(drawn, found)
+    column = table["features"].combine_chunks()
+    if len(set(column.value_lengths().to_pylist())) > 1:
+        yield "holds features of several widths"
+    if not np.isfinite(column.flatten().to_numpy()).all():
+        yield "holds values that are not finite"
+    yield from _inputs(path, config)
+
+
+def recognised(held: Held, path: str) -> Iterator[str]:
+    """A guess for each image of the unit."""
+    table, origin = held.table(path, schema.RECOGNISED)
+    wanted = [shot["image_id"] for shot in origin["config"]["shots"]]
+    yield from _match(wanted, table["image_id"].to_pylist() + _rejected(held, path))
+    yield from _inputs(path, origin["config"])
+
+
 def results(held: Held, path: str) -> Iterator[str]:
     """Every epoch of one training, of the run that the folder's name stands for."""
     table, origin = held.table(path, schema.RESULTS)
@@ -204,6 +233,20 @@ def tabulated(held: Held, path: str) -> Iterator[str]:
     """A table of step 5."""
     held.table(path, schema.TABLES)
     yield from ()
+
+
+def measured(held: Held, path: str) -> Iterator[str]:
+    """The numbers of a figure."""
+    table, _ = held.table(path, schema.METRICS)
+    yield from _once([str(list(row.values())) for row in table.drop_columns(["value", "n"]).to_pylist()])
+
+
+def page(held: Held, path: str) -> Iterator[str]:
+    """A figure as PDF or SVG."""
+    data = held.artefacts.read(path).strip()
+    begin, end = (b"%PDF-", b"%%EOF") if path.endswith(".pdf") else (b"<?xml", b"</svg>")
+    if not (data.startswith(begin) and data.endswith(end)):
+        yield "is not whole"
 
 
 def text(held: Held, path: str) -> Iterator[str]:

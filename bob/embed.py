@@ -1,8 +1,6 @@
 """What a feature extractor sees in pictures, for the distances of `bob.metrics`. Plain PyTorch, no Ray.
 
-An extractor is one of `bob/backbones/` without its head. That of real pictures is timm's Inception v3, whose 2,048
-pooled features at 299 px are of FID's kind, but not those of its usual network (pt_inception-2015-12-05), which is
-published as a pickle: values are compared with each other, not with those of other papers.
+An extractor is one of `bob/backbones/` without its head, its pictures those that the classifier is evaluated on.
 """
 
 import functools
@@ -17,12 +15,7 @@ from bob import backbones, memory, schema
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MINI", "REAL", "Embedder"]
-
-REAL = "timm:inception_v3.tf_in1k"
-"""The extractor of real pictures: 2,048 features."""
-MINI = "resnet_mini"
-"""That of skyworld: 128 features of a network that tells families of aircraft, backgrounds and poses apart."""
+__all__ = ["Embedder"]
 
 _BATCH = 32  # pictures
 

@@ -108,7 +108,7 @@ def _within(features: np.ndarray) -> float:
 
 def _root(centred: np.ndarray) -> np.ndarray:
     """What has the same A^T A in as few rows as can be, so that the product of two is small."""
-    return centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred, mode="r")
+    return centred if len(centred) <= centred.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
 
 
 def _pair(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

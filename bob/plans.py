@@ -28,9 +28,7 @@ LAST = "final"
 """The step that every run comes to, unless its plans note another; a command without a plan for that is not so far."""
 
 
-def write(
-    step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store, upto: str = ""
-) -> None:
+def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store, upto: str = "") -> None:
     """Notes the units that a step of these runs wants, done or not; writes nothing where that is noted already.
 
     Args:
@@ -50,8 +48,9 @@ def write(
     alike = {"step": [step] * len(size), "unit": [STEPS[step][1]] * len(size)}
     table = pa.table({**columns, **alike, "size": size}, schema=schema.PLAN)
     path = f"plans/{store.key(runs)}-{step}.parquet"
-    if artefacts.exists(path) and artefacts.read_checked(path, schema.PLAN, least=min(1, len(size))).equals(table):
-        if artefacts.manifest(path).get("upto", "") == upto:
+    if artefacts.exists(path):
+        there = artefacts.read_checked(path, schema.PLAN, least=min(1, len(size)))
+        if there.equals(table) and artefacts.manifest(path).get("upto", "") == upto:
             return
     # The same runs want other units once their pictures or weights have changed.
     artefacts.write_table(path, table, store.provenance(runs) | ({"upto": upto} if upto else {}))

@@ -136,6 +136,7 @@ METRICS = pa.schema(
         _column("checkpoint", pa.string(), "T2I checkpoint"),
         _column("captioner", pa.string(), "what read the shots' contexts"),
         _column("seed", pa.int64(), "of the run"),
+        _column("images", pa.string(), "folder of the drawn images, empty where there are none"),
         _column("class_id", pa.int32(), "0-based; -1: of all classes"),
         _column("class_name", pa.string(), "empty: of all classes"),
         _column("metric", pa.string(), "fid, fid_floor, kid, kid_floor, diversity, context_entropy, leakage ..."),

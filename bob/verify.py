@@ -24,13 +24,17 @@ _KINDS: Mapping[str, Check] = {
     rf"images/{_UNIT}/requests\.parquet": checks.requests,
     rf"images/{_UNIT}/{_PART}\.parquet": checks.part,
     rf"images/{_UNIT}/{_PART.replace('part', 'scores')}\.parquet": checks.scores,
-    rf"(captions/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
+    rf"features/{_UNIT}\.parquet": checks.features,
+    rf"recognised/{_UNIT}\.parquet": checks.recognised,
+    rf"((captions|features|recognised)/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
     rf"images/{_UNIT}/part-.*": checks.stray,
     rf"results/{_UNIT}/(sweep-\d+|final)\.parquet": checks.results,
     r"suffixes/[^/]+\.txt": checks.text,
     r"tables/[^/]+\.parquet": checks.tabulated,
     r"tables/[^/]+\.(csv|md)": checks.text,
     r"tables/[^/]+\.png": checks.picture,
+    r"figures/[^/]+\.parquet": checks.measured,
+    r"figures/[^/]+\.(svg|pdf)": checks.page,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
 """Path -> what has to hold for the file; the first that fits."""

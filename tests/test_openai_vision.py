@@ -99,7 +99,9 @@ def test_each_picture_gets_both_questions_and_its_own_answers(server: Server) ->
     sizes = [*((20 + k, 30) for k in range(10)), (512, 256)]
     assert [(a.background_raw, a.pose_raw) for a in answers] == [(f"background {s}", f"pose {s}") for s in sizes]
     assert {question(body) for body in server.asked} == {q.format(d="bird") for q in captioners.QUESTIONS.values()}
-    assert {(body["model"], body["temperature"], body["max_tokens"]) for body in server.asked} == {("some/model", 0, 32)}
+    assert {(body["model"], body["temperature"], body["max_tokens"]) for body in server.asked} == {
+        ("some/model", 0, 32)
+    }
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
 
 

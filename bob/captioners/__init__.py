@@ -29,8 +29,10 @@ that knows the class would write it into the context, which is to be sampled wit
 """
 
 NAMING = "Which of these is the {d}: {names}? Answer with the exact name and nothing else."
-"""What is asked to see whether a captioner knows the classes (Figure 5); the paper does not print its question. `{names}`
-stands for all class names with semicolons between them, `{d}` for the descriptor."""
+"""What is asked to see whether a captioner knows the classes (Figure 5); the paper does not print its question.
+
+`{names}` stands for all class names with semicolons between them, `{d}` for the descriptor.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

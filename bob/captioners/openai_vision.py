@@ -102,7 +102,7 @@ def named(answer: str, class_names: Sequence[str]) -> int:
 
 
 def _words(text: str) -> str:
-    return f" {' '.join(re.findall(r'[^\W_]+', text.casefold()))} "
+    return " ".join(["", *re.findall(r"[^\W_]+", text.casefold()), ""])
 
 
 def _data_url(image: Image.Image) -> str:
@@ -128,7 +128,9 @@ def _library() -> Any:
     try:
         import openai
     except ImportError as error:
-        raise ServerError("captioner openai_vision wants OpenAI's client: pip install 'beyond-objects[openai]'") from error
+        raise ServerError(
+            "captioner openai_vision wants OpenAI's client: pip install 'beyond-objects[openai]'"
+        ) from error
     return openai
 
 
