@@ -56,7 +56,7 @@ def draw(
         places = edges(lower).tolist()
         for side, colour, words in (
             (lower[lower > 0], _page.COLOURS[0], f"{ours} lower: {(lower > 0).sum()}"),
-            (lower[lower <= 0], _page.COLOURS[1], f"{other} lower: {(lower <= 0).sum()}"),
+            (lower[lower <= 0], _page.COLOURS[1], f"not lower: {(lower <= 0).sum()}"),
         ):
             axes.hist(side, places, color=colour, edgecolor="white", linewidth=0.5, label=words)
         axes.axvline(0, color="black", linewidth=0.8)
