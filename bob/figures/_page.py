@@ -12,7 +12,7 @@ from bob import schema, store
 from bob.figures._rows import Row
 from bob.types import Outcome
 
-__all__ = ["COLOURS", "STYLES", "page", "save", "style", "table"]
+__all__ = ["COLOURS", "STYLES", "legend", "page", "save", "style", "table"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
 """Okabe and Ito's, which the colour-blind tell apart."""
@@ -39,6 +39,13 @@ def style() -> Iterator[None]:
 def page(width: float = 5.0, height: float = 3.2) -> Figure:
     """An empty white figure, in inches."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def legend(figure: Figure) -> None:
+    """What the lines and marks are, above the axes, where it covers nothing."""
+    labels = [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+    columns = max(1, min(len(labels), round(11 * figure.get_figwidth() / (max(map(len, labels)) + 6))))
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False)
 
 
 def save(figure: Figure, artefacts: store.Store, *, name: str) -> None:

@@ -58,11 +58,12 @@ def draw(
         ).slice(0, columns)
         rows[title] = [Image.open(io.BytesIO(image)) for image in drawn["image"].to_pylist()]
         shown.append(f"- {title.replace(chr(10), ' ')}: {', '.join(drawn['request_id'].to_pylist())}")
-    _grid(rows, columns, artefacts, name=name, title=f"{class_name} ({outcomes[0].dataset})")
+    _grid(rows, artefacts, name=name, title=f"{class_name} ({outcomes[0].dataset})")
     return f"Images of class {class_name}:\n\n" + "\n".join(shown) + "\n"
 
 
-def _grid(rows: dict[str, list[Image.Image]], columns: int, artefacts: store.Store, *, name: str, title: str) -> None:
+def _grid(rows: dict[str, list[Image.Image]], artefacts: store.Store, *, name: str, title: str) -> None:
+    columns = max(map(len, rows.values()))
     with _page.style():
         figure = _page.page(0.9 * columns + 0.9, 0.9 * len(rows) + 0.3)
         figure.suptitle(title, fontsize=10)

@@ -57,7 +57,7 @@ def draw(
             axes.axvline(float(np.mean(floor)), color="#767676", linestyle=":", label="real to real (mean)")
             lines.append(f"| real to real | | {np.mean(floor):.4g} | {np.median(floor):.4g} | {len(floor)} |")
         axes.set(xlabel="FID of a class's drawn images to its real ones", ylabel="density over classes", ylim=(0, None))
-        axes.legend(frameon=False)
+        _page.legend(figure)
         _page.save(figure, artefacts, name=name)
     return "\n".join(lines) + "\n"
 

@@ -52,17 +52,26 @@ def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, imag
         figure = _page.page(4.4, 3.4)
         axes = figure.add_subplot()
         for number, (captioner, (own, tested)) in enumerate(every.items()):
-            axes.plot(own, tested, "os^Dv"[number % 5], color=_page.COLOURS[number % len(_page.COLOURS)], markersize=7)
-            axes.annotate(captioner, (own, tested), textcoords="offset points", xytext=(6, 5))
+            colour, marker = _page.COLOURS[number % len(_page.COLOURS)], "os^Dv"[number % 5]
+            axes.plot(own, tested, marker, color=colour, markerfacecolor="none", markersize=8, label=captioner)
             lines.append(f"| {captioner} | {own:.2f} | {tested:.2f} |")
         for number, (method, tested) in enumerate(plain.items()):
-            axes.axhline(tested, color="#767676", linestyle=_page.STYLES[1 + number % 3], linewidth=1)
-            axes.annotate(method, (0.01, tested), ("axes fraction", "data"), va="bottom", color="#555555")
+            axes.axhline(tested, color="#767676", linestyle=_page.STYLES[1 + number % 3], label=method)
             lines.append(f"| none ({method}) | | {tested:.2f} |")
         axes.set(xlabel="captioner's own accuracy, %", ylabel="classifier's test accuracy, %")
-        axes.margins(0.25)
+        axes.set(
+            xlim=_reach([own for own, _ in every.values()]),
+            ylim=_reach([*(tested for _, tested in every.values()), *plain.values()]),
+        )
+        _page.legend(figure)
         _page.save(figure, artefacts, name=name)
     return "\n".join(lines) + "\n"
+
+
+def _reach(values: Sequence[float]) -> tuple[float, float]:
+    """What an axis shows: all values, and 10 points at the least, so that noise does not look like a trend."""
+    margin = max(0.15 * (max(values) - min(values)), 5 - (max(values) - min(values)) / 2)
+    return min(values) - margin, max(values) + margin
 
 
 def _captioned(outcomes: Sequence[Outcome]) -> list[Outcome]:
