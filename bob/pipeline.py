@@ -161,7 +161,8 @@ def _do(
     wanted = {unit.target: unit for unit in made}
     ends = "" if upto == UPTO[-1] else upto
     plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
-    todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
+    done = artefacts.present(wanted)
+    todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
     if wanted:
         receipts = executor(step, todo, artefacts) if todo else iter(())
