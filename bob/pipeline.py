@@ -21,7 +21,7 @@ from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
 from bob.units import Cell
 
-__all__ = ["Executor", "Report", "check", "execute", "split"]
+__all__ = ["UPTO", "Executor", "Report", "check", "execute", "measure", "split"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -29,12 +29,21 @@ Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 _SHOTS = 5
 """Training images per class where neither the user nor the data set says how many."""
 
+UPTO = ("caption", "finetune", "generate", "classify")
+"""The steps that `execute` may end with."""
+
 Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 """(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
 
 
 def execute(
-    runs: Sequence[Run], *, artefacts: store.Store, executor: Executor, report: Report, max_rejected: int = 0
+    runs: Sequence[Run],
+    *,
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    max_rejected: int = 0,
+    upto: str = "classify",
 ) -> list[Outcome]:
     """Does all that the runs need and is not there yet.
 
@@ -44,6 +53,7 @@ def execute(
         executor: inline or on a cluster.
         report: shows progress.
         max_rejected: rows that may be quarantined before the whole fails at the end.
+        upto: one of `UPTO`: the last step that is done.
 
     Returns:
         What each run has come to, in their order.
@@ -51,24 +61,61 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
+    if upto not in UPTO:
+        raise ValueError(registry.unknown("step to end with", upto, UPTO))
     check(runs, artefacts=artefacts, max_rejected=max_rejected)
     artefacts.require_writable()
     artefacts.clear_stale()
     cells = [split(run, artefacts) for run in runs]
-    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report)
+    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report, upto=upto)
     do("caption", (unit for cell in cells for unit in units.captions(cell)))
     unread = _read_captions(cells, artefacts)
     _require_few(unread, max_rejected, artefacts)
     for cell in cells:
         _leave_out(cell, artefacts)
         _condense(cell, artefacts)
+    if upto == "caption":
+        return [_outcome(cell) for cell in cells]
     do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
+    if upto == "finetune":
+        return [_outcome(cell) for cell in cells]
     do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
     _require_few([*unread, *_undrawn(cells, artefacts)], max_rejected, artefacts)
+    if upto == "generate":
+        return [_outcome(cell) for cell in cells]
     swept = [list(units.sweep(cell)) for cell in cells]
     do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
     do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
     return [_outcome(cell) for cell in cells]
+
+
+def measure(
+    wanted: Sequence[Unit],
+    *,
+    runs: Sequence[Run],
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    max_rejected: int = 0,
+) -> None:
+    """Does what figures and measures want beside the steps of `execute`: units of `embed` and `recognise`.
+
+    Args:
+        wanted: units of any of these steps.
+        runs: what the command was asked for; names the plans.
+        artefacts: where everything is kept.
+        executor: inline or on a cluster.
+        report: shows progress.
+        max_rejected: images that may be quarantined before the whole fails.
+
+    Raises:
+        ValueError: for anything a user can mend, and if more than `max_rejected` images were rejected.
+    """
+    for step in dict.fromkeys(unit.step for unit in wanted):
+        some = [unit for unit in wanted if unit.step == step]
+        _do(step, some, runs=runs, artefacts=artefacts, executor=executor, report=report)
+    lacking = dict.fromkeys(unit.target for unit in wanted if artefacts.exists(store.quarantine(unit.target)))
+    _require_few(list(lacking), max_rejected, artefacts)
 
 
 def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0) -> None:
@@ -108,10 +155,12 @@ def _do(
     executor: Executor,
     report: Report,
     plan: str = "",
+    upto: str = "",
 ) -> None:
     """Notes what one step wants, each unit once, and does what of it is not there yet."""
     wanted = {unit.target: unit for unit in made}
-    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
+    ends = "" if upto == UPTO[-1] else upto
+    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
     done = artefacts.present(wanted)
     todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
@@ -128,6 +177,7 @@ def _outcome(cell: Cell) -> Outcome:
         dataset=cell.training.dataset,
         shots=shots,
         split=cell.split,
+        captions=cell.captions,
         adapter=cell.adapter,
         images=cell.images,
         final=cell.final,
@@ -199,6 +249,7 @@ def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
                 for row in pa.concat_tables([_captions(unit, artefacts) for unit in wanted]).to_pylist()
             }
             cell.training = dataclasses.replace(cell.training, contexts=contexts)
+            cell.captions = tuple(unit.target for unit in wanted)
     return list(lacking)
 
 
