@@ -138,7 +138,7 @@ def make(
         there = not stand_ins and all(artefacts.exists(unit.target) for unit in captions)
         captioned = captioned and there
         if there:
-            pipeline.read_contexts([cell], artefacts)
+            pipeline.read_captions([cell], artefacts)
         else:
             _make_up(cell)
         steps = {"caption": captions, "finetune": list(units.finetune(cell))}

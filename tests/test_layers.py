@@ -21,9 +21,10 @@ LAYERS = (
     ("bob.typeset", "bob.claims"),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate", "bob.overlap"),
     ("bob.embed", "bob.recognise"),
-    ("bob.classify_worker", "bob.measure_worker", "bob.held", "bob.show"),
+    ("bob.classify_worker", "bob.measure_worker", "bob.held"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks", "bob.measured_checks", "bob.figures"),
-    ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
+    ("bob.show", "bob.throughput", "bob.pipeline"),
+    ("bob.experiments", "bob.plan", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),
 )
