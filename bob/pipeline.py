@@ -34,7 +34,13 @@ Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 
 
 def execute(
-    runs: Sequence[Run], *, artefacts: store.Store, executor: Executor, report: Report, max_rejected: int = 0
+    runs: Sequence[Run],
+    *,
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    max_rejected: int = 0,
+    upto: str = "classify",
 ) -> list[Outcome]:
     """Does all that the runs need and is not there yet.
 
@@ -44,6 +50,7 @@ def execute(
         executor: inline or on a cluster.
         report: shows progress.
         max_rejected: rows that may be quarantined before the whole fails at the end.
+        upto: the last step to do: `caption`, `finetune`, `generate` or `classify`.
 
     Returns:
         What each run has come to, in their order.
@@ -62,9 +69,15 @@ def execute(
     for cell in cells:
         _leave_out(cell, artefacts)
         _condense(cell, artefacts)
+    if upto == "caption":
+        return [_outcome(cell) for cell in cells]
     do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
+    if upto == "finetune":
+        return [_outcome(cell) for cell in cells]
     do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
     _require_few([*unread, *_undrawn(cells, artefacts)], max_rejected, artefacts)
+    if upto == "generate":
+        return [_outcome(cell) for cell in cells]
     swept = [list(units.sweep(cell)) for cell in cells]
     do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
     do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")

@@ -27,7 +27,19 @@ from pyarrow import fs
 
 from bob import files, parquet, schema
 
-__all__ = ["FORMAT", "OtherFormatError", "Store", "key", "plain", "provenance", "quarantine", "scores", "slug", "user"]
+__all__ = [
+    "FORMAT",
+    "OtherFormatError",
+    "Store",
+    "key",
+    "plain",
+    "provenance",
+    "quarantine",
+    "scores",
+    "slug",
+    "user",
+    "without_keys",
+]
 
 FORMAT = 1
 """Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
@@ -77,6 +89,11 @@ def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
 @functools.cache  # looking them up takes longer than writing a small table
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def without_keys(text: str) -> str:
+    """A text, such as a command line, without the access keys that its URIs may hold."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def user() -> str:
@@ -277,7 +294,7 @@ class Store:
         """Where a file lies, in words for the user: without a URI's options and access keys."""
         root = self.root
         if "://" in root:
-            root = re.sub("//[^/]*@", "//", root.partition("?")[0])
+            root = without_keys(root.partition("?")[0])
         return f"{root.rstrip('/')}/{path}".rstrip("/")
 
 

@@ -22,7 +22,9 @@ LAYERS = (
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
-    ("bob.cli", "jobs"),
+    ("bob.job",),
+    ("bob.cli",),
+    ("jobs",),
 )
 """A new module is placed here, and may import what stands in the lines above its own."""
 
