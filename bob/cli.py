@@ -22,6 +22,7 @@ from bob import (
     job,
     methods,
     pipeline,
+    present,
     progress,
     registry,
     status,
@@ -32,6 +33,7 @@ from bob import (
     workers,
 )
 from bob.settings import Run
+from bob.types import Outcome
 
 __all__ = ["DoctorCommand", "MethodsCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
 
@@ -63,6 +65,8 @@ class RunCommand:
     """Rows that may be quarantined before the command fails."""
     upto: Literal["caption", "finetune", "generate", "classify"] = "classify"
     """The last step to do, and all before it; tables come after `classify`."""
+    table_only: bool = False
+    """Make nothing but the table of what is there, marking what is missing; while another command is at work, too."""
     submit: str = ""
     """Run this command as a job of a cluster, by the address of its dashboard: http://127.0.0.1:8265."""
     resources: cluster.Resources = _SHARES
@@ -216,6 +220,9 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     runs, artefacts = _runs(command), store.Store(command.out)
     if command.inline and any(run.sweep.search == "asha" for run in runs):
         raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
+    if command.table_only:
+        _table(command, present.outcomes(runs, artefacts), artefacts)
+        return 0
     words = store.without_keys(shlex.join(["bob", *arguments]))
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
@@ -229,11 +236,15 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
             upto=command.upto,
         )
         if command.upto == "classify":
-            name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
-            table = tabulate.write(outcomes, artefacts, name=name)
-            print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
+            _table(command, outcomes, artefacts)
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
+
+
+def _table(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Store) -> None:
+    name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
+    table = tabulate.write(outcomes, artefacts, name=name)
+    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
 
 
 def _runs(command: RunCommand) -> list[Run]:

@@ -21,7 +21,7 @@ from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
 from bob.units import Cell
 
-__all__ = ["Executor", "Report", "check", "execute", "split"]
+__all__ = ["Executor", "Report", "begun", "check", "execute", "split"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -144,6 +144,11 @@ def _outcome(cell: Cell) -> Outcome:
         images=cell.images,
         final=cell.final,
     )
+
+
+def begun(run: Run, artefacts: store.Store) -> Outcome:
+    """What is known of a run before its first step: its data set and its split."""
+    return _outcome(split(run, artefacts))
 
 
 def split(run: Run, artefacts: store.Store) -> Cell:

@@ -24,8 +24,9 @@ def write(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> 
     Returns:
         Rows of schema.TABLES.
     """
-    finals = dict.fromkeys(outcome.final for outcome in outcomes)
-    results = pa.concat_tables([artefacts.read_checked(path, schema.RESULTS, least=1) for path in finals])
+    finals = dict.fromkeys(outcome.final for outcome in outcomes if outcome.final)
+    found = [artefacts.read_checked(path, schema.RESULTS, least=1) for path in finals]
+    results = pa.concat_tables([schema.RESULTS.empty_table(), *found])
     runs = [dataclasses.replace(outcome.run, dataset=outcome.dataset) for outcome in outcomes]  # as the results have it
     table = rows(results, runs, name=name)
     artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([outcome.run for outcome in outcomes]))

@@ -21,7 +21,7 @@ LAYERS = (
     ("bob.classify_worker",),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
-    ("bob.cluster",),
+    ("bob.cluster", "bob.present"),
     ("bob.job",),
     ("bob.cli",),
     ("jobs",),

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 __all__ = ["Nodes", "Resources", "Share", "Slots", "fit"]
 
-_BESIDE_GPU = {"caption": 0.0, "finetune": 1.0, "generate": 0.0, "classify": 0.5}
-"""CPUs that a unit on a GPU takes where nothing else is asked for."""
-
-_POOLED = ("caption", "generate")
-"""Actors of Ray Data, which would starve its own tasks if they took every CPU: they ask for half of theirs."""
+_BESIDE_GPU = {"finetune": 1.0, "classify": 0.5}
+"""CPUs that a unit on a GPU takes where nothing else is asked for. The other steps are done by actors of Ray Data, and
+leave CPUs to Data's own tasks: without a GPU they ask for half of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +98,7 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     """
     fitting = [group for group in nodes if not share.resource or group.has.get(share.resource)]
     gpus = share.gpus if any(group.has.get("GPU") for group in fitting) else 0.0
-    cpus = share.cpus or (_BESIDE_GPU[step] if gpus else 1.0)
+    cpus = share.cpus or (_BESIDE_GPU.get(step, 0.0) if gpus else 1.0)
     held = [_units(group.has, gpus=gpus, cpus=cpus) for group in fitting]
     total = sum(each * (group.now + group.more) for each, group in zip(held, fitting, strict=True))
     if not total:
@@ -109,7 +107,7 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     threads = max(1, int(cpus))
     if not gpus and not share.cpus:  # fewer units than CPUs
         threads = max(1, min(int(max(group.has.get("CPU", 0.0) for group in fitting)), total // count))
-        cpus = 0.5 if step in _POOLED else float(threads)
+        cpus = float(threads) if step in _BESIDE_GPU else 0.5
     now = sum(each * group.now for each, group in zip(held, fitting, strict=True))
     return Slots(
         count=count,
