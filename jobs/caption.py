@@ -13,8 +13,10 @@ Exit:     0 done, 1 a fault of ours, 2 a mistake in one sentence, 143 stopped by
 """
 
 import sys
-
-from bob import cli
+from pathlib import Path
 
 if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its tabulate.py would hide a library
+    from bob import cli
+
     cli.main(["run", *sys.argv[1:], "--upto", "caption"])

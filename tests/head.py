@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shlex
 import socket
 import subprocess
 import sys
@@ -43,10 +42,12 @@ class Head:
 
     def job(self, name: str, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """`ray job submit ... -- python jobs/SCRIPT ARGUMENTS`, to its end."""
-        entrypoint = shlex.join([sys.executable, f"jobs/{script}", *map(str, arguments)])
+        entrypoint = [sys.executable, f"jobs/{script}", *map(str, arguments)]
         about = json.dumps({"step": script})
         options = ["--submission-id", name, "--working-dir", ".", "--metadata-json", about]
-        return self.shell("ray.scripts.scripts", "job", "submit", "--address", self.address, *options, "--", entrypoint)
+        return self.shell(
+            "ray.scripts.scripts", "job", "submit", "--address", self.address, *options, "--", *entrypoint
+        )
 
     def shell(self, module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """A command in the project's folder; its output, errors among it."""

@@ -169,4 +169,4 @@ def test_a_job_is_a_manual_and_a_call(path: Path):
     for heading in ("Cluster:", "Laptop:", "Reads:", "Writes:", "Resume:", "Cost:", "Exit:"):
         assert heading in manual
     assert f"python jobs/{path.name}" in manual
-    assert len(code.strip().splitlines()) <= 6
+    assert len(code.strip().splitlines()) <= 8

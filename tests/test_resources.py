@@ -66,7 +66,7 @@ def test_an_autoscaler_is_asked_for_more_than_there_is():
 @pytest.mark.parametrize(
     ("share", "nodes", "expected"),
     [
-        (Share(cpus=9), LAPTOP, "generate needs 9 CPUs on one node, .* its nodes: 8 CPU"),
+        (Share(cpus=9), LAPTOP, r"generate needs 9 CPUs on one node, .* \(its nodes: 8 CPU\)"),
         (Share(), EMPTY[:1], "generate needs 1 CPUs on one node"),
         (Share(cpus=16), EMPTY, "generate needs 1 GPUs and 16 CPUs on one node"),
         (Share(resource="big_gpu"), GPUS, r"needs 1 CPUs and big_gpu .* by --resources\.generate\.gpus"),
