@@ -25,9 +25,9 @@ from bob import (
     present,
     progress,
     registry,
+    show,
     status,
     store,
-    tabulate,
     unpack,
     verify,
     workers,
@@ -218,11 +218,11 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     if cluster.in_job():
         job.require_shared(command.out)
     runs, artefacts = _runs(command), store.Store(command.out)
+    if command.table_only:
+        _show(command, present.outcomes(runs, artefacts), artefacts)
+        return 0
     if command.inline and any(run.sweep.search == "asha" for run in runs):
         raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
-    if command.table_only:
-        _table(command, present.outcomes(runs, artefacts), artefacts)
-        return 0
     words = store.without_keys(shlex.join(["bob", *arguments]))
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
@@ -236,15 +236,16 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
             upto=command.upto,
         )
         if command.upto == "classify":
-            _table(command, outcomes, artefacts)
+            _show(command, outcomes, artefacts)
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
 
 
-def _table(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Store) -> None:
+def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Store) -> None:
     name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
-    table = tabulate.write(outcomes, artefacts, name=name)
-    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
+    print()
+    experiments.SHOWS.get(command.experiment, show.Table()).show(outcomes, artefacts, name)
+    print(f"\ntables and pictures: {artefacts.place('tables')}")
 
 
 def _runs(command: RunCommand) -> list[Run]:

@@ -77,17 +77,19 @@ def finetune(cell: Cell) -> Iterator[Unit]:
         return
     tuning = cell.method.tuning(cell.training)
     recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
-    if not recipe["total_steps"]:
-        del recipe["total_steps"]  # keys are older than this setting
+    for name in ("total_steps", "keep"):
+        if not recipe[name]:
+            del recipe[name]  # keys are older than this setting
     inputs = [STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs)]
     if tuning != Tuning():
         inputs.append(dataclasses.asdict(tuning))
     # Without the method's name, for methods that tune on the same pairs share their adapter.
     name = store.slug(f"{cell.training.dataset} {run.checkpoint}")
-    cell.adapter = f"adapters/{name}-{run.setting}-{store.key(*inputs)}"
+    folder = f"adapters/{name}-{run.setting}-{store.key(*inputs)}"
+    cell.adapter = f"{folder}/epoch-{run.after}" if run.after else folder
     yield Unit(
         step="finetune",
-        target=f"{cell.adapter}/manifest.json",
+        target=f"{folder}/manifest.json",
         label=label(cell, "method", "checkpoint"),
         size=run.finetune.steps(tuning.epoch([pair.prompt for pair in pairs])),
         work={

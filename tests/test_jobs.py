@@ -65,7 +65,8 @@ def test_the_dashboard_is_not_on_the_network(cluster: Head):
 @pytest.mark.timeout(600)
 def test_each_job_does_its_step_and_one_that_is_stopped_resumes(cluster: Head, tmp_path: Path):
     out, alone = tmp_path / "out", tmp_path / "alone"
-    flags = (*FLAGS, "--out", out)
+    # One thread each, as in the for-loop below: other sums of floats would give other bits.
+    flags = (*FLAGS, "--out", out, "--resources.finetune.cpus", "1", "--resources.classify.cpus", "1")
 
     done = cluster.job("caption", "caption.py", *flags)
     assert (done.returncode, cluster.info("caption")["status"]) == (0, "SUCCEEDED"), done.stdout
@@ -88,6 +89,12 @@ def test_each_job_does_its_step_and_one_that_is_stopped_resumes(cluster: Head, t
         assert folder in made(out)
     assert "| test accuracy, % |" in cluster.log("classify")
 
+    (out / "tables").rename(tmp_path / "tables")
+    done = cluster.job("tabulate", "tabulate.py", *flags)
+    assert done.returncode == 0, done.stdout
+    for path in (tmp_path / "tables").glob("*.md"):
+        assert (out / "tables" / path.name).read_text() == path.read_text()
+
     assert cluster.shell("bob.cli", "run", *FLAGS, "--out", alone, "--inline").returncode == 0
     assert artefacts(out) == artefacts(alone)
     _require_no_secret(cluster, out)
@@ -97,7 +104,9 @@ def _stop_in_the_middle(cluster: Head, *flags: str | Path) -> str:
     """Submits, looks on from a second shell, and stops the fine-tune at work; the job's id."""
     with cluster.submitted(*flags) as first:
         assert first.stdout is not None
-        job = str(re.match(r"job (\S+) is submitted", first.stdout.readline())[1])
+        told = re.match(r"job (\S+) is submitted", first.stdout.readline())
+        assert told
+        job = told[1]
         until(
             lambda: re.search(r"seed 0 bob skyworld: step \d+ of 60", cluster.log(job)), "the fine-tune to be at work"
         )

@@ -29,7 +29,8 @@ def test_a_node_is_lost_half_way(tmp_path: Path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 128 << 20})
     try:
         nodes = [cluster.add_node(num_cpus=1, object_store_memory=128 << 20) for _ in range(2)]
-        with subprocess.Popen([*run, str(out)], env=os.environ | {"RAY_ADDRESS": cluster.address}) as driver:
+        environment = os.environ | {"RAY_ADDRESS": str(cluster.address)}
+        with subprocess.Popen([*run, str(out)], env=environment) as driver:
             while len(list(out.glob("images/*/part-*.parquet"))) < 3:
                 assert driver.poll() is None
                 time.sleep(0.1)

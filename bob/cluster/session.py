@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.job_config
+from ray._private.state import state
 
 from bob.cluster import in_job
 from bob.cluster.resources import Nodes, Share, Slots, fit
@@ -79,7 +80,7 @@ def _nodes() -> list[Nodes]:
     alive = [node for node in ray.nodes() if node["Alive"]]
     found = [Nodes(has=node["Resources"], now=1) for node in alive]
     there = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
-    config = ray._private.state.state.get_cluster_config()  # what Ray's own libraries ask, for want of a public one
+    config = state.get_cluster_config()  # what Ray's own libraries ask, for want of a public one
     for group in config.node_group_configs if config else ():
         most = _MANY if group.max_count < 0 else group.max_count
         found.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - there[group.name])))
