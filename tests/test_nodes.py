@@ -19,7 +19,7 @@ FLAGS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_a_node_is_lost_half_way(tmp_path: Path):
     from ray.cluster_utils import Cluster
 

@@ -39,16 +39,10 @@ def submit(entrypoint: str, *, name: str, address: str, metadata: Mapping[str, s
         ValueError: if nothing answers there, or does not let us in.
     """
     client = _client(address)
-    attempts = [job for job in client.list_jobs() if (job.submission_id or "").rpartition("-")[0] == name]
-    alive = [job.submission_id for job in attempts if not job.status.is_terminal()]
-    if alive:
-        job = str(alive[0])
-        print(f"job {job} runs already: this is its log", flush=True)
-    else:
-        numbers = [int(str(job.submission_id).rpartition("-")[2]) for job in attempts]
-        job = f"{name}-{max(numbers, default=0) + 1}"
-        client.submit_job(entrypoint=entrypoint, submission_id=job, runtime_env=_environment(), metadata=dict(metadata))
-        print(f"job {job} is submitted: Ctrl-C leaves it running", flush=True)
+    try:
+        job = _started(client, entrypoint, name, metadata)
+    except RuntimeError as error:  # as of a head that has just come up
+        raise ValueError(f"{address} does not take the job ({error}): give the same command again") from error
     try:
         asyncio.run(_follow(client, job))
     except KeyboardInterrupt:
@@ -68,6 +62,20 @@ def _client(address: str) -> JobSubmissionClient:
             " with `ray dashboard cluster.yaml`, and set RAY_AUTH_MODE=token with the cluster's token in"
             " ~/.ray/auth_token"
         ) from error
+
+
+def _started(client: JobSubmissionClient, entrypoint: str, name: str, metadata: Mapping[str, str]) -> str:
+    """The id of the attempt that runs, an earlier command's or a new one."""
+    attempts = [job for job in client.list_jobs() if (job.submission_id or "").rpartition("-")[0] == name]
+    for job in attempts:
+        if not job.status.is_terminal():
+            print(f"job {job.submission_id} runs already: this is its log", flush=True)
+            return str(job.submission_id)
+    numbers = [int(str(job.submission_id).rpartition("-")[2]) for job in attempts]
+    new = f"{name}-{max(numbers, default=0) + 1}"
+    client.submit_job(entrypoint=entrypoint, submission_id=new, runtime_env=_environment(), metadata=dict(metadata))
+    print(f"job {new} is submitted: Ctrl-C leaves it running", flush=True)
+    return new
 
 
 def _environment() -> dict[str, Any]:
