@@ -1,4 +1,4 @@
-"""`bob run`, `bob status`, `bob verify`, `bob methods`, `bob doctor`. Mistakes end in one sentence and exit code 2."""
+"""`bob run`, `status`, `verify`, `report`, `methods` and `doctor`. Mistakes end in one sentence and exit code 2."""
 
 import argparse
 import dataclasses
@@ -19,6 +19,7 @@ from bob import (
     pipeline,
     progress,
     registry,
+    report,
     status,
     store,
     tabulate,
@@ -28,7 +29,7 @@ from bob import (
 )
 from bob.settings import Run
 
-__all__ = ["DoctorCommand", "MethodsCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
+__all__ = ["DoctorCommand", "MethodsCommand", "ReportCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,20 @@ class VerifyCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportCommand:
+    """Writes one HTML file with the tables, the figures and the pictures of a folder. It needs no server, no network.
+
+    bob report out
+    bob report s3://bucket/out --to report.html
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    to: str = ""
+    """The file to write; empty: report.html in the folder itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorCommand:
     """Shows which data sets and weights are on this machine, where the others come from, and their licences.
 
@@ -107,7 +122,7 @@ class MethodsCommand:
     """
 
 
-Command = RunCommand | StatusCommand | VerifyCommand | DoctorCommand | MethodsCommand
+Command = RunCommand | StatusCommand | VerifyCommand | ReportCommand | DoctorCommand | MethodsCommand
 
 
 def main() -> None:
@@ -133,6 +148,7 @@ def _parse(arguments: list[str]) -> Command:
         Annotated[RunCommand, run]
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+        | Annotated[ReportCommand, tyro.conf.subcommand("report")]
         | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
         | Annotated[MethodsCommand, tyro.conf.subcommand("methods")]
     )
@@ -167,6 +183,9 @@ def _do(command: Command) -> int:
     artefacts = store.Store(command.out)
     if isinstance(command, StatusCommand):
         status.show(status.read(artefacts), artefacts.place())
+        return 0
+    if isinstance(command, ReportCommand):
+        report.show(report.write(artefacts, to=command.to, walk=progress.walk))
         return 0
     verdict = verify.verify(artefacts, report=progress.walk)
     verify.show(verdict)

@@ -2,9 +2,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +12,9 @@ from PIL import Image
 from bob import decoded, schema, store
 from bob.backbones import Backbone
 from bob.datasets import Dataset
-from bob.diffusion import filters
+from bob.drawn import Drawn
 from bob.store import Store
-from bob.types import Filter, Shot
+from bob.types import Shot
 
 __all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 
@@ -73,40 +72,8 @@ def read_images(artefacts: Store, folder: str) -> pa.Table:
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
     """
 
-    def read(names: Sequence[str], wanted: pa.Schema) -> pa.Table:
-        tables = [artefacts.read_checked(f"{folder}/{name}", wanted) for name in names]
-        return pa.concat_tables([wanted.empty_table(), *tables])
-
-    names = [name for name in artefacts.names(folder) if name.startswith("part-")]
-    whole = read([name for name in names if ".rejected." not in name], schema.IMAGES)
-    rejected = read([name for name in names if ".rejected." in name], schema.REJECTED)
-    requested = read(["requests.parquet"], schema.REQUESTS)["request_id"].to_pylist()
-    lost = set(requested) - set(whole["request_id"].to_pylist()) - set(rejected["row_id"].to_pylist())
-    if lost:
-        raise ValueError(
-            f"{artefacts.place(folder)} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
-            " its part-*.parquet files that are short, and the same command makes them again"
-        )
-    whole = whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
-    origin = artefacts.manifest(f"{folder}/requests.parquet")
-    if "filter" not in origin:
-        return whole
-    judged = read([name for name in artefacts.names(folder) if name.startswith("scores-")], schema.SCORES)
-    scores = dict(zip(judged["request_id"].to_pylist(), judged["score"].to_pylist(), strict=True))
-    return _kept(whole, scores, origin, artefacts.place(folder))
-
-
-def _kept(images: pa.Table, scores: dict[str, float], origin: Mapping[str, Any], place: str) -> pa.Table:
-    names = images["request_id"].to_pylist()
-    if unjudged := set(names) - set(scores):
-        raise ValueError(
-            f"{place} lacks the scores of {len(unjudged)} images, {min(unjudged)} among them: delete the part-*.parquet"
-            " without a scores-*.parquet, and the same command makes both again"
-        )
-    classes = dict(zip(names, images["class_id"].to_pylist(), strict=True))
-    rule = Filter.parse(origin["filter"])
-    kept = filters.keep({name: scores[name] for name in names}, classes, rule, origin["wanted"])
-    return images.filter(pa.array([name in kept for name in names]))
+    tables = [schema.IMAGES.empty_table(), *Drawn(artefacts, folder).shards()]
+    return pa.concat_tables(tables).sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -93,7 +93,7 @@ def _columns(of: Run | dict[str, Any]) -> dict[str, str]:
     return {**groups, "accuracy_class_mean": f"{name} all"}
 
 
-def cell(row: dict[str, Any]) -> str:
+def cell(row: Mapping[str, Any]) -> str:
     """`54.31 ± 1.20 (3 seeds)`, or a dash where nothing was run."""
     if row["ours"] is None:
         return "-"

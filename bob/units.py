@@ -128,7 +128,8 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
         artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
     else:
         kept = {"filter": dataclasses.asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
-        artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs} | kept)
+        origin = {"inputs": inputs, "split": cell.split}
+        artefacts.write_table(path, table, store.provenance(run) | origin | kept)
     for number, start in enumerate(range(0, len(table), draw.unit)):
         some = requests[start : start + draw.unit]
         yield Unit(
