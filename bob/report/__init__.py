@@ -175,4 +175,4 @@ def _figure(artefacts: Store, path: str) -> str:
 def _sheet(artefacts: Store, path: str) -> str:
     name, data = html.escape(Path(path).stem), base64.b64encode(artefacts.read(path)).decode()
     picture = f'<img src="data:image/png;base64,{data}" alt="The first images of each class and method">'
-    return f"<details><summary>{name}</summary><div class=scroll tabindex=0>{picture}</div></details>"
+    return f"<details><summary>Contact sheet {name}</summary><div class=scroll tabindex=0>{picture}</div></details>"

@@ -140,7 +140,7 @@ class _Collector:
         except ValueError as error:
             self.notes.append(f"The real images of {of.dataset}, {setting(run)}, cannot be shown: {error}.")
             return
-        self._set(of, method=REAL, setting=setting(run))
+        self._set(of, method=REAL, setting=setting(run), checkpoint="")
         for index, (shot, copy) in enumerate(zip(some, small, strict=True)):
             background, pose = contexts.get((run["dataset"], shot.image_id), ("", ""))
             row = {"name": shot.image_id, "background": background, "pose": pose, "size": (shot.width, shot.height)}
@@ -155,23 +155,21 @@ class _Collector:
     def begin(self, of: drawn.Drawn) -> None:
         """Adds a set of drawn images, without any of them."""
         self.numbers[of.folder] = len(self.sets)
-        called = f"{setting(of.run)}, {of.run['checkpoint']}"
-        coordinates = (of.dataset, of.run["method"], called)
-        if any(coordinates == (held["dataset"], held["method"], held["setting"]) for held in self.sets):
-            called += f" ({of.folder[-16:-12]})"  # of its key: the settings differ in something else
-        self._set(of, method=of.run["method"], setting=called)
+        method, called, checkpoint = of.run["method"], setting(of.run), of.run["checkpoint"]
+        coordinates = {"dataset": of.dataset, "method": method, "setting": called, "checkpoint": checkpoint}
+        if any(coordinates.items() <= held.items() for held in self.sets):
+            called += f" ({of.folder[-16:-12]})"  # of its key: they differ in something else
+        self._set(of, method=method, setting=called, checkpoint=checkpoint)
         if not of.complete:
             unit = of.run["draw"]["unit"]
             self.notes.append(
-                f"{of.run['method']} on {of.dataset}, {called}, is not done: {len(of.parts)} of"
+                f"{method} on {of.dataset}, {called}, is not done: {len(of.parts)} of"
                 f" {-(-len(of.requests) // unit)} shards are drawn."
             )
 
-    def _set(self, of: drawn.Drawn, *, method: str, setting: str) -> None:
+    def _set(self, of: drawn.Drawn, **coordinates: str) -> None:
         names = [self.text(name) for name in of.class_names]
-        self.sets.append(
-            {"dataset": of.dataset, "method": method, "setting": setting, "classes": names, "split": of.split}
-        )
+        self.sets.append({"dataset": of.dataset, **coordinates, "classes": names, "split": of.split})
 
     def shard(self, of: drawn.Drawn, part: str) -> None:
         """Adds of one shard what is not enough yet of its class."""

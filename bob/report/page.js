@@ -10,9 +10,9 @@ const [grid, filters, detail] = [$("grid"), $("filters"), $("detail")];
 const images = data.images.map((row, index) => {
   const [set, classId, name, prompt, negative, background, pose, how, label, seed, sources, width, height] = row;
   const text = (number) => data.texts[number];
-  const { dataset, method, setting, classes, split } = data.sets[set];
+  const { dataset, method, setting, checkpoint, classes, split } = data.sets[set];
   return {
-    index, set, dataset, method, setting, split, seed, width, height,
+    index, set, dataset, method, setting, checkpoint, split, seed, width, height,
     class: text(classes[classId]), name: text(name), prompt: text(prompt), negative: text(negative),
     background: text(background), pose: text(pose), how: text(how), label: text(label), sources: sources.map(text),
   };
@@ -20,7 +20,7 @@ const images = data.images.map((row, index) => {
 const real = new Map(); // a shot's split and id -> its picture
 for (const image of images) if (!image.how) real.set(image.split + "\n" + image.name, image);
 
-const EXACT = ["dataset", "method", "setting", "class"];
+const EXACT = ["dataset", "method", "setting", "checkpoint", "class"];
 const PART = ["background", "pose", "prompt"];
 const folded = images.map((image) => PART.map((name) => image[name].toLowerCase()));
 
@@ -89,8 +89,9 @@ function extend(wanted) {
     const otherClass = before?.class !== image.class || before.dataset !== image.dataset;
     if (otherClass) made.append(element("h3", { textContent: image.class }));
     if (otherClass || before.set !== image.set) {
-      const dataset = filters.elements.dataset.parentElement.hidden ? "" : `, ${image.dataset}`;
-      made.append(element("h4", { textContent: `${image.method}, ${image.setting}${dataset}` }));
+      const dataset = filters.elements.dataset.parentElement.hidden ? "" : image.dataset;
+      const parts = [image.method, image.setting, image.checkpoint, dataset].filter(Boolean);
+      made.append(element("h4", { textContent: parts.join(", ") }));
     }
     const words = [image.class, image.method, image.prompt || image.background, image.name].filter(Boolean);
     const button = element("button", { type: "button", tabIndex: built === current ? 0 : -1 }, picture(image, ""));
@@ -173,7 +174,7 @@ function open(place) {
     ["Background", image.background], ["Pose", image.pose],
     ["Source", image.sources.length ? sourcePictures(image) : ""],
     ["Seed", image.seed], ["Drawn by", image.how], ["Label", image.label],
-    ["Data set", image.dataset], ["Setting", image.setting],
+    ["Data set", image.dataset], ["Setting", image.setting], ["Checkpoint", image.checkpoint],
     ["Image", image.name], ["Size", `${image.width} × ${image.height} px`],
   ];
   $("detail-text").replaceChildren(...said.filter(([, value]) => value.length).flatMap(([name, value]) =>
