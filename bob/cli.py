@@ -1,4 +1,4 @@
-"""`bob run`, `status`, `verify`, `report`, `methods` and `doctor`. Mistakes end in one sentence and exit code 2."""
+"""The command `bob`: run, status, verify, report, export, methods, doctor. A mistake ends in one sentence and code 2."""
 
 import argparse
 import dataclasses
@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from bob import (
     claim,
     doctor,
     experiments,
+    export,
     methods,
     pipeline,
     progress,
@@ -29,7 +30,16 @@ from bob import (
 )
 from bob.settings import Run
 
-__all__ = ["DoctorCommand", "MethodsCommand", "ReportCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
+__all__ = [
+    "DoctorCommand",
+    "ExportCommand",
+    "MethodsCommand",
+    "ReportCommand",
+    "RunCommand",
+    "StatusCommand",
+    "VerifyCommand",
+    "main",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +109,23 @@ class ReportCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Writes one set of drawn images for others: marked as synthetic, with a data card.
+
+    bob export out --method bob --to hf --into birds
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    to: Literal["hf", "imagefolder", "webdataset"]
+    """hf: Parquet for `datasets.load_dataset`; imagefolder: CLASS/IMAGE.png; webdataset: tar shards."""
+    into: str
+    """The folder to write, which is not there yet."""
+    wanted: Annotated[export.Wanted, tyro.conf.arg(name="")]
+    """Which set, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorCommand:
     """Shows which data sets and weights are on this machine, where the others come from, and their licences.
 
@@ -122,7 +149,7 @@ class MethodsCommand:
     """
 
 
-Command = RunCommand | StatusCommand | VerifyCommand | ReportCommand | DoctorCommand | MethodsCommand
+Command = RunCommand | StatusCommand | VerifyCommand | ReportCommand | ExportCommand | DoctorCommand | MethodsCommand
 
 
 def main() -> None:
@@ -149,6 +176,7 @@ def _parse(arguments: list[str]) -> Command:
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
         | Annotated[MethodsCommand, tyro.conf.subcommand("methods")]
     )
@@ -186,6 +214,11 @@ def _do(command: Command) -> int:
         return 0
     if isinstance(command, ReportCommand):
         report.show(report.write(artefacts, to=command.to, walk=progress.walk))
+        return 0
+    if isinstance(command, ExportCommand):
+        chosen = export.choose(artefacts, command.wanted)
+        number = export.write(chosen, to=command.to, into=command.into, walk=progress.walk)
+        print(f"{command.into}: {number:,} images of {artefacts.place(chosen.folder)}")
         return 0
     verdict = verify.verify(artefacts, report=progress.walk)
     verify.show(verdict)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,10 @@ from bob.diffusion import filters
 from bob.store import Store, quarantine
 from bob.types import Filter
 
-__all__ = ["Drawn", "find"]
+__all__ = ["Drawn", "Walk", "find"]
+
+Walk = Callable[[Sequence[str]], Iterable[str]]
+"""Files -> the same files, shown to the user in passing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,15 +88,18 @@ class Drawn:
         """
         return self._filtered(self._whole(part))
 
-    def shards(self) -> Iterator[pa.Table]:
+    def shards(self, *, walk: Walk = iter) -> Iterator[pa.Table]:
         """All images that the classifier is given, rows of schema.IMAGES, one shard in memory at a time.
+
+        Args:
+            walk: shows progress.
 
         Raises:
             ValueError: as `read`; and, after the last shard, if images were requested that are neither drawn nor
                 rejected.
         """
         lost = dict.fromkeys(self._classes)
-        for part in self.parts:
+        for part in walk(self.parts):
             table = self._whole(part)
             for name in [*table["request_id"].to_pylist(), *self._rejected(part)]:
                 lost.pop(name, None)

@@ -18,7 +18,8 @@ from typing import Any
 from pyarrow import fs
 
 from bob import files, progress, schema, tabulate
-from bob.report.gallery import Gallery, Walk, collect
+from bob.drawn import Walk
+from bob.report.gallery import Gallery, collect
 from bob.store import Store
 
 __all__ = ["Report", "show", "write"]

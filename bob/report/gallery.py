@@ -9,7 +9,7 @@ import functools
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +21,7 @@ from bob import datasets, drawn, schema
 from bob.store import Store
 from bob.types import Shot
 
-__all__ = ["Gallery", "Walk", "collect", "thumbnail"]
-
-Walk = Callable[[Sequence[str]], Iterable[str]]
-"""Files -> the same files, shown to the user in passing."""
+__all__ = ["Gallery", "collect", "thumbnail"]
 
 _PIXELS = 1e8
 """Of all small copies together: at 10,000 of them a side of 100 px, some 30 MB of page."""
@@ -56,7 +53,7 @@ class Gallery:
     """What the reader has to know: what is not there."""
 
 
-def collect(artefacts: Store, *, limit: int, walk: Walk = iter) -> Gallery:
+def collect(artefacts: Store, *, limit: int, walk: drawn.Walk = iter) -> Gallery:
     """The pictures of a store: all, or the same number of each set and class where there are more than `limit`.
 
     Args:
