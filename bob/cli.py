@@ -1,4 +1,4 @@
-"""The command `bob`: run, status, verify, report, export, methods, doctor. A mistake ends in one sentence and code 2."""
+"""The command `bob`: run, status, verify, report, export, methods, doctor. A mistake ends in one sentence, code 2."""
 
 import argparse
 import dataclasses

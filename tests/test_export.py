@@ -161,8 +161,9 @@ def test_marks_leave_the_pixels_bytes_as_they_are():
 def test_the_card(held, tmp_path):
     folder, _ = exported(held, "hf", tmp_path / "set")
     card = DatasetCard.load(folder / "README.md")
-    assert card.data.license == "apache-2.0"
-    assert "synthetic" in (card.data.tags or [])
+    front = card.data.to_dict()
+    assert front["license"] == "apache-2.0"
+    assert "synthetic" in front["tags"]
     text = card.text
     assert "| images | 21 |" in text
     assert "Qwen" not in text

@@ -105,7 +105,9 @@ def write(of: drawn.Drawn, *, to: str, into: str, walk: drawn.Walk = iter) -> in
         (beside / "README.md").write_text(described, encoding="utf-8")
         os.replace(beside, folder)
     except OSError as error:
-        raise ValueError(f"cannot write {folder}: {files.words(error)}. Choose another --into") from error
+        raise ValueError(
+            f"the export to {folder} failed ({files.words(error)}): make it possible, or choose another --into"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return sum(counts.values())

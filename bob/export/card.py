@@ -52,13 +52,13 @@ def text(of: Drawn, counts: Mapping[int, int], *, config: Mapping[str, Any], loa
         f"## Prompts\n\n{_prompts(of)}",
         f"## Licence and use\n\n{_licences(of, by.licence)}",
         f"## Classes\n\n{_classes(of, counts)}",
-        f"## Provenance\n\nThe settings that the images depend on, and the versions that drew them:\n\n{_provenance(of)}",
+        f"## Provenance\n\nThe settings that the images depend on, and what drew them:\n\n{_provenance(of)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-_MARKS = """Each PNG says in its own metadata that it is synthetic, what drew it and from which prompt: in XMP, as the IPTC
-Photo Metadata Standard 2025.1 has it (`DigitalSourceType`, which is trainedAlgorithmicMedia, or
+_MARKS = """Each PNG says in its own metadata that it is synthetic, what drew it and from which prompt: in XMP, as the
+IPTC Photo Metadata Standard 2025.1 has it (`DigitalSourceType`, which is trainedAlgorithmicMedia, or
 compositeWithTrainedAlgorithmicMedia where it starts from a real image; `AISystemUsed`; `AIPromptInformation`), and in
 the PNG texts `Software`, `Description` and `Generation`, which holds all that is known as JSON. Keep the marks where
 you pass images on. The pixels are as drawn: there is no hidden watermark."""

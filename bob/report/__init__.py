@@ -19,7 +19,7 @@ from pyarrow import fs
 
 from bob import files, progress, schema, tabulate
 from bob.drawn import Walk
-from bob.report.gallery import Gallery, collect
+from bob.report.gallery import TINY, Gallery, collect
 from bob.store import Store
 
 __all__ = ["Report", "show", "write"]
@@ -110,7 +110,7 @@ def _page(artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figure
         sheets="".join(_sheet(artefacts, path) for path in sheets),
         figures="".join(_figure(artefacts, path) for path in figures),
         figures_hidden="" if figures else "hidden",
-        data=_json({"sets": of.sets, "texts": of.texts, "images": of.images}),
+        data=_json({"tiny": TINY, "sets": of.sets, "texts": of.texts, "images": of.images}),
         thumbnails="\n".join(of.thumbnails),
     )
 

@@ -21,14 +21,14 @@ from bob import datasets, drawn, schema
 from bob.store import Store
 from bob.types import Shot
 
-__all__ = ["Gallery", "collect", "thumbnail"]
+__all__ = ["TINY", "Gallery", "collect", "thumbnail"]
 
 _PIXELS = 1e8
 """Of all small copies together: at 10,000 of them a side of 100 px, some 30 MB of page."""
 _LARGEST = 256
 """Pixels: the side of a small copy where there are few."""
-_TINY = 64
-"""Pixels: up to this side the copy is lossless, as compression would show when it is enlarged."""
+TINY = 64
+"""Pixels: up to this side the copy is lossless and shown in sharp squares, for it is enlarged."""
 
 REAL = "real images"
 """What stands for the method of a shot."""
@@ -252,5 +252,5 @@ def thumbnail(picture: Image.Image, side: int) -> str:
     small = picture.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", lossless=max(picture.size) <= _TINY, quality=75)
+    small.save(buffer, "WEBP", lossless=max(picture.size) <= TINY, quality=75)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -36,7 +36,7 @@ function element(tag, properties = {}, ...children) {
 
 function picture(image, alt) {
   const source = "data:image/webp;base64," + thumbnails[image.index];
-  return element("img", { src: source, alt, className: Math.max(image.width, image.height) <= 64 ? "tiny" : "" });
+  return element("img", { src: source, alt, className: Math.max(image.width, image.height) <= data.tiny ? "tiny" : "" });
 }
 
 function option(value, text = value) {
@@ -197,7 +197,8 @@ grid.addEventListener("keydown", (event) => {
   event.preventDefault();
   choose(place);
 });
-detail.addEventListener("keydown", (event) => {
+document.addEventListener("keydown", (event) => { // wherever the focus is: a button that is disabled loses it
+  if (!detail.open) return;
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step && shown[current + step]) open(current + step);
 });
