@@ -181,6 +181,8 @@ def test_the_keyboard_alone_reaches_everything(page, browser):
     assert browser.ask("document.getElementById('detail').open")
     browser.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert detail(browser)["Image"] == "0-1"
+    browser.press(*[Keys.ARROW_LEFT] * 4, *[Keys.ARROW_RIGHT] * 3)  # at the first, the button back is disabled
+    assert detail(browser)["Image"] == "0-1"
     browser.press(Keys.ESCAPE)
     wait(browser, "!document.getElementById('detail').open")
     assert focused(browser) == "3"
