@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service
 
 CHROMES = ("chromium", "chromium-browser", "google-chrome")
@@ -61,5 +62,4 @@ class Browser:
 
     def press(self, *keys: str) -> None:
         """Keys to whatever has the focus."""
-        for key in keys:
-            self.driver.switch_to.active_element.send_keys(key)
+        ActionChains(self.driver).send_keys(*keys).perform()

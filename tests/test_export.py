@@ -26,7 +26,7 @@ from bob.export.public import licence_of, model, public
 from bob.settings import DrawSettings
 from tests import drawings
 
-CLASSES = ("<b>| `train` test", "CON.", "a/b\\c%", "heron ", "Teal", "test", "ünïcode 鳥")
+CLASSES = ("<b>| `train` test", "CON.", "a/b\\c%", "heron", "Teal", "test", "ünïcode 鳥")
 SAID = {"model": "m", "prompt": "p", "source_ids": []}
 
 

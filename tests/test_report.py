@@ -18,7 +18,7 @@ from tests import drawings
 from tests.browser import Browser, chromium
 
 EVIL = "<script>alert(1)</script>"
-CLASSES = ("Heron", EVIL, "a \"quoted\" & 'wry' bird")
+CLASSES = (EVIL, "a \"quoted\" & 'wry' bird", "Heron")
 SVG = (
     b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><script>parent.document.title="owned"</script>'
     b'<image href="https://example.org/x.png" width="9" height="9"/><rect width="40" height="30" fill="red"/></svg>'
