@@ -112,7 +112,8 @@ def _do(
     """Notes what one step wants, each unit once, and does what of it is not there yet."""
     wanted = {unit.target: unit for unit in made}
     plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
-    todo = [unit for unit in wanted.values() if not artefacts.exists(unit.target)]
+    done = artefacts.present(wanted)
+    todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
     if wanted:
         receipts = executor(step, todo, artefacts) if todo else iter(())

@@ -3,14 +3,23 @@
 A column's meaning and unit are written into its Parquet metadata, so a file explains itself.
 """
 
+import hashlib
+import io
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from bob.types import Request
+
+if TYPE_CHECKING:
+    from PIL import Image
+
 __all__ = [
     "CAPTIONS",
+    "CLAIMS",
     "IMAGES",
+    "OVERLAP",
     "PLAN",
     "REJECTED",
     "REQUESTS",
@@ -19,6 +28,7 @@ __all__ = [
     "SHOTS",
     "TABLES",
     "check",
+    "drawn",
     "fit",
     "rejection",
     "table",
@@ -158,6 +168,28 @@ TABLES = pa.schema(
     ]
 )
 
+CLAIMS = pa.schema(
+    [
+        _column("statement", pa.string(), "what is counted or subtracted"),
+        _column("table", pa.string(), "the table that it is about"),
+        _column("says", pa.string(), "what the paper says of it, and where"),
+        _column("unit", pa.string(), "of the numbers"),
+        pa.field("paper", pa.float64(), metadata={"meaning": "recomputed from the paper's cells"}),
+        pa.field("ours", pa.float64(), metadata={"meaning": "recomputed from ours"}),
+    ]
+)
+
+OVERLAP = pa.schema(
+    [
+        _column("class_name", pa.string(), "a breed of Oxford-IIIT Pets"),
+        _column("imagenet_id", pa.string(), "the synset of ImageNet's class; empty if there is none"),
+        _column("imagenet_name", pa.string(), "what ImageNet calls it"),
+        pa.field(
+            "paper", pa.string(), metadata={"meaning": "the paper's Table 7: a synset, empty, or null: not listed"}
+        ),
+    ]
+)
+
 _IDENTITY = {
     "image_id": ["image_id"],
     "request_id": ["request_id"],
@@ -165,8 +197,27 @@ _IDENTITY = {
     "step": ["target"],
     "run": ["run", "phase", "epoch", "split", "metric"],
     "table": ["table", "row", "column"],
+    "statement": ["statement"],
+    "class_name": ["class_name"],
 }
 """First column of a table -> the columns that no two of its rows agree in."""
+
+
+def drawn(request: Request, picture: "Image.Image", *, checkpoint: str, seconds: float) -> dict[str, Any]:
+    """A row of `IMAGES`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    image = buffer.getvalue()
+    return {
+        **vars(request),
+        "image": image,
+        "format": "png",
+        "width": picture.width,
+        "height": picture.height,
+        "sha1": hashlib.sha1(image, usedforsecurity=False).hexdigest(),
+        "checkpoint": checkpoint,
+        "seconds": seconds,
+    }
 
 
 def rejection(row_id: str, step: str, error: Exception) -> dict[str, str]:
@@ -180,10 +231,10 @@ def table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     Raises:
         ValueError: if a row lacks a column, has one too many, or holds a null or a wrong type.
     """
-    rows = list(rows)
+    rows, wanted = list(rows), set(schema.names)
     for row in rows:
-        if set(row) != set(schema.names):
-            odd = sorted(set(row) ^ set(schema.names))
+        if set(row) != wanted:
+            odd = sorted(set(row) ^ wanted)
             raise ValueError(f"a row must have the columns {schema.names}; missing or unknown: {odd}")
     try:
         made = pa.Table.from_pylist(rows, schema=schema)

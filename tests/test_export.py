@@ -61,7 +61,7 @@ def pixels(image: bytes) -> np.ndarray:
 @pytest.fixture
 def quiet(tmp_path, monkeypatch):
     """Hugging Face's datasets, with a cache of the test's own."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     datasets.disable_progress_bars()
     return datasets.load_dataset
 

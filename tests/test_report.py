@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from bob import cli, report, schema, store
+from bob import cli, layouts, report, schema, store, typeset
 from bob.settings import DrawSettings
 from tests import drawings
 from tests.browser import Browser, chromium
@@ -41,8 +41,14 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> store.Store:
     mixed: dict[str, Any] = {"label_ids": (0, 1), "label_weights": (0.3, 0.7), "kind": "img2img", "strength": 0.25}
     drawings.draw(artefacts, drawings.run(data, method="diff_mix", draw=few), source_ids=True, **mixed)
     cell = {"table": "t", "column": "5-shot", "ours_std": None, "seeds": 1, "paper": 70.0, "difference": -2.5}
-    rows = [cell | {"row": EVIL, "ours": 67.5}, cell | {"row": "real_only", "ours": None, "difference": None}]
-    artefacts.write_table("tables/t.parquet", schema.table(rows, schema.TABLES), {})
+    rows = [
+        cell | {"row": f"mini / {EVIL} / sd", "ours": 67.5},
+        cell | {"row": "mini / bo|b / sd", "ours": 66.0, "paper": None, "difference": None},
+    ]
+    table = schema.table(
+        [*rows, cell | {"row": "mini / real_only / ", "ours": None, "difference": None}], schema.TABLES
+    )
+    artefacts.write("tables/t.md", typeset.markdown(table, layouts.PLAIN).encode())
     artefacts.write("figures/curve.svg", SVG)
     return artefacts
 
@@ -95,8 +101,11 @@ def test_what_users_name_is_text(held, page):
     assert "<script>alert" not in text
     assert text.count("</script>") == 3  # ours
     assert "it&#x27;s &quot;quoted&quot; &lt;b&gt;" in text
-    assert f"<th scope=row>{EVIL.replace('<', '&lt;').replace('>', '&gt;')}</th>" in text
-    assert "67.50</b><small>paper 70.00, ours -2.50</small>" in text
+    escaped = EVIL.replace("<", "&lt;").replace(">", "&gt;")
+    assert f"<td>{escaped}</td><td>sd</td><td><b>67.50<small>paper 70.00, -2.50</small></b></td>" in text
+    assert "<td>bo|b</td><td>sd</td><td><u>66.00</u></td>" in text
+    assert "<td>real_only</td><td></td><td>-<small>paper 70.00</small></td>" in text
+    assert "<th scope=col>5-shot</th>" in text
 
 
 def test_the_same_store_gives_the_same_page(held, page, tmp_path):

@@ -9,7 +9,8 @@ import hashlib
 import html
 import importlib.resources
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -17,7 +18,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from bob import files, progress, schema, tabulate
+from bob import files, progress
 from bob.drawn import Walk
 from bob.report.gallery import TINY, Gallery, collect
 from bob.store import Store
@@ -26,6 +27,8 @@ __all__ = ["Report", "show", "write"]
 
 LIMIT = 10_000
 """Pictures on a page: more of them are a load on a telephone."""
+_PAPER = re.compile(r"(.*), (paper [\d.]+(?:, [-+][\d.]+)?)")
+"""A cell of `bob.typeset`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def write(artefacts: Store, *, to: str = "", limit: int = LIMIT, walk: Walk = it
             written.
     """
     listing = sorted(artefacts.listing())
-    tables = [path for path in listing if path.startswith("tables/") and path.endswith(".parquet")]
+    tables = [path for path in listing if path.startswith("tables/") and path.endswith(".md")]
     sheets = [path for path in listing if path.startswith("tables/") and path.endswith(".png")]
     figures = [path for path in listing if path.startswith("figures/") and path.endswith(".svg")]
     target = _target(to)
@@ -106,7 +109,7 @@ def _page(artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figure
         script=script,
         notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in _notes(of)),
         tables="".join(_table(artefacts, path) for path in tables)
-        or "<p class=none>No tables yet: a run ends with one.",
+        or "<p class=none>No tables yet: a run ends with one.</p>",
         sheets="".join(_sheet(artefacts, path) for path in sheets),
         figures="".join(_figure(artefacts, path) for path in figures),
         figures_hidden="" if figures else "hidden",
@@ -134,36 +137,33 @@ def _notes(of: Gallery) -> Iterator[str]:
 
 
 def _table(artefacts: Store, path: str) -> str:
-    """A table as it is printed: a row a method, a column a setting; the paper's number, if it has one, below ours."""
-    held = artefacts.read_checked(path, schema.TABLES).to_pylist()
-    columns = list(dict.fromkeys(row["column"] for row in held))
-    cells = {(row["row"], row["column"]): row for row in held}
-    best = {
-        column: max((row["ours"] for row in held if row["column"] == column and row["ours"] is not None), default=None)
-        for column in columns
-    }
-    head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in columns)
-    body = []
-    for name in dict.fromkeys(row["row"] for row in held):
-        line = "".join(_cell(cells.get((name, column)), best[column]) for column in columns)
-        body.append(f"<tr><th scope=row>{html.escape(name)}</th>{line}</tr>")
+    """A table from its Markdown, in which the best are marked; what else stands there, as paragraphs."""
+    lines = artefacts.read(path).decode().splitlines()
+    rows = [_parts(line) for line in lines if line.startswith("|")]
+    others = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line.strip() and not line.startswith("|"))
     name = html.escape(Path(path).stem)
+    head = "".join(f"<th scope=col>{_cell(text)}</th>" for text in rows[0]) if rows else ""
+    body = []
+    for first, *rest in rows[2:]:  # a line of dashes stands below the head
+        cells = "".join(f"<td>{_cell(text)}</td>" for text in rest)
+        body.append(f"<tr><th scope=row>{_cell(first)}</th>{cells}</tr>")
     return (
-        f'<div class=scroll tabindex=0 role=region aria-label="Table {name}"><table><caption>{name}: test accuracy, %'
-        f"</caption><thead><tr><th scope=col>method</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class=scroll tabindex=0 role=region aria-label="Table {name}"><table><caption>{name}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{others}"
     )
 
 
-def _cell(row: Mapping[str, Any] | None, best: float | None) -> str:
-    if row is None:
-        return "<td>-</td>"
-    ours = html.escape(tabulate.cell(row))
-    paper = "" if row["paper"] is None else f"<small>paper {row['paper']:.2f}{_difference(row)}</small>"
-    return f"<td>{f'<b>{ours}</b>' if row['ours'] == best and best is not None else ours}{paper}</td>"
+def _parts(line: str) -> list[str]:
+    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    return "" if row["difference"] is None else f", ours {row['difference']:+.2f}"
+def _cell(text: str) -> str:
+    """Text with its mark; what the paper has, below ours."""
+    for mark, tag in ((r"\*\*(.*)\*\*", "b"), ("<u>(.*)</u>", "u")):
+        if found := re.fullmatch(mark, text):
+            return f"<{tag}>{_cell(found[1])}</{tag}>"
+    ours, paper = _PAPER.sub(r"\1", text), _PAPER.sub(r"\2", text)
+    return html.escape(ours) + (f"<small>{html.escape(paper)}</small>" if paper != ours else "")
 
 
 def _figure(artefacts: Store, path: str) -> str:
