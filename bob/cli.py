@@ -1,4 +1,4 @@
-"""`bob run`, `bob status`, `bob verify`, `bob methods`, `bob doctor`. Mistakes end in one sentence and exit code 2."""
+"""The command `bob`: run, status, verify, report, export, methods, doctor. A mistake ends in one sentence, code 2."""
 
 import argparse
 import dataclasses
@@ -19,12 +19,14 @@ from bob import (
     cluster,
     doctor,
     experiments,
+    export,
     job,
     methods,
     pipeline,
     present,
     progress,
     registry,
+    report,
     show,
     status,
     store,
@@ -35,7 +37,16 @@ from bob import (
 from bob.settings import Run
 from bob.types import Outcome
 
-__all__ = ["DoctorCommand", "MethodsCommand", "RunCommand", "StatusCommand", "VerifyCommand", "main"]
+__all__ = [
+    "DoctorCommand",
+    "ExportCommand",
+    "MethodsCommand",
+    "ReportCommand",
+    "RunCommand",
+    "StatusCommand",
+    "VerifyCommand",
+    "main",
+]
 
 
 _SHARES = cluster.Resources()
@@ -101,6 +112,37 @@ class VerifyCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportCommand:
+    """Writes one HTML file with the tables, the figures and the pictures of a folder. It needs no server, no network.
+
+    bob report out
+    bob report s3://bucket/out --to report.html
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    to: str = ""
+    """The file to write; empty: report.html in the folder itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Writes one set of drawn images for others: marked as synthetic, with a data card.
+
+    bob export out --method bob --to hf --into birds
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    to: Literal["hf", "imagefolder", "webdataset"]
+    """hf: Parquet for `datasets.load_dataset`; imagefolder: CLASS/IMAGE.png; webdataset: tar shards."""
+    into: str
+    """The folder to write, which is not there yet."""
+    wanted: Annotated[export.Wanted, tyro.conf.arg(name="")]
+    """Which set, where there are several."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoctorCommand:
     """Shows which data sets and weights are on this machine, where the others come from, and their licences.
 
@@ -124,7 +166,7 @@ class MethodsCommand:
     """
 
 
-Command = RunCommand | StatusCommand | VerifyCommand | DoctorCommand | MethodsCommand
+Command = RunCommand | StatusCommand | VerifyCommand | ReportCommand | ExportCommand | DoctorCommand | MethodsCommand
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -166,6 +208,8 @@ def _parse(arguments: list[str]) -> Command:
         Annotated[RunCommand, run]
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
+        | Annotated[ReportCommand, tyro.conf.subcommand("report")]
+        | Annotated[ExportCommand, tyro.conf.subcommand("export")]
         | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
         | Annotated[MethodsCommand, tyro.conf.subcommand("methods")]
     )
@@ -207,6 +251,14 @@ def _do(command: Command, arguments: Sequence[str]) -> int:
     artefacts = store.Store(command.out)
     if isinstance(command, StatusCommand):
         status.show(status.read(artefacts), artefacts.place())
+        return 0
+    if isinstance(command, ReportCommand):
+        report.show(report.write(artefacts, to=command.to, walk=progress.walk))
+        return 0
+    if isinstance(command, ExportCommand):
+        chosen = export.choose(artefacts, command.wanted)
+        number = export.write(chosen, to=command.to, into=command.into, walk=progress.walk)
+        print(f"{command.into}: {number:,} images of {artefacts.place(chosen.folder)}")
         return 0
     verdict = verify.verify(artefacts, report=progress.walk)
     verify.show(verdict)
