@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bob import datasets, pipeline, plans, progress, store, throughput, units
+from bob import cells, datasets, pipeline, plans, progress, store, throughput, units
 from bob.datasets import _standin
 from bob.settings import Run
 from bob.throughput import Rate
@@ -159,12 +159,12 @@ def make(
 def _cell(run: Run, stand_ins: dict[str, None]) -> Cell:
     kind = run.dataset.partition(":")[0]
     try:
-        return pipeline.cell(run, datasets.load(run.dataset, run.descriptor))[0]
+        return cells.begin(run, datasets.load(run.dataset, run.descriptor))[0]
     except ValueError:
         if kind not in _standin.SIZES:
             raise
     stand_ins[kind] = None
-    return pipeline.cell(run, _standin.stand_in(run.dataset))[0]
+    return cells.begin(run, _standin.stand_in(run.dataset))[0]
 
 
 def _make_up(cell: Cell) -> None:

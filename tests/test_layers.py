@@ -24,10 +24,11 @@ LAYERS = (
     ("bob.embed", "bob.recognise"),
     ("bob.classify_worker", "bob.measure_worker", "bob.held"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks", "bob.measured_checks", "bob.figures"),
+    ("bob.cells",),
     ("bob.show", "bob.throughput", "bob.pipeline"),
     ("bob.experiments", "bob.plan", "bob.report", "bob.export", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster", "bob.present"),
-    ("bob.job",),
+    ("bob.job", "bob.commands"),
     ("bob.cli",),
     ("jobs",),
 )
@@ -42,7 +43,7 @@ REGISTRIES = ("bob.methods", "bob.datasets", "bob.captioners", "bob.backbones")
 
 ONLY_IN = {
     "ray": ("bob.cluster",),
-    "tyro": ("bob.cli", "jobs"),
+    "tyro": ("bob.commands",),
     "matplotlib": ("bob.contact_sheet", "bob.report", "bob.figures"),
 }
 NOT_IN = {
