@@ -6,10 +6,7 @@ A check raises `ValueError` where nothing more can be read, and `KeyError` where
 import functools
 import hashlib
 import io
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +16,9 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from bob import parquet, schema, store
+from bob.held import Held, key, keyed, match, once, rejected, same, some, words
 
 __all__ = [
-    "Held",
     "captions",
     "manifest",
     "part",
@@ -39,48 +36,20 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A store as one listing shows it."""
-
-    artefacts: store.Store
-    files: Collection[str]
-
-    def table(self, path: str, kind: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
-        """A Parquet file that is whole, and its manifest.
-
-        Raises:
-            ValueError: if it is damaged, is no table of this kind, has no manifest or is of another format.
-        """
-        data = self.artefacts.read(path)
-        try:
-            found = parquet.parse(data)
-            self.artefacts.require_format(path, parquet.manifest(found.schema, default={}))
-        except store.OtherFormatError:
-            raise
-        except ValueError as error:
-            raise ValueError(f"is no whole Parquet file ({error})") from error
-        try:
-            fitted = schema.fit(found, kind)
-        except ValueError as error:
-            raise ValueError(f"is no table of its kind ({error})") from error
-        return fitted, parquet.manifest(found.schema)
-
-
 def shots(held: Held, path: str) -> Iterator[str]:
     """Each image once, and those that the key in the name stands for."""
     table, origin = held.table(path, schema.SHOTS)
-    yield from _once(table["image_id"].to_pylist())
+    yield from once(table["image_id"].to_pylist())
     if "class_names" in origin["config"]:
         rows = [list(row.values()) for row in table.select(["image_id", "sha1", "class_id", "split"]).to_pylist()]
-        yield from _keyed(path, rows, origin["config"]["class_names"])
+        yield from keyed(path, rows, origin["config"]["class_names"])
 
 
 def captions(held: Held, path: str) -> Iterator[str]:
     """A caption for each shot of the unit."""
     table, origin = held.table(path, schema.CAPTIONS)
     wanted = [shot["image_id"] for shot in origin["config"]["shots"]]
-    yield from _match(wanted, table["image_id"].to_pylist() + _rejected(held, path))
+    yield from match(wanted, table["image_id"].to_pylist() + rejected(held, path))
     yield from _inputs(path, origin["config"])
 
 
@@ -100,7 +69,7 @@ def weights(held: Held, path: str) -> Iterator[str]:
     if not tensors:
         yield "holds no tensors"
     if wild:
-        yield f"holds values that are not finite in {_some(wild)}"
+        yield f"holds values that are not finite in {some(wild)}"
         return
     folder, _, name = path.rpartition("/")
     saved = _saved(held, f"{folder}/manifest.json", name)
@@ -118,11 +87,32 @@ def _saved(held: Held, beside: str, name: str) -> str | None:
 
 
 def requests(held: Held, path: str) -> Iterator[str]:
-    """Each request once, and those that the key in the folder's name stands for."""
-    table, origin = held.table(path, schema.REQUESTS)
-    yield from _once(table["request_id"].to_pylist())
-    yield from _inputs(path, origin, table.to_pylist())
+    """Each request once, in order, and those that the key in the folder's name stands for."""
+    asked, faults = held.groups(path), list[str]()
+    origin = parquet.manifest(asked.columns)
+    found = store.key_of_rows(origin.get("inputs", []), _in_order(asked, faults))
+    yield from faults
+    if "inputs" in origin:
+        yield from same(path, found)
     _unit(origin)
+
+
+def _in_order(asked: parquet.Groups, faults: list[str]) -> Iterator[pa.Table]:
+    """Passes requests on, and notes the first that does not come after the one before: it may be there twice."""
+    before = (-1, -1)
+    for rows in _whole(asked):
+        with words("is no table of its kind"):
+            fitted = schema.fit(rows, schema.REQUESTS)
+        for place in zip(fitted["class_id"].to_pylist(), fitted["index"].to_pylist(), strict=True):
+            if place <= before and not faults:
+                faults.append(f"does not rise in class and index at {place[0]}-{place[1]}")
+            before = place
+        yield fitted
+
+
+def _whole(asked: parquet.Groups) -> Iterator[pa.Table]:
+    with words("is no whole Parquet file"):
+        yield from asked
 
 
 def part(held: Held, path: str) -> Iterator[str]:
@@ -134,9 +124,10 @@ def part(held: Held, path: str) -> Iterator[str]:
     if asked is None:
         return
     whole, unit = asked
-    wanted = whole.slice(unit * int(name.removeprefix("part-").removesuffix(".parquet")), unit)
+    number = int(name.removeprefix("part-").removesuffix(".parquet"))
+    wanted = schema.fit(whole.slice(unit * number, unit), schema.REQUESTS)
     drawn = table["request_id"].to_pylist()
-    faults = list(_match(wanted["request_id"].to_pylist(), drawn + _rejected(held, path)))
+    faults = list(match(wanted["request_id"].to_pylist(), drawn + rejected(held, path)))
     yield from faults
     if not faults:
         pictured = set(drawn)
@@ -146,13 +137,13 @@ def part(held: Held, path: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=1)  # the shards of a folder come one after another
-def _requests(held: Held, path: str) -> tuple[pa.Table, int] | None:
+def _requests(held: Held, path: str) -> tuple[parquet.Groups, int] | None:
     """The request table and how many of its rows a shard holds; None if it has a fault, which is named apart."""
     try:
         if any(requests(held, path)):
             return None
-        table, origin = held.table(path, schema.REQUESTS)
-        return table, _unit(origin)
+        asked = held.groups(path)
+        return asked, _unit(parquet.manifest(asked.columns))
     except (ValueError, OSError, KeyError, TypeError):
         return None
 
@@ -173,7 +164,7 @@ def scores(held: Held, path: str) -> Iterator[str]:
     beside = f"{folder}/{name.replace('scores-', 'part-', 1)}"
     if beside in held.files:
         drawn = held.table(beside, schema.IMAGES)[0]["request_id"].to_pylist()
-        yield from _match(drawn, table["request_id"].to_pylist())
+        yield from match(drawn, table["request_id"].to_pylist())
 
 
 def quarantine(held: Held, path: str) -> Iterator[str]:
@@ -188,10 +179,10 @@ def results(held: Held, path: str) -> Iterator[str]:
     config, name = origin["config"], path.rpartition("/")[2]
     yield from _inputs(path, config)
     phase = "final" if name == "final.parquet" else "sweep"
-    if set(table["run"].to_pylist()) != {_key(path)} or set(table["phase"].to_pylist()) != {phase}:
-        yield f"its rows are not those of the {phase} of run {_key(path)}"
+    if set(table["run"].to_pylist()) != {key(path)} or set(table["phase"].to_pylist()) != {phase}:
+        yield f"its rows are not those of the {phase} of run {key(path)}"
     rows = table.select(["epoch", "split", "metric", "value"]).to_pylist()
-    yield from _once([f"epoch {row['epoch']} {row['split']} {row['metric']}" for row in rows])
+    yield from once([f"epoch {row['epoch']} {row['split']} {row['metric']}" for row in rows])
     losses = {row["epoch"]: row["value"] for row in rows if (row["split"], row["metric"]) == ("train", "loss")}
     epochs = config["sweep"][f"{phase}_epochs"]
     # A training ends with a loss that is NaN, and early where the search may stop it.
@@ -221,54 +212,14 @@ def picture(held: Held, path: str) -> Iterator[str]:
 def plan(held: Held, path: str) -> Iterator[str]:
     """Each unit once, and the runs that the key in the name stands for."""
     table, origin = held.table(path, schema.PLAN)
-    yield from _once(table["target"].to_pylist())
-    yield from _keyed(path, origin["config"])
+    yield from once(table["target"].to_pylist())
+    yield from keyed(path, origin["config"])
 
 
-def _key(path: str) -> str:
-    return re.findall(r"(?<![0-9a-f])[0-9a-f]{16}(?=[/.-])", path)[-1]
-
-
-def _keyed(path: str, *parts: Any) -> Iterator[str]:
-    if store.key(*parts) != _key(path):
-        yield f"what it holds has the key {store.key(*parts)}, not that of its name: it was changed or moved"
-
-
-def _inputs(path: str, noted: Mapping[str, Any], *more: Any) -> Iterator[str]:
+def _inputs(path: str, noted: Mapping[str, Any]) -> Iterator[str]:
     """Manifests of earlier versions do not note what the key is the hash of."""
     if "inputs" in noted:
-        yield from _keyed(path, *noted["inputs"], *more)
-
-
-def _rejected(held: Held, path: str) -> list[str]:
-    """The rows of a unit that stand in its `rejected` file, which is named apart if it is damaged."""
-    beside = store.quarantine(path)
-    try:
-        return held.table(beside, schema.REJECTED)[0]["row_id"].to_pylist() if beside in held.files else []
-    except (ValueError, OSError):
-        return []
-
-
-def _once(names: Iterable[str]) -> Iterator[str]:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        yield f"holds {_some(twice)} more than once"
-
-
-def _match(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
-    """All of `wanted` once each, and nothing else."""
-    there, asked = set(found), set(wanted)
-    lost, strange = [name for name in wanted if name not in there], [name for name in found if name not in asked]
-    if lost:
-        yield f"lacks {_some(lost)}: neither there nor rejected"
-    if strange:
-        yield f"holds {_some(strange)}, which it should not"
-    yield from _once(found)
-
-
-def _some(names: Sequence[str], *, shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+        yield from keyed(path, *noted["inputs"])
 
 
 def _pictures(table: pa.Table) -> Iterator[str]:
@@ -280,7 +231,7 @@ def _pictures(table: pa.Table) -> Iterator[str]:
             if fault:
                 wrong.setdefault(fault, []).append(row["request_id"])
     for fault, names in wrong.items():
-        yield f"{fault}: {_some(names)}"
+        yield f"{fault}: {some(names)}"
 
 
 def _fault(row: Mapping[str, Any]) -> str:

@@ -219,6 +219,8 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
         job.require_shared(command.out)
     runs, artefacts = _runs(command), store.Store(command.out)
     if command.table_only:
+        if _shown(command).ends != "classify":
+            raise ValueError(f"{command.experiment} is no table of trainings: leave out --table-only")
         _show(command, present.outcomes(runs, artefacts), artefacts)
         return 0
     if command.inline and any(run.sweep.search == "asha" for run in runs):
@@ -227,15 +229,13 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, words):
-        outcomes = pipeline.execute(
-            runs,
-            artefacts=artefacts,
-            executor=executor,
-            report=progress.report,
-            max_rejected=command.max_rejected,
-            upto=command.upto,
-        )
-        if command.upto == "classify":
+        how: Any = {"artefacts": artefacts, "executor": executor, "report": progress.report}
+        how["max_rejected"] = command.max_rejected
+        ends = _shown(command).ends
+        upto = min(command.upto, ends, key=pipeline.UPTO.index)
+        outcomes = pipeline.execute(runs, upto=upto, **how)
+        if upto == ends:
+            pipeline.measure(_shown(command).units(outcomes, artefacts), runs=runs, **how)
             _show(command, outcomes, artefacts)
     print(f"done in {time.monotonic() - start:.0f} s")
     return 0
@@ -244,8 +244,12 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
 def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Store) -> None:
     name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
     print()
-    experiments.SHOWS.get(command.experiment, show.Table()).show(outcomes, artefacts, name)
+    _shown(command).show(outcomes, artefacts, name)
     print(f"\ntables and pictures: {artefacts.place('tables')}")
+
+
+def _shown(command: RunCommand) -> show.Show:
+    return experiments.SHOWS.get(command.experiment, show.Table())
 
 
 def _runs(command: RunCommand) -> list[Run]:

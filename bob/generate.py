@@ -5,7 +5,6 @@ worker, order and retry cannot change it (beyond float reduction order across ba
 """
 
 import copy
-import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +102,7 @@ class Painter:
             drawn = made[k]
             if not isinstance(drawn, Exception):
                 picture, seconds = drawn
-                drawn = _fault(picture) or _row(request, picture, self._loaded[0], seconds)
+                drawn = _fault(picture) or schema.drawn(request, picture, checkpoint=self._loaded[0], seconds=seconds)
             if isinstance(drawn, Exception):
                 rejected.append(schema.rejection(request.request_id, "generate", drawn))
             else:
@@ -166,19 +165,3 @@ def _fault(picture: Image.Image | None) -> ValueError | None:
     if (pixels == pixels[0, 0]).all():
         return ValueError("one colour all over: the checkpoint or its adapter is broken")
     return None
-
-
-def _row(request: Request, picture: Image.Image, checkpoint: str, seconds: float) -> Row:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
-    image = buffer.getvalue()
-    return {
-        **{name: getattr(request, name) for name in schema.REQUESTS.names},
-        "image": image,
-        "format": "png",
-        "width": picture.width,
-        "height": picture.height,
-        "sha1": hashlib.sha1(image, usedforsecurity=False).hexdigest(),
-        "checkpoint": checkpoint,
-        "seconds": seconds,
-    }

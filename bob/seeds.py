@@ -10,6 +10,8 @@ import json
 
 __all__ = ["derive"]
 
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))  # to make one takes as long as to use it
+
 
 def derive(*coordinates: str | int | float | bool | None) -> int:
     """A seed in [0, 2**63) from what it is for.
@@ -31,5 +33,5 @@ def derive(*coordinates: str | int | float | bool | None) -> int:
                 f"a seed is derived from strings, numbers and None, got {type(coordinate).__name__}"
                 f" {coordinate!r}: pass its id or name instead"
             )
-    text = json.dumps(coordinates, ensure_ascii=True, separators=(",", ":"))
+    text = _ENCODER.encode(coordinates)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

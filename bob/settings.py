@@ -216,7 +216,7 @@ class Run:
     splits: str = ""
     """A file with the split to use: a table of `shots/`, or a list of training images; empty: it is drawn."""
     checkpoint: str = "sd21"
-    """T2I checkpoint: `sd15`, `sd21`, `skyworld` or `path:FOLDER`."""
+    """T2I checkpoint: `sd15`, `sd21`, `skyworld`, `path:FOLDER`, or `simulated:SECONDS` to rehearse a cluster."""
     captioner: str = "qwen_vl"
     """A file of `bob/captioners/`, with a checkpoint after a colon: `qwen_vl:path:FOLDER`."""
     backbone: str = "resnet50"

@@ -11,14 +11,13 @@ import dataclasses
 import errno
 import functools
 import getpass
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -26,12 +25,14 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bob import files, parquet, schema
+from bob.keys import key, key_of_rows, plain
 
 __all__ = [
     "FORMAT",
     "OtherFormatError",
     "Store",
     "key",
+    "key_of_rows",
     "plain",
     "provenance",
     "quarantine",
@@ -45,16 +46,6 @@ FORMAT = 1
 """Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
-
-
-def key(*parts: Any) -> str:
-    """The identity of a work unit: 16 hex digits of the SHA-256 of what it depends on.
-
-    Args:
-        parts: dataclasses, mappings, sequences and scalars; never paths or times.
-    """
-    text = json.dumps([plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def slug(text: str) -> str:
@@ -165,6 +156,12 @@ class Store:
         whole = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
         return sorted(name for name in whole if not name.startswith("."))
 
+    def present(self, paths: Iterable[str]) -> set[str]:
+        """Which of these files are there, by one listing of each folder: they may be a hundred thousand."""
+        wanted = set(paths)
+        folders = {path.rpartition("/")[0] for path in wanted}
+        return wanted & {f"{folder}/{name}" for folder in folders for name in self.names(folder)}
+
     def listing(self) -> dict[str, fs.FileInfo]:
         """Every file below the root, temporary ones too, by one listing: its path within -> its size, its time.
 
@@ -204,9 +201,13 @@ class Store:
 
     def read(self, path: str) -> bytes:
         """All of one file."""
-        filesystem, base = files.locate(self.root)
-        with filesystem.open_input_file(f"{base}/{path}") as file:
+        with self.open(path) as file:
             return file.read()
+
+    def open(self, path: str) -> pa.NativeFile:
+        """One file, to be read in pieces and closed."""
+        filesystem, base = files.locate(self.root)
+        return filesystem.open_input_file(f"{base}/{path}")
 
     def write_json(self, path: str, content: Mapping[str, Any]) -> None:
         """Writes one small JSON file."""
@@ -220,8 +221,14 @@ class Store:
 
     def write_table(self, path: str, table: pa.Table, manifest: Mapping[str, Any]) -> None:
         """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
-        described = parquet.describe(table, json.dumps(plain(manifest)).encode())
-        self._write(path, lambda sink: parquet.write(described, sink))
+        self.write_tables(path, [table], table.schema, manifest)
+
+    def write_tables(
+        self, path: str, tables: Iterable[pa.Table], columns: pa.Schema, manifest: Mapping[str, Any]
+    ) -> None:
+        """The same of tables, one below the other, each of which is asked for when its turn comes."""
+        described = parquet.describe(columns, json.dumps(plain(manifest)).encode())
+        self._write(path, lambda sink: parquet.write(tables, described, sink))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file.
@@ -230,10 +237,10 @@ class Store:
             ValueError: if it is no readable Parquet file, or of another format; says which, and what to do.
         """
         data = self.read(path)  # apart from parsing: a lost connection is no damage
-        with self._damaged(path):
+        with self.damaged(path):
             origin = parquet.manifest(parquet.columns(pa.BufferReader(data)), default={})
         self.require_format(path, origin)  # before the columns are looked for
-        with self._damaged(path):
+        with self.damaged(path):
             return parquet.parse(data, columns=columns)
 
     def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
@@ -243,11 +250,28 @@ class Store:
             ValueError: if it is no readable Parquet file, or not what is wanted; says which, and what to do.
         """
         table = self.read_table(path)
-        with self._damaged(path):
+        with self.damaged(path):
             return schema.check(table, wanted, least=least)
 
+    def groups(self, path: str) -> parquet.Groups:
+        """One Parquet file, to be read a row group at a time within `damaged`.
+
+        Raises:
+            ValueError: if its footer cannot be read, or is of another format; says which, and what to do.
+        """
+        with self.damaged(path):
+            found = parquet.Groups(functools.partial(self.open, path))
+            origin = parquet.manifest(found.columns, default={})
+        self.require_format(path, origin)
+        return found
+
     @contextlib.contextmanager
-    def _damaged(self, path: str) -> Iterator[None]:
+    def damaged(self, path: str) -> Iterator[None]:
+        """Where what is wrong with a file is said: names it, and says what to do.
+
+        Raises:
+            ValueError: for one that is raised within.
+        """
         try:
             yield
         except ValueError as error:
@@ -264,8 +288,7 @@ class Store:
         if path.endswith(".json"):
             found = parquet.load(self.read(path))
         else:
-            filesystem, base = files.locate(self.root)
-            with filesystem.open_input_file(f"{base}/{path}") as file:
+            with self.open(path) as file:
                 found = parquet.manifest(parquet.columns(file))
         self.require_format(path, found)
         return found
@@ -296,20 +319,3 @@ class Store:
         if "://" in root:
             root = without_keys(root.partition("?")[0])
         return f"{root.rstrip('/')}/{path}".rstrip("/")
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, mappings and sequences as JSON's own types; tuples become lists.
-
-    Raises:
-        TypeError: for anything else, which has no place in a key or manifest.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
-    if isinstance(value, Mapping):
-        return {str(name): plain(held) for name, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(held) for held in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")

@@ -6,16 +6,18 @@ backbones. A unit's path holds the key of its inputs, of the weights and of the 
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bob import backbones, captioners, methods, schema, store
+import pyarrow as pa
+
+from bob import backbones, captioners, methods, parquet, schema, store
 from bob.diffusion import checkpoints, filters
 from bob.settings import Point, Run
-from bob.types import Filter, Request, Shot, TrainingSet, TrainPair, Tuning, Unit
+from bob.types import Filter, Shot, TrainingSet, TrainPair, Tuning, Unit
 from bob.versions import STEPS
 
-__all__ = ["Cell", "captions", "final", "finetune", "generations", "label", "sweep"]
+__all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "slices", "sweep"]
 
 _CAPTION_UNIT = 32  # shots
 
@@ -28,6 +30,7 @@ class Cell:
     method: methods.Method
     split: str
     training: TrainingSet
+    captions: tuple[str, ...] = ()
     adapter: str = ""
     images: str = ""
     drawn: int = 0
@@ -73,7 +76,7 @@ def _ranks(training: TrainingSet) -> list[list[Shot]]:
 def finetune(cell: Cell) -> Iterator[Unit]:
     """Step 2: the adapter, where the method tunes one; its folder is noted in the cell."""
     run, pairs = cell.run, cell.method.train_pairs(cell.training)
-    if not pairs:
+    if not pairs or checkpoints.simulated(run.checkpoint) is not None:
         return
     tuning = cell.method.tuning(cell.training)
     recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
@@ -111,56 +114,81 @@ def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[st
 
 
 def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
-    """Step 3: slices of the request table, which is written here; the folder is noted in the cell."""
+    """Step 3: slices of the request table, which is written here."""
+    ask(cell, artefacts)
+    return slices(cell)
+
+
+def slices(cell: Cell) -> Iterator[Unit]:
+    """Step 3, where the cell knows what is to be drawn."""
     run, draw = cell.run, cell.run.draw
-    requests = [
-        dataclasses.replace(request, adapter=cell.adapter)
-        for request in cell.method.requests(cell.training, draw=draw, seed=run.seed)
-    ]
-    if not requests:
-        return
-    table = schema.table([dataclasses.asdict(request) for request in requests], schema.REQUESTS)
-    shots = {shot.image_id: shot for shot in cell.training.shots}
-    rule = cell.method.filtered(cell.training)
-    inputs = [STEPS["generate"], _weights(run), draw.unit, *_beside(cell, requests, shots, rule)]
-    # The rows as the file gives them back: a 1 in a column of floats is 1.0, and `bob verify` finds the same key.
-    cell.images = f"images/{_name(cell)}-{store.key(*inputs, table.to_pylist())}"
-    cell.drawn, path = len(table), f"{cell.images}/requests.parquet"
-    if artefacts.exists(path):
-        artefacts.read_checked(path, schema.REQUESTS, least=len(table))  # perhaps damaged since it was written
-    else:
-        kept = {"filter": dataclasses.asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
-        artefacts.write_table(path, table, store.provenance(run) | {"inputs": inputs} | kept)
-    for number, start in enumerate(range(0, len(table), draw.unit)):
-        some = requests[start : start + draw.unit]
+    name, group = label(cell, "method", "checkpoint"), f"{run.checkpoint} {cell.adapter}"
+    for number, start in enumerate(range(0, cell.drawn, draw.unit)):
         yield Unit(
             step="generate",
             target=f"{cell.images}/part-{number:05d}.parquet",
-            label=label(cell, "method", "checkpoint"),
-            size=len(some),
-            group=f"{run.checkpoint} {cell.adapter}",
+            label=name,
+            size=min(draw.unit, cell.drawn - start),
+            group=group,
             work={
-                "requests": path,
+                "requests": f"{cell.images}/requests.parquet",
                 "start": start,
                 "checkpoint": run.checkpoint,
                 "adapter": cell.adapter,
                 "batch": draw.batch,
                 "dataset": run.dataset,
-                "shots": [dataclasses.asdict(shots[name]) for name in _sources(some)],
-                "filter": rule and dataclasses.asdict(rule),
+                "split": cell.split,
             },
         )
 
 
-def _sources(requests: Sequence[Request]) -> list[str]:
-    """Ids of the real images that requests start from."""
-    return list(dict.fromkeys(name for request in requests for name in request.source_ids))
+def ask(cell: Cell, artefacts: store.Store | None) -> None:
+    """Notes in the cell how many images are to be drawn, and the folder that is named after the requests.
+
+    Args:
+        cell: with its adapter.
+        artefacts: where the request table is written, unless it is there; None: nowhere.
+    """
+    run, sources, rule = cell.run, dict[str, None](), cell.method.filtered(cell.training)
+    # By way of a disk, for there may be more than memory holds.
+    with parquet.spooled(_requests(cell, sources), schema.REQUESTS) as rows:
+        if not len(rows):
+            return
+        inputs = [STEPS["generate"], _weights(run), run.draw.unit, *_beside(cell, sources, rule)]
+        cell.drawn, cell.images = len(rows), f"images/{_name(cell)}-{store.key_of_rows(inputs, rows)}"
+        if artefacts is None:
+            return
+        path = f"{cell.images}/requests.parquet"
+        if artefacts.exists(path):
+            _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written
+            return
+        kept = {"filter": dataclasses.asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
+        artefacts.write_tables(path, rows, schema.REQUESTS, store.provenance(run) | {"inputs": inputs} | kept)
 
 
-def _beside(cell: Cell, requests: Sequence[Request], shots: Mapping[str, Shot], rule: Filter | None) -> Iterator[Any]:
+def _requests(cell: Cell, sources: dict[str, None]) -> Iterator[pa.Table]:
+    """What the method asks for, in tables of a row group; notes the ids of the real images that it starts from."""
+    asked = iter(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed))
+    while some := list(itertools.islice(asked, parquet.GROUP)):
+        sources |= dict.fromkeys(name for request in some for name in request.source_ids)
+        yield schema.table([vars(request) | {"adapter": cell.adapter} for request in some], schema.REQUESTS)
+
+
+def _require_same(path: str, inputs: Sequence[Any], length: int, artefacts: store.Store) -> None:
+    held = artefacts.groups(path)
+    with artefacts.damaged(path):
+        if len(held) != length:
+            raise ValueError(f"{len(held)} rows, wanted {length}")
+        found = store.key_of_rows(inputs, (schema.fit(rows, schema.REQUESTS) for rows in held))
+        if not path.endswith(f"-{found}/requests.parquet"):
+            raise ValueError("its rows are not those that its folder is named after")
+
+
+def _beside(cell: Cell, sources: Iterable[str], rule: Filter | None) -> Iterator[Any]:
     """What images depend on beside requests and weights: the pixels they start from, and what judges them."""
-    if names := _sources(requests):
-        yield [shots[name].sha1 for name in names]
+    sha1 = {shot.image_id: shot.sha1 for shot in cell.training.shots}
+    if pixels := [sha1[name] for name in sources]:
+        yield pixels
     if rule:
         yield [dataclasses.asdict(rule), filters.revision(cell.run.checkpoint), cell.training.budget.drawn]
 

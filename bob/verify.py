@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bob import checks, progress, schema, store
+from bob import checks, measured_checks, progress, schema, store
+from bob.held import Held
 
 __all__ = ["Problem", "Verdict", "show", "verify"]
 
-Check = Callable[[checks.Held, str], Iterator[str]]
+Check = Callable[[Held, str], Iterator[str]]
 """(store, path) -> what is wrong, in words."""
 
 _UNIT = r"[^/]+-[0-9a-f]{16}"
@@ -25,7 +26,9 @@ _KINDS: Mapping[str, Check] = {
     rf"images/{_UNIT}/requests\.parquet": checks.requests,
     rf"images/{_UNIT}/{_PART}\.parquet": checks.part,
     rf"images/{_UNIT}/{_PART.replace('part', 'scores')}\.parquet": checks.scores,
-    rf"(captions/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
+    rf"features/{_UNIT}\.parquet": measured_checks.features,
+    rf"recognised/{_UNIT}\.parquet": measured_checks.recognised,
+    rf"((captions|features|recognised)/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
     rf"images/{_UNIT}/part-.*": checks.stray,
     rf"results/{_UNIT}/(sweep-\d+|final)\.parquet": checks.results,
     r"suffixes/[^/]+\.txt": checks.text,
@@ -34,6 +37,8 @@ _KINDS: Mapping[str, Check] = {
     r"tables/[^/]+\.parquet": checks.tabulated,
     r"tables/[^/]+\.(csv|md|tex)": checks.text,
     r"tables/[^/]+\.png": checks.picture,
+    r"figures/[^/]+\.parquet": measured_checks.measured,
+    r"figures/[^/]+\.(svg|pdf)": measured_checks.page,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
 """Path -> what has to hold for the file; the first that fits."""
@@ -90,7 +95,7 @@ def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable
     kinds = {path: kind for path in sorted(files) if (kind := _kind(path))}
     if not kinds:
         raise ValueError(f"nothing in {artefacts.place()} is ours to verify: name a folder that `bob run` wrote to")
-    held = checks.Held(artefacts, files.keys())
+    held = Held(artefacts, files.keys())
     problems = list(_missing(kinds, files))
     for path in report(list(kinds)):
         problems += _problems(kinds[path], held, path)
@@ -110,14 +115,14 @@ def _kind(path: str) -> Check | None:
     return next((kind for pattern, kind in _KINDS.items() if re.fullmatch(pattern, path)), None)
 
 
-def _problems(check: Check, held: checks.Held, path: str) -> list[Problem]:
+def _problems(check: Check, held: Held, path: str) -> list[Problem]:
     try:
         return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, held, path)]
     except store.OtherFormatError:  # no damage: to delete it would be a loss
         return [Problem(path, "was written by another version of bob", "use that version, or another --out")]
 
 
-def _wrong(check: Check, held: checks.Held, path: str) -> Iterator[str]:
+def _wrong(check: Check, held: Held, path: str) -> Iterator[str]:
     try:
         yield from check(held, path)
     except store.OtherFormatError:

@@ -4,15 +4,17 @@ The same classes run inline in a for-loop and inside Ray's actors. They load the
 first unit and keep it; a unit is committed by the worker itself, and only its receipt goes back.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import pyarrow as pa
-
-from bob import datasets, schema, store
+from bob import datasets, parquet, schema, store
 from bob.classify_worker import ClassifyWorker
+from bob.commit import commit
+from bob.diffusion import checkpoints
+from bob.measure_worker import EmbedWorker, RecogniseWorker
 from bob.settings import FinetuneSettings
 from bob.types import Filter, Receipt, Request, Shot, TrainPair, Tuning, Unit
 
@@ -47,7 +49,7 @@ class CaptionWorker:
             }
         reader = self._readers[which]
         rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
-        return _committed(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
+        return commit(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
 
 
 class FinetuneWorker:
@@ -75,7 +77,6 @@ class FinetuneWorker:
         import torch
 
         from bob import finetune
-        from bob.diffusion import checkpoints
 
         start, work = time.monotonic(), unit.work
         folder = unit.target.rpartition("/")[0]
@@ -112,24 +113,28 @@ class FinetuneWorker:
 
 
 class GenerateWorker:
-    """Step 3. A unit's work: requests (path), start, checkpoint, adapter (folder), batch, dataset, shots, filter.
+    """Step 3. A unit's work: requests (path), start, checkpoint, adapter (folder), batch, dataset, split (path).
 
-    `shots` are those that its requests start from; `filter` is None, or the rule by which CLIP judges its images.
+    The table of requests says by which rule CLIP judges the images, if any; that of the split, what img2img
+    requests start from.
     """
 
     def __init__(self, root: str, *, device: str) -> None:
-        from bob import generate
-
-        self._store = store.Store(root)
-        self._painter = generate.Painter(device)
+        self._store, self._device = store.Store(root), device
+        self._painter: Any = None
+        self._asked = functools.lru_cache(maxsize=1)(self._store.groups)
+        self._shots = functools.lru_cache(maxsize=1)(self._training_shots)
 
     def __call__(self, unit: Unit) -> Receipt:
         """Draws one slice of a request table; what could not be drawn goes to the unit's `rejected` file."""
         start, work = time.monotonic(), unit.work
-        table = self._store.read_checked(work["requests"], schema.REQUESTS).slice(work["start"], unit.size)
+        asked, adapter = self._asked(work["requests"]), work["adapter"]
+        with self._store.damaged(work["requests"]):
+            table = schema.check(asked.slice(work["start"], unit.size), schema.REQUESTS, least=unit.size)
         requests = [_request(row) for row in table.to_pylist()]
-        adapter, shots = work["adapter"], {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
+        shots = self._shots(work["split"]) if any(request.source_ids for request in requests) else {}
         dataset = datasets.load(work["dataset"]) if shots else None
+        self._make_ready(work["checkpoint"])
         self._painter.use(
             work["checkpoint"],
             adapter,
@@ -138,12 +143,26 @@ class GenerateWorker:
             source=dataset and (lambda image_id: dataset.open(shots[image_id])),
         )
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
-        if work["filter"] is not None:
-            judged = self._painter.judge(rows, Filter.parse(work["filter"]))
+        rule = parquet.manifest(asked.columns, default={}).get("filter")
+        if rule:
+            judged = self._painter.judge(rows, Filter.parse(rule))
             self._store.write_table(
                 store.scores(unit.target), schema.table(judged, schema.SCORES), store.provenance(work)
             )
-        return _committed(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
+        return commit(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
+
+    def _make_ready(self, checkpoint: str) -> None:
+        """A simulation is painted without torch, so that many processes fit one machine."""
+        if checkpoints.simulated(checkpoint) is None:
+            from bob.generate import Painter
+        else:
+            from bob.diffusion.simulated import Painter
+        if not isinstance(self._painter, Painter):
+            self._painter = Painter(self._device)
+
+    def _training_shots(self, split: str) -> dict[str, Shot]:
+        rows = self._store.read_checked(split, schema.SHOTS).to_pylist()
+        return {row["image_id"]: Shot(**row) for row in rows if row["split"] == "train"}
 
     def _adapter(self, folder: str) -> dict[str, bytes]:
         """The files of an adapter, without what a killed fine-tune may have left."""
@@ -158,6 +177,8 @@ WORKERS: dict[str, Callable[..., Worker]] = {
     "caption": CaptionWorker,
     "finetune": FinetuneWorker,
     "generate": GenerateWorker,
+    "embed": EmbedWorker,
+    "recognise": RecogniseWorker,
     "classify": ClassifyWorker,
 }
 """Step -> (root, device=...) -> worker."""
@@ -172,29 +193,6 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
             yield worker(unit)
 
     return run
-
-
-def _committed(
-    unit: Unit,
-    rows: Sequence[Mapping[str, Any]],
-    columns: pa.Schema,
-    rejected: Sequence[Mapping[str, Any]],
-    artefacts: store.Store,
-    *,
-    start: float,
-    note: str,
-) -> Receipt:
-    """Writes what could not be done and then, for its presence says that the unit is done, what could."""
-    seconds = time.monotonic() - start
-    manifest = store.provenance(unit.work, seconds=seconds)
-    quarantine = store.quarantine(unit.target)
-    artefacts.delete(quarantine)  # of an earlier attempt
-    if rejected:
-        artefacts.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
-    artefacts.write_table(unit.target, schema.table(rows, columns), manifest)
-    return Receipt(
-        target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds, note=note
-    )
 
 
 def _request(row: Mapping[str, Any]) -> Request:

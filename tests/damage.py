@@ -132,6 +132,11 @@ DAMAGES = {
     "no parquet": (PART, lambda file: file.write_text("hello"), NO_PARQUET),
     "request changed": (REQUESTS, column("seed", lambda seed: seed + 1), "has the key .*, not that of its name"),
     "request lost": (REQUESTS, rewritten(lambda t: t.slice(1)), "has the key"),
+    "request twice": (
+        REQUESTS,
+        rewritten(lambda t: pa.concat_tables([t, t.slice(3, 1)])),
+        "does not rise in class and index at 0-3$|has the key",
+    ),
     "request truncated": (REQUESTS, truncated, NO_PARQUET),
     "adapter with NaN": (WEIGHTS, tensors(lambda held: first_of(held).fill(np.nan)), "values that are not finite in "),
     "adapter changed": (WEIGHTS, tensors(lambda held: first_of(held).fill(0)), "SHA-256 differs from the manifest's"),

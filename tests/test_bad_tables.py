@@ -99,6 +99,8 @@ def test_a_damaged_table_is_named(artefact: str, damage: str, done, tmp_path: Pa
     before = contents(tmp_path)
     said = bob.refuses(*flags)
     reason = DAMAGES[damage][1].replace("COLUMN", ARTEFACTS[artefact][1])
+    if (artefact, damage) == ("requests", "a row twice"):  # ids of a table that may be too long to be held
+        reason = "3 rows, wanted 2"
     if (artefact, damage) == ("images", "no rows"):  # may be: all were rejected; but here none was
         assert f"{path.parent} lacks 2 of 2 images, 0-0 among them: delete its part-*.parquet files" in said
     else:

@@ -71,7 +71,7 @@ def test_the_same_command_again_does_nothing(both):
 def test_a_mistake_comes_back_in_words(both, step, tmp_path: Path):
     store, outcomes = both["ray"]
     known = {"requests": f"{outcomes[-1].images}/requests.parquet", "start": 0, "batch": 1, "adapter": ""}
-    known |= {"dataset": "skyworld", "shots": [], "filter": None}
+    known |= {"dataset": "skyworld", "split": outcomes[-1].split}
     settings = dataclasses.asdict(outcomes[-1].run.finetune)
     train = {"dataset": "skyworld", "settings": settings, "seed": 0, "shots": [], "pairs": []}
     train["tuning"] = dataclasses.asdict(Tuning())

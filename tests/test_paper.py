@@ -65,12 +65,8 @@ def test_best_and_second_best_of_table_1_are_those_of_the_paper():
             checked += 1
     assert checked == 18
     assert found["CLIP / BOB / v2.1", "aircraft 5-shot"] == 1
-    assert [
-        row for (row, column), rank in found.items() if column == "pets 5-shot" and rank == 1 and "CLIP" in row
-    ] == [
-        "CLIP / Diff-Mix / v1.5",
-        "CLIP / RealGuidance / v2.1",
-    ]  # both 92.78
+    best = [row for (row, column), rank in found.items() if column == "pets 5-shot" and rank == 1]
+    assert best[:2] == ["CLIP / Diff-Mix / v1.5", "CLIP / RealGuidance / v2.1"]  # both 92.78
 
 
 def test_best_and_second_best_of_table_2_are_those_of_the_paper():

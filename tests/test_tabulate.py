@@ -12,7 +12,6 @@ from bob import datasets, layouts, schema, tabulate, typeset
 from bob.contact_sheet import contact_sheet
 from bob.settings import Run
 
-
 COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
 
 

@@ -44,6 +44,8 @@ def execute(
         "caption": data.run,
         "finetune": train.run,
         "generate": data.run,
+        "embed": data.run,
+        "recognise": data.run,
         "classify": tune.run,
     }
     session.start(note)

@@ -1,11 +1,11 @@
-"""Captions and images on Ray Data: a pool of actors that each keep a model and commit whole units."""
+"""Captions, images and their measuring on Ray Data: a pool of actors that each keep a model and commit whole units."""
 
-import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.data
 
@@ -14,20 +14,20 @@ from bob.cluster.session import attempt, received, settle
 from bob.store import Store
 from bob.types import Receipt, Unit
 
-__all__ = ["run"]
+__all__ = ["blocks", "run"]
+
+_SHARE = 1_000
+"""A block is this part of the units that are left, so a million make 8,000 blocks, and 1,999 a block each."""
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
-    """One row a block and one block a unit, so that units spread evenly and are retried alone.
-
-    The actors write; rows carry unit descriptions and receipts, never pictures.
-    """
+    """Deals units to the actors, which write; rows carry unit descriptions and receipts, never pictures."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a unit may take longer than Ray's half hour
     context.actor_init_retry_on_errors = True
-    rows = [{"unit": json.dumps(dataclasses.asdict(unit))} for unit in units]
-    answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    context.target_max_block_size = 1  # byte: each receipt comes when its unit is done, not with the last of its block
+    answers = ray.data.from_arrow(list(blocks(units))).map_batches(
         _Actor,
         fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
         batch_size=1,
@@ -40,6 +40,18 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         yield received(json.loads(row["answer"]))
 
 
+def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:
+    """What Ray deals out and retries as one: a unit a row, several where there are very many.
+
+    Blocks get smaller towards the end, where each is one unit, so that all actors are busy to the end.
+    """
+    start = 0
+    while start < len(units):
+        size = max(1, (len(units) - start) // _SHARE)
+        yield pa.table({"unit": [json.dumps(vars(unit)) for unit in units[start : start + size]]})
+        start += size
+
+
 class _Actor:
     """One process of the pool."""
 
@@ -47,8 +59,13 @@ class _Actor:
         from bob.workers import WORKERS
 
         settle(slots)
-        self._worker = WORKERS[step](root, device=slots.device)
+        self._store, self._worker = Store(root), WORKERS[step](root, device=slots.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         units = [Unit(**json.loads(text)) for text in batch["unit"]]
-        return {"answer": [json.dumps(attempt(self._worker, unit)) for unit in units]}
+        return {"answer": [json.dumps(attempt(self._do, unit)) for unit in units]}
+
+    def _do(self, unit: Unit) -> Receipt:
+        if self._store.exists(unit.target):  # a lost actor committed it, and Ray deals its block again
+            return Receipt(target=unit.target, label=unit.label, size=unit.size, note="was there")
+        return self._worker(unit)

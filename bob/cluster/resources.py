@@ -40,6 +40,8 @@ class Resources:
     caption: Share = Share()
     finetune: Share = Share()
     generate: Share = Share()
+    embed: Share = Share(gpus=0.5)
+    recognise: Share = Share()
     classify: Share = Share(gpus=0.25)
 
 

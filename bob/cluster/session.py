@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -89,9 +90,9 @@ def _nodes() -> list[Nodes]:
 
 def settle(slots: Slots) -> None:
     """Makes a process of Ray's ready for units; to be called again where Ray has moved it, as Train and Tune do."""
-    import torch
-
-    torch.set_num_threads(slots.threads)
+    os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # of torch, where it is imported later, if at all
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(slots.threads)
     with contextlib.suppress(FileNotFoundError):  # another machine, where only absolute paths can be meant
         os.chdir(slots.cwd)
 

@@ -1,9 +1,11 @@
 """T2I checkpoints: one table from short names to ids, and how to load one.
 
 A name is looked for in the folder `$BOB_MODELS` first, then in the local hub cache, and only then
-asked from the hub. `path:FOLDER` names a folder in diffusers' format.
+asked from the hub. `path:FOLDER` names a folder in diffusers' format. `simulated:SECONDS` is no checkpoint but a
+rehearsal of a cluster: nothing is fine-tuned, and a batch of noise takes so long.
 """
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "load", "revision", "settings", "source"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "load", "revision", "settings", "simulated", "source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ CHECKPOINTS = {
 }
 """Short name -> what it is. Settings not given are the paper's; skyworld's fit a laptop."""
 
+_SIMULATED = Checkpoint(repository="", revision="1", licence="", clip="clip_mini", mini=True)
+
 _SHIPPED = Path(__file__).parents[1] / "skyworld" / "weights" / "sd"
 
 
@@ -81,16 +85,36 @@ def source(name: str) -> tuple[str, str | None]:
 
 
 def settings(name: str) -> Checkpoint:
-    """The entry of a short name; for `path:FOLDER` one with the paper's settings.
+    """The entry of a short name; for `path:FOLDER` and `simulated:SECONDS` one with the paper's settings.
 
     Raises:
         ValueError: if the name is unknown.
     """
     if name.startswith("path:"):
         return Checkpoint(repository="", revision="", licence="")
+    if simulated(name) is not None:
+        return _SIMULATED
     if name not in CHECKPOINTS:
-        raise ValueError(registry.unknown("checkpoint", name, [*CHECKPOINTS, "path:FOLDER"]))
+        raise ValueError(registry.unknown("checkpoint", name, [*CHECKPOINTS, "path:FOLDER", "simulated:SECONDS"]))
     return CHECKPOINTS[name]
+
+
+def simulated(name: str) -> float | None:
+    """Seconds that a batch of `simulated:SECONDS` takes; None of any other name.
+
+    Raises:
+        ValueError: if the seconds are no number from 0 on.
+    """
+    kind, _, given = name.partition(":")
+    if kind != "simulated":
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"a simulated checkpoint takes the seconds of a batch, as in simulated:1, got {name!r}")
+    return seconds
 
 
 def revision(name: str) -> str:

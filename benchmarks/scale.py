@@ -1,0 +1,264 @@
+"""Does it grow? Four measurements, each printed as Markdown; every line of a table is a process of its own.
+
+    python benchmarks/scale.py throughput --workers 1 2 4 8 16 32
+    python benchmarks/scale.py planning --requests 10000 100000 1000000 10000000
+    python benchmarks/scale.py memory --requests 10000 100000 1000000
+    python benchmarks/scale.py overhead --images 2000 --repetitions 3
+
+throughput: `bob.cluster` on as many logical GPUs as workers, with `--checkpoint simulated:SECONDS` in place of a model,
+on a long tail, whose classes differ in count. Warm: from when all workers are at work until the last unit is begun.
+planning: BOB's requests -> request table -> units -> plan -> what is missing -> rows for Ray; and the process's peak
+resident memory. memory: the same, and then Ray draws it all in no time (simulated:0), 4 workers.
+overhead: skyworld's model through Ray with one worker, and the same worker class in a plain loop, in turn. Each is
+timed from its first committed shard to its last, so that starting Ray and loading the model are left out on both sides.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bob import experiments, pipeline, units, workers
+from bob.settings import DrawSettings, Run
+from bob.store import Store
+from bob.types import Context, Receipt, Unit
+
+
+def run_of(draw: DrawSettings, **changes: Any) -> Run:
+    base = experiments.defaults(checkpoint="simulated:0", backbone="resnet_mini", captioner="qwen_vl:skyworld")
+    return dataclasses.replace(base, draw=dataclasses.replace(draw, steps=base.draw.steps), **changes)
+
+
+def generate(run: Run, artefacts: Store, executor: pipeline.Executor) -> list[Receipt]:
+    """Step 3 of a run with the captions that skyworld's shots would get, and the bare checkpoint."""
+    cell, done = pipeline.split(run, artefacts), list[Receipt]()
+    if cell.method.needs_captions:
+        parts = {shot.image_id: shot.path.split("|") for shot in cell.training.shots}
+        contexts = {name: Context(background=found[1], pose=found[2]) for name, found in parts.items()}
+        cell.training = dataclasses.replace(cell.training, contexts=contexts)
+
+    def report(step: str, todo: int, before: int, receipts: Iterator[Receipt]) -> Iterator[Receipt]:
+        for receipt in receipts:
+            done.append(receipt)
+            yield receipt
+
+    made = units.generations(cell, artefacts)
+    pipeline._do("generate", made, runs=[run], artefacts=artefacts, executor=executor, report=report)
+    return done
+
+
+def peak() -> float:
+    """Of this process since it began, in MB."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def start_ray(*, gpus: int = 0, cpus: int = 2) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        "local",
+        num_cpus=cpus,
+        num_gpus=gpus,
+        include_dashboard=False,
+        object_store_memory=256 << 20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def spans(artefacts: Store, done: Sequence[Receipt]) -> list[tuple[float, float, int, str]]:
+    """Of each unit when it was begun and committed, how many images it has, and who did it."""
+    found = artefacts.listing()
+    ends = [(found[receipt.target].mtime_ns or 0) / 1e9 for receipt in done]
+    return [(end - r.seconds, end, r.size, r.note) for end, r in zip(ends, done, strict=True)]
+
+
+# -- what a process of its own measures ---------------------------------------------------------
+
+
+def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
+    """Images a second of so many workers, and how much of what they could at most."""
+    from bob import cluster
+
+    count, artefacts = given.workers[0], Store(folder)
+    draw = DrawSettings(unit=given.unit, batch=given.batch, per_class=count * given.each * given.unit // 10)
+    run = run_of(draw, dataset="skyworld_lt:10", method="datadream", checkpoint=f"simulated:{given.seconds}")
+    start_ray(gpus=count)
+    begun = time.time()
+    done = spans(artefacts, generate(run, artefacts, cluster.execute))
+    first = {who: min(start for start, _, _, name in done if name == who) for *_, who in done}
+    assert len(first) == count, f"{len(first)} workers, wanted {count}"
+    warm, last, end = max(first.values()), max(start for start, *_ in done), max(end for _, end, *_ in done)
+    at_most = count * given.batch / given.seconds
+
+    def part(until: float) -> float:
+        """Of what the workers could draw from `warm` until then; a unit counts by its part within."""
+        drawn = sum(size * max(0.0, min(e, until) - max(s, warm)) / (e - s) for s, e, size, _ in done)
+        return drawn / (until - warm) / at_most
+
+    images = sum(size for *_, size, _ in done)
+    return {
+        "units": len(done),
+        "images": images,
+        "all at work": warm - begun,
+        "rate": part(last) * at_most,
+        "warm": part(last),
+        "to the end": part(end),
+        "window": last - warm,
+        "whole": images / (end - begun) / at_most,
+    }
+
+
+def planning(given: argparse.Namespace, folder: str) -> dict[str, float]:
+    """Seconds and memory of all that the driver does before Ray."""
+    from bob.cluster import data
+
+    blocks = []
+
+    def feed(step: str, todo: Sequence[Unit], artefacts: Store) -> Iterator[Receipt]:
+        blocks.extend(data.blocks(todo))
+        yield from ()
+
+    return _driver(given, folder, feed) | {"blocks": len(blocks)}
+
+
+def memory(given: argparse.Namespace, folder: str) -> dict[str, float]:
+    """Seconds and memory of the driver while Ray draws."""
+    from bob import cluster
+
+    start_ray(gpus=4)
+    return _driver(given, folder, cluster.execute)
+
+
+def _driver(given: argparse.Namespace, folder: str, executor: pipeline.Executor) -> dict[str, float]:
+    count, artefacts = given.requests[0], Store(folder)
+    run = run_of(
+        DrawSettings(per_class=count // 10, unit=given.unit, batch=given.unit)
+    )  # imports torch, for a backbone
+    before = peak()
+    start, used = time.monotonic(), time.process_time()
+    generate(run, artefacts, executor)
+    taken, busy = time.monotonic() - start, time.process_time() - used
+    (table,) = Path(folder).glob("images/*/requests.parquet")
+    return {"requests": count, "seconds": taken, "cpu": busy, "before": before, "peak": peak()} | {
+        "table": table.stat().st_size / 1e6
+    }
+
+
+def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:
+    """Seconds from the first shard to the last: through Ray, or in a loop; of the loop CPU time as well."""
+    draw = DrawSettings(per_class=given.images // 10, unit=50, batch=25)
+    run = run_of(draw, checkpoint="skyworld", method="datadream")
+    artefacts = Store(folder)
+    if given.ray:
+        from bob import cluster
+
+        start_ray(cpus=1)
+        done = generate(run, artefacts, cluster.execute)
+    else:
+        import torch
+
+        torch.set_num_threads(1)
+        done = generate(run, artefacts, workers.inline("cpu"))
+    ends = sorted(end for _, end, *_ in spans(artefacts, done))
+    each = [later - end for end, later in itertools.pairwise(ends)]
+    return {"seconds": ends[-1] - ends[0], "median": statistics.median(each), "load": os.getloadavg()[0]}
+
+
+CHILDREN: dict[str, Callable[[argparse.Namespace, str], dict[str, float]]] = {
+    "throughput": throughput,
+    "planning": planning,
+    "memory": memory,
+    "overhead": overhead,
+}
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def alone(what: str, given: argparse.Namespace, *flags: str) -> dict[str, float]:
+    """What a process of its own measured."""
+    own = [f"--{name}={getattr(given, name)}" for name in ("seconds", "unit", "batch", "each", "images")]
+    with tempfile.TemporaryDirectory(dir=given.out) as folder:
+        command = [sys.executable, __file__, what, "--child", folder, *own, *flags]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(re.findall(r"^measured (.*)$", done.stdout, re.M)[-1])
+
+
+def show_throughput(given: argparse.Namespace) -> None:
+    print("| workers | units | images | all at work after | images/s, warm | of linear | to the last image | for |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for count in given.workers:
+        m = alone("throughput", given, "--workers", str(count))
+        print(
+            f"| {count} | {m['units']} | {m['images']:,} | {m['all at work']:.0f} s | {m['rate']:.1f} |"
+            f" {m['warm']:.3f} | {m['to the end']:.3f} | {m['window']:.0f} s |",
+            flush=True,
+        )
+
+
+def show_driver(what: str, given: argparse.Namespace) -> None:
+    print("| requests | table | seconds | of CPU time | µs a request | memory before | peak | times the first |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    least = 0.0
+    for count in given.requests:
+        m = alone(what, given, "--requests", str(count))
+        least = least or m["peak"]
+        print(
+            f"| {count:,} | {m['table']:.1f} MB | {m['seconds']:.1f} | {m['cpu']:.1f} | {1e6 * m['cpu'] / count:.1f} |"
+            f" {m['before']:.0f} MB | {m['peak']:.0f} MB | {m['peak'] / least:.2f} |",
+            flush=True,
+        )
+
+
+def show_overhead(given: argparse.Namespace) -> None:
+    print("| load | loop | a unit's median | through Ray | a unit's median | longer by | medians |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for _ in range(given.repetitions):
+        loop, ray = alone("overhead", given), alone("overhead", given, "--ray")
+        cells = [f"{loop['load']:.1f}, {ray['load']:.1f}"]
+        for m in (loop, ray):
+            cells += [f"{m['seconds']:.1f} s", f"{m['median']:.3f} s"]
+        cells += [f"{100 * (ray[name] / loop[name] - 1):+.1f} %" for name in ("seconds", "median")]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main() -> None:
+    """Measures what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=CHILDREN, nargs="+")
+    parser.add_argument("--out", help="folder for what is drawn [the temporary one]")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--requests", type=int, nargs="+", default=[10**4, 10**5, 10**6])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a simulated batch")
+    parser.add_argument("--unit", type=int, default=0, help="images [throughput 50, else 256]")
+    for name, default in (("batch", 10), ("each", 12), ("images", 2_000), ("repetitions", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--ray", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    for what in given.what:
+        given.unit = given.unit or (50 if what == "throughput" else 256)
+        if given.child:
+            print("measured", json.dumps(CHILDREN[what](given, given.child)))
+            return
+        print(f"\n{what}, {os.cpu_count()} cores\n")
+        show = {"throughput": show_throughput, "overhead": show_overhead}.get(what)
+        show(given) if show else show_driver(what, given)
+
+
+if __name__ == "__main__":
+    main()

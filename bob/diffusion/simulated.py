@@ -1,0 +1,57 @@
+"""A stand-in for the model, to rehearse a cluster and to measure what feeding many GPUs costs: sleeps, makes noise.
+
+It has the interface of `generate.Painter` and needs no torch, so that many processes fit one machine.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bob import schema
+from bob.diffusion import checkpoints
+from bob.types import Filter, Request
+
+__all__ = ["Painter"]
+
+_SIDE = 8  # pixels
+
+Row = dict[str, Any]
+
+
+class Painter:
+    """Takes the stated seconds for each batch; a picture is noise of its request's seed."""
+
+    def __init__(self, device: str) -> None:
+        """Takes any device, and uses none."""
+        self._checkpoint, self._seconds = "", 0.0
+
+    def use(self, checkpoint: str, *others: object, **more: object) -> None:
+        """Notes what stands in the images' column `checkpoint`; adapters and sources change nothing."""
+        self._checkpoint, self._seconds = checkpoint, checkpoints.simulated(checkpoint) or 0.0
+
+    def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
+        """Rows of `schema.IMAGES`, and no rejected ones."""
+        rows = []
+        for start in range(0, len(requests), batch):
+            time.sleep(self._seconds)
+            some = requests[start : start + batch]
+            rows += [
+                schema.drawn(r, _noise(r), checkpoint=self._checkpoint, seconds=self._seconds / len(some)) for r in some
+            ]
+        return rows, []
+
+    def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
+        """Rows of `schema.SCORES` that mean nothing."""
+        return [{"request_id": r["request_id"], "score": r["seed"] / 2**63, "clip": self._checkpoint} for r in rows]
+
+    def note(self) -> str:
+        """For the line of progress."""
+        return f"simulated by process {os.getpid()}"
+
+
+def _noise(request: Request) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(request.seed).integers(0, 256, (_SIDE, _SIDE, 3), np.uint8))
