@@ -46,9 +46,11 @@ class Head:
         entrypoint = [sys.executable, f"jobs/{script}", *map(str, arguments)]
         about = json.dumps({"step": script})
         options = ["--submission-id", name, "--working-dir", ".", "--metadata-json", about]
-        return self.shell(
-            "ray.scripts.scripts", "job", "submit", "--address", self.address, *options, "--", *entrypoint
-        )
+        return until(lambda: self._taken(*options, "--", *entrypoint), "a new head to take jobs")
+
+    def _taken(self, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+        done = self.shell("ray.scripts.scripts", "job", "submit", "--address", self.address, *arguments)
+        return None if "No available agent to submit job" in done.stdout else done
 
     def shell(self, module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """A command in the project's folder; its output, errors among it."""
