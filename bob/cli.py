@@ -113,7 +113,9 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
         job.require_shared(command.out)
     runs, artefacts = _runs(command), store.Store(command.out)
     if command.table_only:
-        _show(command, present.outcomes(runs, artefacts, upto=_shown(command).ends), artefacts)
+        if _shown(command).ends != "classify":
+            raise ValueError(f"{command.experiment} is no table of trainings: leave out --table-only")
+        _show(command, present.outcomes(runs, artefacts), artefacts)
         return 0
     if command.inline and any(run.sweep.search == "asha" for run in runs):
         raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
