@@ -19,9 +19,9 @@ from bob import (
     pipeline,
     progress,
     registry,
+    show,
     status,
     store,
-    tabulate,
     unpack,
     verify,
     workers,
@@ -176,6 +176,7 @@ def _do(command: Command) -> int:
 def _run(command: RunCommand) -> int:
     start = time.monotonic()
     runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
+    shown = experiments.SHOWS.get(command.experiment, show.Table())
     artefacts = store.Store(command.out)
     if command.inline and any(run.sweep.search == "asha" for run in runs):
         raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
@@ -190,9 +191,9 @@ def _run(command: RunCommand) -> int:
             max_rejected=command.max_rejected,
         )
         name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
-        table = tabulate.write(outcomes, artefacts, name=name)
-    print(f"\n{tabulate.markdown(table)}\ntables and pictures: {artefacts.place('tables')}")
-    print(f"done in {time.monotonic() - start:.0f} s")
+        print()
+        shown.show(outcomes, artefacts, name)
+    print(f"\ntables and pictures: {artefacts.place('tables')}\ndone in {time.monotonic() - start:.0f} s")
     return 0
 
 

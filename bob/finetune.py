@@ -53,6 +53,7 @@ def train(
     tuning: Tuning = DATADREAM,
     state: bytes | None = None,
     save: resume.Save | None = None,
+    keep: Callable[[int, dict[str, bytes]], None] | None = None,
     tell: Tell | None = None,
 ) -> None:
     """Adds what is to be trained to the pipeline's models and trains it in place.
@@ -65,6 +66,7 @@ def train(
         tuning: what is trained; by default LoRA on U-Net and text encoder.
         state: to resume from; one that is damaged or of another fine-tune is told of and not used.
         save: called every `checkpoint_every` steps.
+        keep: called after each of the epochs `settings.keep` with it and the files of the adapter as it is then.
         tell: called as often with a few words on how far it is; without it nothing is shown.
 
     Raises:
@@ -75,7 +77,9 @@ def train(
     clipped = [parameter for name, parameter in trained.items() if ".lora_" in name]
     optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
     batches, start = _Batches(pipeline, pairs, tuning, settings, seed), time.monotonic()
-    total = settings.steps(tuning.epoch(pairs.prompts))
+    shown = tuning.epoch(pairs.prompts)
+    total = settings.steps(shown)
+    kept = {epoch * -(-shown // settings.batch): epoch for epoch in settings.keep}  # steps done -> epochs done
     after = "constant_with_warmup" if tuning.schedule == "constant" else tuning.schedule
     schedule = get_scheduler(after, optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=total)
     identity = _identity(pairs, tuning, settings, seed)
@@ -90,6 +94,8 @@ def train(
         optimizer.step()
         schedule.step()
         done = step + 1
+        if done in kept and keep is not None:
+            keep(kept[done], adapter(pipeline, tuning))
         if done % settings.checkpoint_every == 0 and done < total:
             if save is not None:
                 held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}

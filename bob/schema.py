@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAPTIONS",
+    "CLAIMS",
     "IMAGES",
+    "OVERLAP",
     "PLAN",
     "REJECTED",
     "REQUESTS",
@@ -166,6 +168,28 @@ TABLES = pa.schema(
     ]
 )
 
+CLAIMS = pa.schema(
+    [
+        _column("statement", pa.string(), "what is counted or subtracted"),
+        _column("table", pa.string(), "the table that it is about"),
+        _column("says", pa.string(), "what the paper says of it, and where"),
+        _column("unit", pa.string(), "of the numbers"),
+        pa.field("paper", pa.float64(), metadata={"meaning": "recomputed from the paper's cells"}),
+        pa.field("ours", pa.float64(), metadata={"meaning": "recomputed from ours"}),
+    ]
+)
+
+OVERLAP = pa.schema(
+    [
+        _column("class_name", pa.string(), "a breed of Oxford-IIIT Pets"),
+        _column("imagenet_id", pa.string(), "the synset of ImageNet's class; empty if there is none"),
+        _column("imagenet_name", pa.string(), "what ImageNet calls it"),
+        pa.field(
+            "paper", pa.string(), metadata={"meaning": "the paper's Table 7: a synset, empty, or null: not listed"}
+        ),
+    ]
+)
+
 _IDENTITY = {
     "image_id": ["image_id"],
     "request_id": ["request_id"],
@@ -173,6 +197,8 @@ _IDENTITY = {
     "step": ["target"],
     "run": ["run", "phase", "epoch", "split", "metric"],
     "table": ["table", "row", "column"],
+    "statement": ["statement"],
+    "class_name": ["class_name"],
 }
 """First column of a table -> the columns that no two of its rows agree in."""
 

@@ -59,12 +59,18 @@ class FinetuneSettings:
     """LoRA rank; alpha equals it, so the scale is 1 (Table 4)."""
     max_norm: float = 1.0
     """Gradient clipping over all LoRA parameters (Table 4)."""
+    keep: tuple[int, ...] = ()
+    """Epochs after which the adapter is kept as it is then, beside the last (Table 6: 200, 400 and 1,000)."""
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints to resume from; changes no result."""
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch", "lr", "rank", "max_norm", "checkpoint_every")
         _not_negative(self, "weight_decay", "warmup_steps", "total_steps")
+        if not all(0 < epoch < self.epochs for epoch in self.keep) or (self.keep and self.total_steps):
+            raise ValueError(
+                f"keep names epochs before the last of {self.epochs}, without total_steps; got {self.keep}"
+            )
 
     def steps(self, pairs: int) -> int:
         """Optimiser steps where an epoch shows so many train pairs: epochs x ceil(pairs / batch), unless set."""
@@ -216,12 +222,18 @@ class Run:
     backbone: str = "resnet50"
     """A file of `bob/backbones/`, or a checkpoint by its name: `timm:vit_base_patch14_dinov2`, `clip:path:FOLDER`."""
     seed: int = 0
+    after: int = 0
+    """Draw with the adapter as it was after so many epochs, one of `finetune.keep` (Table 6); 0: after the last."""
     finetune: FinetuneSettings = FinetuneSettings()
     draw: DrawSettings = DrawSettings()
     sweep: SweepSettings = SweepSettings()
 
     def __post_init__(self) -> None:
         _not_negative(self, "shots", "val")
+        if self.after and self.after not in self.finetune.keep:
+            raise ValueError(
+                f"after must be one of the epochs in finetune.keep, {self.finetune.keep}, got {self.after}"
+            )
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {self.seed}")
 

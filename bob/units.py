@@ -17,7 +17,7 @@ from bob.settings import Point, Run
 from bob.types import Filter, Shot, TrainingSet, TrainPair, Tuning, Unit
 from bob.versions import STEPS
 
-__all__ = ["Cell", "captions", "final", "finetune", "generations", "label", "sweep"]
+__all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "slices", "sweep"]
 
 _CAPTION_UNIT = 32  # shots
 
@@ -79,17 +79,19 @@ def finetune(cell: Cell) -> Iterator[Unit]:
         return
     tuning = cell.method.tuning(cell.training)
     recipe = {k: v for k, v in dataclasses.asdict(run.finetune).items() if k != "checkpoint_every"}
-    if not recipe["total_steps"]:
-        del recipe["total_steps"]  # keys are older than this setting
+    for name in ("total_steps", "keep"):
+        if not recipe[name]:
+            del recipe[name]  # keys are older than this setting
     inputs = [STEPS["finetune"], _weights(run), recipe, run.seed, _content(cell.training, pairs)]
     if tuning != Tuning():
         inputs.append(dataclasses.asdict(tuning))
     # Without the method's name, for methods that tune on the same pairs share their adapter.
     name = store.slug(f"{cell.training.dataset} {run.checkpoint}")
-    cell.adapter = f"adapters/{name}-{run.setting}-{store.key(*inputs)}"
+    folder = f"adapters/{name}-{run.setting}-{store.key(*inputs)}"
+    cell.adapter = f"{folder}/epoch-{run.after}" if run.after else folder
     yield Unit(
         step="finetune",
-        target=f"{cell.adapter}/manifest.json",
+        target=f"{folder}/manifest.json",
         label=label(cell, "method", "checkpoint"),
         size=run.finetune.steps(tuning.epoch([pair.prompt for pair in pairs])),
         work={
@@ -111,9 +113,14 @@ def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[st
 
 
 def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
-    """Step 3: slices of the request table, which is written here; its folder and length are noted in the cell."""
+    """Step 3: slices of the request table, which is written here."""
+    ask(cell, artefacts)
+    return slices(cell)
+
+
+def slices(cell: Cell) -> Iterator[Unit]:
+    """Step 3, where the cell knows what is to be drawn."""
     run, draw = cell.run, cell.run.draw
-    _ask(cell, artefacts)
     name, group = label(cell, "method", "checkpoint"), f"{run.checkpoint} {cell.adapter}"
     for number, start in enumerate(range(0, cell.drawn, draw.unit)):
         yield Unit(
@@ -134,14 +141,22 @@ def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
         )
 
 
-def _ask(cell: Cell, artefacts: store.Store) -> None:
-    """Writes the request table, unless it is there. It passes a disk, for it may be longer than memory holds."""
+def ask(cell: Cell, artefacts: store.Store | None) -> None:
+    """Notes in the cell how many images are to be drawn, and the folder that is named after the requests.
+
+    Args:
+        cell: with its adapter.
+        artefacts: where the request table is written, unless it is there; None: nowhere.
+    """
     run, sources, rule = cell.run, dict[str, None](), cell.method.filtered(cell.training)
+    # By way of a disk, for there may be more than memory holds.
     with parquet.spooled(_requests(cell, sources), schema.REQUESTS) as rows:
         if not len(rows):
             return
         inputs = [STEPS["generate"], _weights(run), run.draw.unit, *_beside(cell, sources, rule)]
         cell.drawn, cell.images = len(rows), f"images/{_name(cell)}-{store.key_of_rows(inputs, rows)}"
+        if artefacts is None:
+            return
         path = f"{cell.images}/requests.parquet"
         if artefacts.exists(path):
             _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written

@@ -1,10 +1,11 @@
 """Is everything in a store what it should be? Re-reads every artefact and names what is wrong; changes nothing."""
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bob import checks, progress, store
+from bob import checks, progress, schema, store
 from bob.held import Held
 
 __all__ = ["Problem", "Verdict", "show", "verify"]
@@ -20,8 +21,8 @@ _FILES = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
 _KINDS: Mapping[str, Check] = {
     rf"shots/{_UNIT}\.parquet": checks.shots,
     rf"captions/{_UNIT}\.parquet": checks.captions,
-    rf"adapters/{_UNIT}/manifest\.json": checks.manifest,
-    rf"adapters/{_UNIT}/({'|'.join(map(re.escape, _FILES))})": checks.weights,
+    rf"adapters/{_UNIT}(/epoch-\d+)?/manifest\.json": checks.manifest,
+    rf"adapters/{_UNIT}(/epoch-\d+)?/({'|'.join(map(re.escape, _FILES))})": checks.weights,
     rf"images/{_UNIT}/requests\.parquet": checks.requests,
     rf"images/{_UNIT}/{_PART}\.parquet": checks.part,
     rf"images/{_UNIT}/{_PART.replace('part', 'scores')}\.parquet": checks.scores,
@@ -29,8 +30,10 @@ _KINDS: Mapping[str, Check] = {
     rf"images/{_UNIT}/part-.*": checks.stray,
     rf"results/{_UNIT}/(sweep-\d+|final)\.parquet": checks.results,
     r"suffixes/[^/]+\.txt": checks.text,
+    r"tables/([^/]+_)?claims\.parquet": functools.partial(checks.tabulated, kind=schema.CLAIMS),
+    r"tables/table7\.parquet": functools.partial(checks.tabulated, kind=schema.OVERLAP),
     r"tables/[^/]+\.parquet": checks.tabulated,
-    r"tables/[^/]+\.(csv|md)": checks.text,
+    r"tables/[^/]+\.(csv|md|tex)": checks.text,
     r"tables/[^/]+\.png": checks.picture,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
@@ -131,9 +134,9 @@ def _wrong(check: Check, held: Held, path: str) -> Iterator[str]:
 
 
 def _mend(path: str) -> str:
-    folder, _, name = path.rpartition("/")
-    if path.startswith("adapters/"):
-        return f"delete its folder {folder} and {_AGAIN}"  # its manifest is what counts as done
+    name = path.rpartition("/")[2]
+    if path.startswith("adapters/"):  # the manifest there is what counts as done, for all epochs that were kept
+        return f"delete its folder {'/'.join(path.split('/')[:2])} and {_AGAIN}"
     if ".rejected." in name:
         return f"delete it and {name.replace('.rejected.', '.')}, if that is there, and {_AGAIN}"
     return f"delete it and {_AGAIN}"

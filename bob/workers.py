@@ -91,21 +91,25 @@ class FinetuneWorker:
         finetune.train(
             pipeline,
             finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs]),
-            settings=FinetuneSettings(**work["settings"]),
+            settings=FinetuneSettings(**{**work["settings"], "keep": tuple(work["settings"]["keep"])}),
             seed=work["seed"],
             tuning=tuning,
             state=state,
             save=save or (lambda _, held: self._store.write(resumable, held)),
+            keep=lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, work, time.monotonic() - start),
             tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
         )
         seconds = time.monotonic() - start
-        files = finetune.adapter(pipeline, tuning)
+        self._write(folder, finetune.adapter(pipeline, tuning), work, seconds)
+        self._store.delete(resumable)
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+
+    def _write(self, folder: str, files: Mapping[str, bytes], work: Mapping[str, Any], seconds: float) -> None:
+        """An adapter's files, and then the manifest whose presence means that they are all there."""
         for name, content in files.items():
             self._store.write(f"{folder}/{name}", content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        self._store.write_json(unit.target, store.provenance(work, seconds=seconds) | {"sha256": digests})
-        self._store.delete(resumable)
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+        self._store.write_json(f"{folder}/manifest.json", store.provenance(work, seconds=seconds) | {"sha256": digests})
 
 
 class GenerateWorker:

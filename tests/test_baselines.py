@@ -85,7 +85,8 @@ def test_every_method_comes_to_a_table(name, dataset, untrained_sd, shared):
     run = tiny(name, dataset, untrained_sd)
     outcome = execute(run, shared)
     table = tabulate.write([outcome], shared, name=f"{name} {dataset[-3:]}").to_pylist()
-    assert {row["row"] for row in table} == {f"{name} (path:{untrained_sd}, resnet_mini)"}
+    version = f"path:{untrained_sd}" if methods.load(name).draws else ""
+    assert {row["row"] for row in table} == {f"resnet_mini / {methods.title(name)} / {version}"}
     assert all(row["ours"] is not None for row in table if row["column"].endswith(("shot", "all")))
     cell = pipeline.split(run, shared)
     if not outcome.images:
@@ -208,10 +209,10 @@ def test_a_method_of_another_package_is_one_file(untrained_sd, tmp_path, monkeyp
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    assert f"| again (path:{untrained_sd}, resnet_mini) |" in capsys.readouterr().out
+    assert f"| resnet_mini | again | path:{untrained_sd} |" in capsys.readouterr().out
     artefacts = Store(f"{tmp_path}/out")
     (name,) = (name for name in artefacts.names("tables") if name.endswith(".parquet"))
-    assert artefacts.read_table(f"tables/{name}")["row"][0].as_py().startswith("again (")
+    assert artefacts.read_table(f"tables/{name}")["row"][0].as_py().startswith("resnet_mini / again / ")
     (requests,) = (path for path in artefacts.listing() if path.endswith("requests.parquet"))
     assert set(artefacts.read_table(requests)["guidance"].to_pylist()) == {1.5}  # its own, as no flag said otherwise
     sys.modules.pop("again_method")

@@ -11,14 +11,15 @@ LAYERS = (
     (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
         *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
-        *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack"),
+        *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack", "bob.printed"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
     ("bob.methods", "bob.pixels", "bob.splits"),
-    ("bob.trainer",),
-    ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate"),
-    ("bob.classify_worker", "bob.held"),
+    ("bob.trainer", "bob.layouts", "bob.contact_sheet"),
+    ("bob.typeset", "bob.claims"),
+    ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate", "bob.overlap"),
+    ("bob.classify_worker", "bob.held", "bob.show"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
     ("bob.experiments", "bob.pipeline", "bob.report", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
@@ -36,7 +37,7 @@ REGISTRIES = ("bob.methods", "bob.datasets", "bob.captioners", "bob.backbones")
 ONLY_IN = {
     "ray": ("bob.cluster",),
     "tyro": ("bob.cli", "jobs"),
-    "matplotlib": ("bob.tabulate", "bob.report"),
+    "matplotlib": ("bob.contact_sheet", "bob.report"),
 }
 NOT_IN = {
     "bob.methods": {"torch", "torchvision", "diffusers", "transformers", "peft", "timm"},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bob import pipeline, schema, tabulate, trainer, units, workers
+from bob import layouts, pipeline, schema, tabulate, trainer, typeset, units, workers
 from bob.classify_worker import ClassifyWorker
 from bob.settings import Run
 from bob.store import Store
@@ -254,6 +254,6 @@ def test_writes_tables_and_a_picture(done):
     names = artefacts.names("tables")
     (picture,) = (name for name in names if name.endswith(".png"))
     assert picture.endswith("-2shot-s0.png")
-    assert sorted(set(names) - {picture}) == ["smoke.csv", "smoke.md", "smoke.parquet"]
+    assert sorted(set(names) - {picture}) == ["smoke.csv", "smoke.md", "smoke.parquet", "smoke.tex"]
     assert artefacts.read_table("tables/smoke.parquet").equals(table)
-    assert artefacts.read("tables/smoke.md").decode() == tabulate.markdown(table)
+    assert artefacts.read("tables/smoke.md").decode() == typeset.markdown(table, layouts.PLAIN)

@@ -8,19 +8,27 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, schema, tabulate
+from bob import datasets, layouts, schema, tabulate, typeset
+from bob.contact_sheet import contact_sheet
 from bob.settings import Run
+
+COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
 
 
 def result(run: Run, value: float, *, split: str = "test", metric: str = "accuracy") -> dict[str, Any]:
-    coordinates = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
     fixed = {"run": "k", "phase": "final", "lr": 1e-3, "weight_decay": 0.0, "lambda": 0.5, "layer_decay": 1.0}
     measured = {"epoch": 1, "split": split, "metric": metric, "value": value, "n": 10}
-    return {**{name: getattr(run, name) for name in coordinates}, **fixed, **measured}
+    return {**{name: getattr(run, name) for name in COORDINATES}, **fixed, **measured}
 
 
 def run(method: str, **changes: Any) -> Run:
     return Run(**{"dataset": "cub", "method": method, "shots": 5, "checkpoint": "sd21", **changes})
+
+
+def finals(runs: list[Run], rows: list[dict[str, Any]]) -> list[tuple[Run, pa.Table | None]]:
+    """Each run with those of the rows that are its own."""
+    own = [[row for row in rows if all(row[name] == getattr(of, name) for name in COORDINATES)] for of in runs]
+    return [(of, schema.table(some, schema.RESULTS) if some else None) for of, some in zip(runs, own, strict=True)]
 
 
 def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing():
@@ -35,26 +43,25 @@ def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing()
         result(runs[0], 0.99, metric="accuracy_class_mean"),
         result(runs[0], 0.98, split="val"),
     ]
-    table = tabulate.rows(schema.table(rows, schema.RESULTS), runs, name="t")
+    table = tabulate.rows(finals(runs, rows), layouts.PLAIN, name="t")
     assert table.schema.equals(schema.TABLES)
     found = {(row["row"], row["column"]): row for row in table.to_pylist()}
-    assert list(found) == [
-        (f"{method} (sd21, resnet50)", f"cub {shots}-shot") for shots in (5, 10) for method in ("datadream", "bob")
-    ]
-    first = found["datadream (sd21, resnet50)", "cub 5-shot"]
+    datadream, bob = "ImageNet / DataDream / v2.1", "ImageNet / BOB / v2.1"
+    assert list(found) == [(name, f"cub {shots}-shot") for name in (datadream, bob) for shots in (5, 10)]
+    first = found[datadream, "cub 5-shot"]
     assert (first["ours"], first["seeds"]) == (pytest.approx(52.0), 2)
     assert first["ours_std"] == pytest.approx(8**0.5)  # of a sample: divided by n - 1
-    single = found["bob (sd21, resnet50)", "cub 5-shot"]
+    single = found[bob, "cub 5-shot"]
     assert (single["ours"], single["ours_std"], single["seeds"]) == (pytest.approx(60.0), None, 1)
-    missing = found["bob (sd21, resnet50)", "cub 10-shot"]
+    missing = found[bob, "cub 10-shot"]
     assert (missing["ours"], missing["ours_std"], missing["seeds"]) == (None, None, 0)
-    assert tabulate.markdown(table) == (
-        "| test accuracy, % | cub 5-shot | cub 10-shot |\n"
-        "|---|---|---|\n"
-        "| datadream (sd21, resnet50) | 52.00 ± 2.83 (2 seeds) | 25.00 |\n"
-        "| bob (sd21, resnet50) | 60.00 | - |\n"
+    assert typeset.markdown(table, layouts.PLAIN) == (
+        "| backbone | method | SD | cub 5-shot | cub 10-shot |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        "| ImageNet | DataDream | v2.1 | <u>52.00 ± 2.83 (2 seeds)</u> | 25.00 |\n"
+        "| ImageNet | BOB | v2.1 | **60.00** | - |\n"
     )
-    lines = tabulate.to_csv(table).splitlines()
+    lines = typeset.csv_text(table).splitlines()
     assert lines[0] == ",".join(schema.TABLES.names)
     assert len(lines) == 5
 
@@ -62,11 +69,20 @@ def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing()
 def test_checkpoints_are_not_averaged_as_if_they_were_seeds():
     runs = [run("bob", checkpoint=checkpoint) for checkpoint in ("sd15", "sd21")]
     rows = [result(of, value) for of, value in zip(runs, (0.4, 0.6), strict=True)]
-    table = tabulate.rows(schema.table(rows, schema.RESULTS), runs, name="t")
+    table = tabulate.rows(finals(runs, rows), layouts.PLAIN, name="t")
     assert [(row["ours"], row["seeds"]) for row in table.to_pylist()] == [
         (pytest.approx(40), 1),
         (pytest.approx(60), 1),
     ]
+
+
+@pytest.mark.parametrize("lost", [None, "pets"])
+def test_a_missing_cell_spoils_its_average(lost):
+    runs = [run("bob", dataset=name) for name in ("cub", "cars", "pets")]
+    rows = [result(of, value) for of, value in zip(runs, (0.4, 0.6, 0.8), strict=True) if of.dataset != lost]
+    cells = {row["column"]: row for row in tabulate.rows(finals(runs, rows), layouts.TABLE1, name="t").to_pylist()}
+    assert cells["mean 5-shot"]["ours"] == (None if lost else pytest.approx(60))
+    assert cells["mean 5-shot"]["paper"] == pytest.approx((71.38 + 88.64 + 87.00) / 3)
 
 
 def test_a_contact_sheet_shows_each_class_in_a_row():
@@ -74,9 +90,7 @@ def test_a_contact_sheet_shows_each_class_in_a_row():
     shots = [shot for shot in data.split(shots=3, val=1, seed=0) if shot.split == "train"]
     colours = {(c, k): (20 * c, 60 * k, 7) for c in range(1, 10) for k in range(3)}  # nothing of the first class
     drawn = pa.Table.from_pylist([{"class_id": c, "image": png(colours[c, k])} for c, k in colours])
-    sheet = tabulate.contact_sheet(
-        run("bob", dataset="skyworld"), shots, {"one": drawn, "other": drawn[:3]}, each=2, side=64
-    )
+    sheet = contact_sheet(run("bob", dataset="skyworld"), shots, {"one": drawn, "other": drawn[:3]}, each=2, side=64)
     with Image.open(io.BytesIO(sheet)) as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (130 + 3 * (2 * 64 + 14), 28 + 10 * 64))
         pixels = np.asarray(picture)

@@ -36,6 +36,8 @@ class Backbone(abc.ABC):
     std: tuple[float, float, float]
     sweep: SweepSettings = field(default_factory=SweepSettings)
     """The grid and budgets that it is swept with, unless the run says otherwise."""
+    title: str = ""
+    """What the paper's tables call it; empty: its name."""
     hub: str = ""
     """Repository on the Hugging Face hub that its weights come from; empty: part of this package."""
     cost: float = 1.0

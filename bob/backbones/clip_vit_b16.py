@@ -9,6 +9,7 @@ __all__ = ["backbone"]
 
 backbone = _clip.Clip(
     name="clip_vit_b16",
+    title="CLIP",
     hub="openai/clip-vit-base-patch16",
     size=224,
     kept=320,

@@ -58,6 +58,7 @@ class MaeViTB16(Backbone):
 
 backbone = MaeViTB16(
     name="mae_vit_b16",
+    title="MAE",
     size=224,
     kept=320,
     mean=_datadream.IMAGENET_MEAN,

@@ -36,6 +36,7 @@ class ResNet50(Backbone):
 
 backbone = ResNet50(
     name="resnet50",
+    title="ImageNet",
     size=224,
     kept=320,
     mean=_datadream.IMAGENET_MEAN,

@@ -21,7 +21,7 @@ from bob.seeds import derive
 from bob.settings import DrawSettings, FinetuneSettings
 from bob.types import Filter, Request, Shot, TrainingSet, TrainPair, Tuning
 
-__all__ = ["Method", "load", "of_class", "require_parts", "show"]
+__all__ = ["Method", "load", "of_class", "require_parts", "show", "title"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,10 @@ class Method(abc.ABC):
 
     paper: ClassVar[str]
     """Where it comes from."""
+    title: ClassVar[str] = ""
+    """What the paper's tables call it; empty: as its file is called."""
+    draws: ClassVar[bool] = True
+    """Whether it asks for images at all."""
     summary: ClassVar[tuple[str, str]] = ("", "")
     """For `bob methods`, in a few words: what is tuned, what is drawn."""
     needs_captions: ClassVar[bool] = False
@@ -134,7 +138,6 @@ def show() -> None:
         table.add_column(column, overflow="fold")
     for name in registry.names("method"):
         method = load(name)
-        draws = method.summary[1] != "nothing"
         needs = [
             word
             for word, wanted in (("captions", method.needs_captions), ("suffixes", method.needs_suffixes))
@@ -142,9 +145,22 @@ def show() -> None:
         ]
         switches = [f"{f.name}={_written(getattr(method, f.name))}" for f in dataclasses.fields(method)]
         sampler = f"{method.guidance:g}, {method.steps} {method.scheduler.replace('default', '')}".rstrip()
-        cells = (name, *method.summary, sampler if draws else "", ", ".join(needs), "\n".join(switches), method.paper)
+        cells = (
+            name,
+            *method.summary,
+            sampler if method.draws else "",
+            ", ".join(needs),
+            "\n".join(switches),
+            method.paper,
+        )
         table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def title(name: str) -> str:
+    """What tables call the method that the user called `name`: `BOB`, `BOB marginalisation=class`."""
+    kind, _, switches = name.partition(":")
+    return f"{load(name).title or kind} {switches}".rstrip()
 
 
 def _written(value: Any) -> str:

@@ -26,6 +26,7 @@ class Bob(Method):
     """Context preservation and context marginalisation."""
 
     paper: ClassVar[str] = "arXiv:2510.24078"
+    title: ClassVar[str] = "BOB"
     summary: ClassVar[tuple[str, str]] = ("LoRA, own contexts", "from noise, contexts of all classes")
     needs_captions: ClassVar[bool] = True
 

@@ -40,6 +40,7 @@ class DaFusion(Method):
     """A word a class, and its real images at several strengths."""
 
     paper: ClassVar[str] = "arXiv:2302.07944"
+    title: ClassVar[str] = "Da-fusion"
     summary: ClassVar[tuple[str, str]] = ("class tokens", "from a shot of the class, four strengths")
     guidance: ClassVar[float] = 7.5
     finetune: ClassVar[FinetuneSettings | None] = FinetuneSettings(epochs=1_000, batch=64, lr=2e-3, warmup_steps=0)

@@ -25,6 +25,7 @@ class DataDream(Method):
     """Every image of a class under one prompt: class and context stay entangled."""
 
     paper: ClassVar[str] = "arXiv:2407.10910"
+    title: ClassVar[str] = "DataDream"
     summary: ClassVar[tuple[str, str]] = ("LoRA, class prompts", "from noise, class prompts")
 
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:

@@ -25,6 +25,7 @@ class DiffAug(DiffMixWeights):
     """Stays near its source."""
 
     paper: ClassVar[str] = "arXiv:2403.19600"
+    title: ClassVar[str] = "Diff-Aug"
     summary: ClassVar[tuple[str, str]] = ("U-Net LoRA, class tokens", "from a shot of the class")
 
     strength: float = 0.7

@@ -23,6 +23,7 @@ class DiffGen(DiffMixWeights):
     """The class's token, from noise."""
 
     paper: ClassVar[str] = "arXiv:2403.19600"
+    title: ClassVar[str] = "Diff-Gen"
     summary: ClassVar[tuple[str, str]] = ("U-Net LoRA, class tokens", "from noise, class tokens")
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:

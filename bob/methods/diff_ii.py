@@ -38,6 +38,7 @@ class DiffII(DiffMixWeights):
     """Between and beyond two real images."""
 
     paper: ClassVar[str] = "arXiv:2408.16266"
+    title: ClassVar[str] = "Diff-II"
     summary: ClassVar[tuple[str, str]] = ("U-Net LoRA, class tokens", "on the circle through two inverted shots")
     needs_captions: ClassVar[bool] = True
     needs_suffixes: ClassVar[bool] = True

@@ -31,6 +31,7 @@ class DiffMix(DiffMixWeights):
     """One class's foreground before another's background."""
 
     paper: ClassVar[str] = "arXiv:2403.19600"
+    title: ClassVar[str] = "Diff-Mix"
     summary: ClassVar[tuple[str, str]] = ("U-Net LoRA, class tokens", "from a shot of any class, shared label")
     mixup: ClassVar[bool] = False
 

@@ -30,6 +30,7 @@ class RealGuidance(Method):
     """The checkpoint's own idea of the class, guided by real images."""
 
     paper: ClassVar[str] = "arXiv:2210.07574"
+    title: ClassVar[str] = "RealGuidance"
     summary: ClassVar[tuple[str, str]] = ("nothing", "from a shot of the class, little noise")
     guidance: ClassVar[float] = 7.5
 

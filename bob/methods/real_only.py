@@ -17,6 +17,8 @@ class RealOnly(Method):
     """Trains the classifier on the shots alone."""
 
     paper: ClassVar[str] = "arXiv:2510.24078, sec. 4.1"
+    title: ClassVar[str] = "Real Only"
+    draws: ClassVar[bool] = False
     summary: ClassVar[tuple[str, str]] = ("nothing", "nothing")
 
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:

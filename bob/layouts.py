@@ -1,0 +1,151 @@
+"""Where a run stands in a table: its row, its columns, and what the paper prints there."""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+
+from bob import backbones, datasets, methods, printed
+from bob.settings import Run
+
+__all__ = [
+    "ABLATION",
+    "PLAIN",
+    "SEPARATOR",
+    "TABLE1",
+    "TABLE2",
+    "TABLE3",
+    "TABLE6",
+    "Layout",
+    "Place",
+    "marginalisation",
+]
+
+SEPARATOR = " / "
+"""Between the parts of a row's name."""
+
+ABLATION = {
+    ("none", "without"): "datadream",  # the same procedure (sec. 4.4)
+    ("none", "with"): "bob:marginalisation=none",
+    ("class", "without"): "bob:preservation=off,marginalisation=class",
+    ("class", "with"): "bob:marginalisation=class",
+    ("dataset", "without"): "bob:preservation=off",
+    ("dataset", "with"): "bob",
+}
+"""Of Table 3: marginalisation and preservation -> the method that is it."""
+
+Place = tuple[str, str]
+"""The names of a row and a column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The shape of a table. A run's `dataset` is given as the results have it, wherever its files lie."""
+
+    heads: tuple[str, ...]
+    """What the parts of a row's name are."""
+    row: Callable[[Run], tuple[str, ...]]
+    columns: Callable[[Run], Mapping[str, str]]
+    """Metric of the test split -> the column that shows it."""
+    rivals: Callable[[str, str], Hashable] = lambda row, column: column
+    """(row, column) -> cells for which this is equal compete: the best is bold, the second best underlined."""
+    printed: Callable[[], Mapping[Place, float]] = dict
+    """What the paper has in the cells, in per cent."""
+
+
+def _version(run: Run) -> str:
+    """Of Stable Diffusion, as the paper writes it; nothing where nothing is drawn."""
+    if not methods.load(run.method).draws:
+        return ""
+    return {"sd15": "v1.5", "sd21": "v2.1"}.get(run.checkpoint, run.checkpoint)
+
+
+def _backbone(run: Run) -> str:
+    return backbones.load(run.backbone).title or run.backbone
+
+
+def _methods(run: Run) -> tuple[str, ...]:
+    return methods.title(run.method), _version(run)
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Accuracy over images, few-shot; of a long tail the means over the classes of each group, and of all."""
+    if run.shots:
+        return {"accuracy": f"{run.dataset} {run.shots}-shot"}
+    name = datasets.title(run.dataset)
+    groups = {f"accuracy_{group}": f"{name} {group}" for group in ("many", "medium", "few")}
+    return {**groups, "accuracy_class_mean": f"{name} all"}
+
+
+def _tail(run: Run) -> dict[str, str]:
+    """As Table 2 has it: the groups at imbalance factor 100 alone."""
+    groups = _settings(run)
+    if run.dataset.endswith(":100"):
+        return groups
+    return {"accuracy_class_mean": groups["accuracy_class_mean"]}
+
+
+def _switches(run: Run) -> tuple[str, str]:
+    """Of Table 3: marginalisation and preservation."""
+    return next(switches for switches, method in ABLATION.items() if method == run.method)
+
+
+def marginalisation(name: str) -> str:
+    """Of Table 3: the name of a row."""
+    return "without marginalisation" if name == "none" else f"{name}-level marginalisation"
+
+
+def _within_backbone(row: str, column: str) -> Hashable:
+    return row.partition(SEPARATOR)[0], column
+
+
+def _table1() -> dict[Place, float]:
+    return {
+        (SEPARATOR.join((backbone, method, version)), f"{dataset} {shots}-shot"): value
+        for (backbone, method, version, shots, dataset), value in printed.cells("table1").items()
+    }
+
+
+def _table2() -> dict[Place, float]:
+    return {
+        (SEPARATOR.join((method, version)), f"{datasets.title(f'{dataset}:{factor}')} {group}"): value
+        for (method, version, dataset, factor, group), value in printed.cells("table2").items()
+    }
+
+
+def _table3() -> dict[Place, float]:
+    return {
+        (marginalisation(of), f"{preservation} preservation"): value
+        for (of, preservation), value in printed.cells("table3").items()
+    }
+
+
+def _table6() -> dict[Place, float]:
+    return {(f"{epochs} epochs", method): value for (epochs, method), value in printed.cells("table6").items()}
+
+
+PLAIN = Layout(
+    heads=("backbone", "method", "SD"),
+    row=lambda run: (_backbone(run), *_methods(run)),
+    columns=_settings,
+    rivals=_within_backbone,
+)
+"""Of any runs."""
+TABLE1 = Layout(heads=PLAIN.heads, row=PLAIN.row, columns=_settings, rivals=_within_backbone, printed=_table1)
+"""Few-shot accuracy: backbone, method and version of Stable Diffusion against data set and shots."""
+TABLE2 = Layout(heads=("method", "SD"), row=_methods, columns=_tail, printed=_table2)
+"""Long-tail accuracy of ResNet-50."""
+TABLE3 = Layout(
+    heads=("",),
+    row=lambda run: (marginalisation(_switches(run)[0]),),
+    columns=lambda run: {"accuracy": f"{_switches(run)[1]} preservation"},
+    rivals=lambda row, column: "all",
+    printed=_table3,
+)
+"""Marginalisation against preservation."""
+TABLE6 = Layout(
+    heads=("fine-tuned for",),
+    row=lambda run: (f"{run.after or run.finetune.epochs} epochs",),
+    columns=lambda run: {"accuracy": methods.title(run.method)},
+    rivals=lambda row, column: row,
+    printed=_table6,
+)
+"""Epochs of the fine-tune against method."""

@@ -1,0 +1,241 @@
+"""`bob plan`: what an experiment costs before it is run. Writes nothing.
+
+The runs become the same work units as in `bob run`, so that shared work is counted once and what a store holds is known
+for done. Where a data set is not here, one of its size stands in; where captions are not made yet, made-up ones do,
+and what depends on them is not done.
+"""
+
+import dataclasses
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bob import datasets, pipeline, plans, store, throughput, units
+from bob.datasets import _standin
+from bob.settings import Run
+from bob.throughput import Rate
+from bob.types import Context, Unit
+from bob.units import Cell
+
+__all__ = ["Cluster", "Line", "Plan", "make", "measured", "show"]
+
+_SAMPLED = 64
+"""Units of a step, or requests of a method, that are looked at to know the others."""
+_START = {"caption": 12.0, "finetune": 25.0, "generate": 12.0, "sweep": 12.0, "final": 2.0}
+"""Seconds from the beginning of a step until its workers work: processes, imports, weights of a mini model."""
+_IMAGE = 450e3  # bytes of a PNG of 512 px; assumed
+_ADAPTER = 17.5e6  # bytes at rank 16: benchmarks/2026-11-22-full-size.md
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What it is to run on."""
+
+    count: int
+    device: str
+    """One of `throughput.DEVICES`."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Cluster":
+        """From `8xH100`.
+
+        Raises:
+            ValueError: if it is not of that form, or the device is unknown.
+        """
+        known = {name.lower(): name for name in throughput.DEVICES}
+        found = re.fullmatch(r"([1-9]\d{0,5})x(\w+)", text)
+        if not found or found[2].lower() not in known:
+            raise ValueError(
+                f"--cluster is a number of devices, as in 8xH100, got {text!r}; known: {', '.join(known.values())}"
+            )
+        return cls(count=int(found[1]), device=known[found[2].lower()])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One step with one model."""
+
+    step: str
+    """As in `plans.STEPS`."""
+    model: str
+    units: int
+    done: int
+    """Units that are there."""
+    size: int
+    """Of all units, in `plans.STEPS`' own terms."""
+    todo: float
+    """Work that is left, in `throughput.UNITS`."""
+    rate: Rate | None
+    """Of one device; None if none is known."""
+
+    @property
+    def seconds(self) -> float:
+        """Of one device."""
+        return self.todo / self.rate.per_second if self.rate else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What `bob plan` shows."""
+
+    lines: tuple[Line, ...]
+    cluster: Cluster
+    runs: int
+    stand_ins: tuple[str, ...]
+    """Data sets that are not on this machine."""
+    captioned: bool
+    """Whether all captions are there; otherwise what depends on them counts as to do."""
+
+    @property
+    def device_seconds(self) -> float:
+        """Of all devices together; NaN where a rate is not known."""
+        return math.fsum(line.seconds for line in self.lines)
+
+    @property
+    def wall(self) -> float:
+        """Seconds: each step begins when the one before has ended."""
+        busy = {line.step for line in self.lines if line.todo}
+        return self.device_seconds / self.cluster.count + sum(_START.get(step, 12.0) for step in busy)
+
+    @property
+    def bytes(self) -> float:
+        """Of what is to be made: images and adapters."""
+        left = {
+            step: sum(line.size * (1 - line.done / line.units) for line in self.lines if line.step == step)
+            for step in ("generate", "finetune")
+        }
+        adapters = sum(line.units - line.done for line in self.lines if line.step == "finetune")
+        return left["generate"] * _IMAGE + adapters * _ADAPTER
+
+
+def make(
+    runs: Sequence[Run], artefacts: store.Store, *, cluster: Cluster, rates: Mapping[tuple[str, str], Rate]
+) -> Plan:
+    """What the runs need, what of it is there, and how long the rest takes.
+
+    Args:
+        runs: as an experiment gives them.
+        artefacts: the store; may not be there yet.
+        cluster: what it is to run on.
+        rates: (step, model) -> what was measured; goes before the table's.
+
+    Raises:
+        ValueError: as `bob run` would, for settings that do not fit.
+    """
+    wanted: dict[str, tuple[str, Unit, float]] = {}
+    stand_ins: dict[str, None] = {}
+    captioned = True
+    for run in dict.fromkeys(runs):
+        cell = _cell(run, stand_ins)
+        captions = list(units.captions(cell))
+        there = not stand_ins and all(artefacts.exists(unit.target) for unit in captions)
+        captioned = captioned and there
+        if there:
+            pipeline.read_contexts([cell], artefacts)
+        else:
+            _make_up(cell)
+        steps = {"caption": captions, "finetune": list(units.finetune(cell))}
+        steps["generate"], evaluations = _generations(cell, exact=there)
+        steps["sweep"] = list(units.sweep(cell))
+        steps["final"] = [units.final(cell, steps["sweep"])]
+        for step, some in steps.items():
+            wanted |= {unit.target: (step, unit, evaluations) for unit in some}
+    return Plan(
+        lines=tuple(_lines(wanted.values(), artefacts, cluster, rates)),
+        cluster=cluster,
+        runs=len(runs),
+        stand_ins=tuple(stand_ins),
+        captioned=captioned,
+    )
+
+
+def _cell(run: Run, stand_ins: dict[str, None]) -> Cell:
+    kind = run.dataset.partition(":")[0]
+    try:
+        return pipeline.cell(run, datasets.load(run.dataset, run.descriptor))[0]
+    except ValueError:
+        if kind not in _standin.SIZES:
+            raise
+    stand_ins[kind] = None
+    return pipeline.cell(run, _standin.stand_in(run.dataset))[0]
+
+
+def _make_up(cell: Cell) -> None:
+    """A context for each shot, none like another."""
+    if cell.method.needs_captions:
+        contexts = {
+            shot.image_id: Context(background=f"background {k}", pose=f"pose {k}")
+            for k, shot in enumerate(cell.training.shots)
+        }
+        cell.training = dataclasses.replace(cell.training, contexts=contexts)
+    if cell.method.needs_suffixes:
+        cell.training = dataclasses.replace(cell.training, suffixes=("somewhere",))
+
+
+def _generations(cell: Cell, *, exact: bool) -> tuple[list[Unit], float]:
+    """Its units, and evaluations of the U-Net for an image. Only what has real captions has real keys."""
+    some = list(itertools.islice(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed), _SAMPLED))
+    if not some:
+        return [], 0.0
+    if exact:
+        units.ask(cell, None)
+    else:
+        cell.drawn = sum(cell.method.asked(cell.training, k) for k in range(len(cell.training.class_names)))
+        cell.images = f"images/{store.key(cell.training.dataset, cell.run.setting, cell.run.method, cell.adapter)}"
+    return list(units.slices(cell)), throughput.evaluations(vars(request) for request in some)
+
+
+def _lines(
+    wanted: Iterable[tuple[str, Unit, float]],
+    artefacts: store.Store,
+    cluster: Cluster,
+    rates: Mapping[tuple[str, str], Rate],
+) -> Iterator[Line]:
+    there = pipeline.Present(artefacts)
+    groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
+    for step, unit, evaluations in wanted:
+        model, amount = throughput.amount(unit.step, unit.work, unit.size, evaluations=evaluations)
+        groups.setdefault((step, model), []).append((unit, amount))
+    for step in plans.STEPS:
+        for (of, model), some in groups.items():
+            if of == step:
+                done = [unit.target in there for unit, _ in some]
+                rate = rates.get((some[0][0].step, model)) or throughput.RATES.get(cluster.device, {}).get(
+                    some[0][0].step
+                )
+                yield Line(
+                    step=step,
+                    model=model,
+                    units=len(some),
+                    done=sum(done),
+                    size=sum(unit.size for unit, _ in some),
+                    todo=math.fsum(amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done),
+                    rate=rate,
+                )
+
+
+def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
+    """(step, model) -> the rate of one worker of this store, by the manifests of some finished units of each."""
+    files = artefacts.listing()
+    noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
+    seen: dict[tuple[str, str], list[float]] = {}
+    for row in plans.read(artefacts, noted).to_pylist():
+        step = "classify" if row["step"] in ("sweep", "final") else row["step"]
+        if row["target"] not in files or step not in throughput.UNITS:
+            continue
+        manifest = artefacts.manifest(row["target"])
+        evaluations = 0.0
+        if step == "generate":
+            columns = ["steps", "strength", "kind", "guidance"]
+            evaluations = throughput.evaluations(artefacts.read_table(row["target"], columns=columns).to_pylist())
+        model, amount = throughput.amount(step, manifest["config"], row["size"], evaluations=evaluations)
+        held = seen.setdefault((step, model), [0.0, 0.0, 0])
+        if held[2] < _SAMPLED:
+            seen[step, model] = [held[0] + amount, held[1] + manifest["seconds"], held[2] + 1]
+    return {
+        which: Rate(per_second=amount / seconds, source=f"measured in {artefacts.place()}, {count} units")
+        for which, (amount, seconds, count) in seen.items()
+        if seconds
+    }

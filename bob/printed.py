@@ -1,0 +1,27 @@
+"""What the paper prints: its Tables 1, 2, 3 and 6 as data, cell by cell (arXiv:2510.24078).
+
+The CSV files in `bob/paper/` are transcribed from the paper, one row a cell, accuracies in per cent.
+"""
+
+import csv
+import functools
+import importlib.resources
+from collections.abc import Mapping
+
+__all__ = ["FILES", "cells"]
+
+FILES = {
+    "table1": "table1_fewshot.csv",
+    "table2": "table2_longtail.csv",
+    "table3": "table3_ablation.csv",
+    "table6": "table6_epochs.csv",
+}
+"""Table -> its file. Every column but the last says which cell it is."""
+
+
+@functools.cache
+def cells(table: str) -> Mapping[tuple[str, ...], float]:
+    """The coordinates of each cell, as the file's columns have them -> accuracy in per cent."""
+    text = (importlib.resources.files("bob") / "paper" / FILES[table]).read_text(encoding="utf-8")
+    _, *rows = csv.reader(text.splitlines())
+    return {tuple(row[:-1]): float(row[-1]) for row in rows}
