@@ -66,22 +66,38 @@ class Data:
             raise ValueError(f"synthetic_labels must have shape {wanted}, got {self.synthetic_labels.shape}")
 
 
-def read_images(artefacts: Store, folder: str) -> pa.Table:
+def read_images(
+    artefacts: Store, folder: str, *, shard: Callable[[pa.Table], pa.Table] = lambda read: read
+) -> pa.Table:
     """All images of one complete set of shards, ordered by (class_id, index), without what its filter leaves out.
+
+    Args:
+        artefacts: where they are kept.
+        folder: of the shards.
+        shard: what of each shard is kept in memory, some of its rows or columns; `request_id`, `class_id` and `index`
+            among these.
 
     Raises:
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
     """
+    places: dict[str, tuple[int, int]] = {}
 
     def read(names: Sequence[str], wanted: pa.Schema) -> pa.Table:
         tables = [artefacts.read_checked(f"{folder}/{name}", wanted) for name in names]
         return pa.concat_tables([wanted.empty_table(), *tables])
 
+    def part(name: str) -> pa.Table:
+        whole = artefacts.read_checked(f"{folder}/{name}", schema.IMAGES)
+        ids, classes, indices = (whole[name].to_pylist() for name in ("request_id", "class_id", "index"))
+        places.update(zip(ids, zip(classes, indices, strict=True), strict=True))
+        return shard(whole)
+
     names = [name for name in artefacts.names(folder) if name.startswith("part-")]
-    whole = read([name for name in names if ".rejected." not in name], schema.IMAGES)
+    empty = shard(schema.IMAGES.empty_table())
+    whole = pa.concat_tables([empty, *(part(name) for name in names if ".rejected." not in name)])
     rejected = read([name for name in names if ".rejected." in name], schema.REJECTED)
     requested = read(["requests.parquet"], schema.REQUESTS)["request_id"].to_pylist()
-    lost = set(requested) - set(whole["request_id"].to_pylist()) - set(rejected["row_id"].to_pylist())
+    lost = set(requested) - set(places) - set(rejected["row_id"].to_pylist())
     if lost:
         raise ValueError(
             f"{artefacts.place(folder)} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
@@ -93,20 +109,20 @@ def read_images(artefacts: Store, folder: str) -> pa.Table:
         return whole
     judged = read([name for name in artefacts.names(folder) if name.startswith("scores-")], schema.SCORES)
     scores = dict(zip(judged["request_id"].to_pylist(), judged["score"].to_pylist(), strict=True))
-    return _kept(whole, scores, origin, artefacts.place(folder))
+    classes = {name: places[name][0] for name in sorted(places, key=places.__getitem__)}
+    kept = _kept(classes, scores, origin, artefacts.place(folder))
+    return whole.filter(pa.array([name in kept for name in whole["request_id"].to_pylist()]))
 
 
-def _kept(images: pa.Table, scores: dict[str, float], origin: Mapping[str, Any], place: str) -> pa.Table:
-    names = images["request_id"].to_pylist()
-    if unjudged := set(names) - set(scores):
+def _kept(classes: Mapping[str, int], scores: dict[str, float], origin: Mapping[str, Any], place: str) -> set[str]:
+    if unjudged := set(classes) - set(scores):
         raise ValueError(
             f"{place} lacks the scores of {len(unjudged)} images, {min(unjudged)} among them: delete the part-*.parquet"
             " without a scores-*.parquet, and the same command makes both again"
         )
-    classes = dict(zip(names, images["class_id"].to_pylist(), strict=True))
-    rule = Filter.parse(origin["filter"])
-    kept = filters.keep({name: scores[name] for name in names}, classes, rule, origin["wanted"])
-    return images.filter(pa.array([name in kept for name in names]))
+    return filters.keep(
+        {name: scores[name] for name in classes}, classes, Filter.parse(origin["filter"]), origin["wanted"]
+    )
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:
