@@ -66,7 +66,7 @@ def swept(run: Run, artefacts: Store) -> list:
     inline = workers.inline("cpu")
     report: Any = progress.report
     pipeline._do("caption", units.captions(cell), runs=[run], artefacts=artefacts, executor=inline, report=report)
-    pipeline._read_captions([cell], artefacts)
+    pipeline.read_captions([cell], artefacts)
     pipeline._do("finetune", units.finetune(cell), runs=[run], artefacts=artefacts, executor=inline, report=report)
     drawn = units.generations(cell, artefacts)
     pipeline._do("generate", drawn, runs=[run], artefacts=artefacts, executor=inline, report=report)

@@ -235,13 +235,10 @@ def _run(command: RunCommand) -> int:
     executor = _executor(command)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, shlex.join(["bob", *sys.argv[1:]])):
-        outcomes = pipeline.execute(
-            runs,
-            artefacts=artefacts,
-            executor=executor,
-            report=progress.report,
-            max_rejected=command.max_rejected,
-        )
+        how: Any = {"artefacts": artefacts, "executor": executor, "report": progress.report}
+        how["max_rejected"] = command.max_rejected
+        outcomes = pipeline.execute(runs, upto=shown.ends, **how)
+        pipeline.measure(shown.units(outcomes, artefacts), runs=runs, **how)
         name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
         print()
         shown.show(outcomes, artefacts, name)

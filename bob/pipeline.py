@@ -21,7 +21,7 @@ from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
 from bob.units import Cell
 
-__all__ = ["Executor", "Report", "check", "execute", "split"]
+__all__ = ["UPTO", "Executor", "Report", "cell", "check", "execute", "measure", "read_captions", "split"]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -29,12 +29,21 @@ Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 _SHOTS = 5
 """Training images per class where neither the user nor the data set says how many."""
 
+UPTO = ("caption", "finetune", "generate", "classify")
+"""The steps that `execute` may end with."""
+
 Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 """(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
 
 
 def execute(
-    runs: Sequence[Run], *, artefacts: store.Store, executor: Executor, report: Report, max_rejected: int = 0
+    runs: Sequence[Run],
+    *,
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    max_rejected: int = 0,
+    upto: str = "classify",
 ) -> list[Outcome]:
     """Does all that the runs need and is not there yet.
 
@@ -44,6 +53,7 @@ def execute(
         executor: inline or on a cluster.
         report: shows progress.
         max_rejected: rows that may be quarantined before the whole fails at the end.
+        upto: one of `UPTO`: the last step that is done.
 
     Returns:
         What each run has come to, in their order.
@@ -51,24 +61,65 @@ def execute(
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
     """
+    if upto not in UPTO:
+        raise ValueError(registry.unknown("step to end with", upto, UPTO))
     check(runs, artefacts=artefacts, max_rejected=max_rejected)
     artefacts.require_writable()
     artefacts.clear_stale()
-    cells = [split(run, artefacts) for run in runs]
-    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report)
+    cells = {run: split(run, artefacts) for run in dict.fromkeys(runs)}
+    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report, upto=upto)
+    _steps(list(cells.values()), artefacts, do, max_rejected=max_rejected, upto=upto)
+    return [_outcome(cells[run]) for run in runs]
+
+
+def _steps(cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str) -> None:
     do("caption", (unit for cell in cells for unit in units.captions(cell)))
-    unread = _read_captions(cells, artefacts)
+    unread = read_captions(cells, artefacts)
     _require_few(unread, max_rejected, artefacts)
     for cell in cells:
         _leave_out(cell, artefacts)
         _condense(cell, artefacts)
+    if upto == "caption":
+        return
     do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
+    if upto == "finetune":
+        return
     do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
     _require_few([*unread, *_undrawn(cells, artefacts)], max_rejected, artefacts)
+    if upto == "generate":
+        return
     swept = [list(units.sweep(cell)) for cell in cells]
     do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
     do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
-    return [_outcome(cell) for cell in cells]
+
+
+def measure(
+    wanted: Sequence[Unit],
+    *,
+    runs: Sequence[Run],
+    artefacts: store.Store,
+    executor: Executor,
+    report: Report,
+    max_rejected: int = 0,
+) -> None:
+    """Does what figures and measures want beside the steps of `execute`: units of `embed` and `recognise`.
+
+    Args:
+        wanted: units of any of these steps.
+        runs: what the command was asked for; names the plans.
+        artefacts: where everything is kept.
+        executor: inline or on a cluster.
+        report: shows progress.
+        max_rejected: images that may be quarantined before the whole fails.
+
+    Raises:
+        ValueError: for anything a user can mend, and if more than `max_rejected` images were rejected.
+    """
+    for step in dict.fromkeys(unit.step for unit in wanted):
+        some = [unit for unit in wanted if unit.step == step]
+        _do(step, some, runs=runs, artefacts=artefacts, executor=executor, report=report)
+    lacking = dict.fromkeys(unit.target for unit in wanted if artefacts.exists(store.quarantine(unit.target)))
+    _require_few(list(lacking), max_rejected, artefacts)
 
 
 def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0) -> None:
@@ -108,10 +159,12 @@ def _do(
     executor: Executor,
     report: Report,
     plan: str = "",
+    upto: str = "",
 ) -> None:
     """Notes what one step wants, each unit once, and does what of it is not there yet."""
     wanted = {unit.target: unit for unit in made}
-    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts)
+    ends = "" if upto == UPTO[-1] else upto
+    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
     done = artefacts.present(wanted)
     todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
@@ -128,6 +181,7 @@ def _outcome(cell: Cell) -> Outcome:
         dataset=cell.training.dataset,
         shots=shots,
         split=cell.split,
+        captions=cell.captions,
         adapter=cell.adapter,
         images=cell.images,
         final=cell.final,
@@ -137,15 +191,24 @@ def _outcome(cell: Cell) -> Outcome:
 def split(run: Run, artefacts: store.Store) -> Cell:
     """Draws the split of a run or takes the one it names, writes its table and checks that each shot can be opened."""
     dataset = datasets.load(run.dataset, run.descriptor)
-    method = methods.load(run.method)
-    shots, run = _drawn(run, dataset)
-    origin = {"dataset": dataset.name, "seed": run.seed, "class_names": dataset.class_names}
-    path = _split_path(run, shots, origin)
-    if not artefacts.exists(path):
+    made, shots = cell(run, dataset)
+    if not artefacts.exists(made.split):
         for shot in shots:
             if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
                 dataset.open(shot)
-    _write_split(path, shots, origin, artefacts)
+    _write_split(made.split, shots, _origin(run, dataset), artefacts)
+    return made
+
+
+def cell(run: Run, dataset: Dataset) -> tuple[Cell, tuple[Shot, ...]]:
+    """A run before its first step, and its split: train, val and test. Writes nothing.
+
+    Raises:
+        ValueError: if the data set has too few images, or the file of the split does not fit it.
+    """
+    method = methods.load(run.method)
+    shots, run = _drawn(run, dataset)
+    path = _split_path(run, shots, _origin(run, dataset))
     train = tuple(shot for shot in shots if shot.split == "train")
     of_class = Counter(shot.class_id for shot in train)
     counts = [of_class[class_id] for class_id in range(len(dataset.class_names))]
@@ -157,7 +220,11 @@ def split(run: Run, artefacts: store.Store) -> Cell:
         budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),
     )
     by_size = groups(counts, medium=dataset.medium) if dataset.medium else {}
-    return Cell(run, method, path, training, groups=by_size)
+    return Cell(run, method, path, training, groups=by_size), shots
+
+
+def _origin(run: Run, dataset: Dataset) -> dict[str, Any]:
+    return {"dataset": dataset.name, "seed": run.seed, "class_names": dataset.class_names}
 
 
 def _drawn(run: Run, dataset: Dataset) -> tuple[tuple[Shot, ...], Run]:
@@ -187,7 +254,7 @@ def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], ar
     artefacts.write_table(path, table, store.provenance(origin))
 
 
-def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
+def read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
     """Gives the training sets their contexts; returns the units that had to reject some shots, now or earlier."""
     lacking: dict[str, None] = {}
     for cell in cells:
@@ -199,6 +266,7 @@ def _read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
                 for row in pa.concat_tables([_captions(unit, artefacts) for unit in wanted]).to_pylist()
             }
             cell.training = dataclasses.replace(cell.training, contexts=contexts)
+            cell.captions = tuple(unit.target for unit in wanted)
     return list(lacking)
 
 

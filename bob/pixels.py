@@ -65,14 +65,21 @@ class Data:
             raise ValueError(f"synthetic_labels must have shape {wanted}, got {self.synthetic_labels.shape}")
 
 
-def read_images(artefacts: Store, folder: str) -> pa.Table:
+def read_images(
+    artefacts: Store, folder: str, *, shard: Callable[[pa.Table], pa.Table] = lambda read: read
+) -> pa.Table:
     """All images of one complete set of shards, ordered by (class_id, index), without what its filter leaves out.
+
+    Args:
+        artefacts: where they are kept.
+        folder: of the shards.
+        shard: what of each shard is kept in memory, some of its rows or columns; `request_id`, `class_id` and `index`
+            among these.
 
     Raises:
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
     """
-
-    tables = [schema.IMAGES.empty_table(), *Drawn(artefacts, folder).shards()]
+    tables = [shard(schema.IMAGES.empty_table()), *map(shard, Drawn(artefacts, folder).shards())]
     return pa.concat_tables(tables).sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 

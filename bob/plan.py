@@ -9,17 +9,22 @@ import dataclasses
 import itertools
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bob import datasets, pipeline, plans, store, throughput, units
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bob import datasets, pipeline, plans, progress, store, throughput, units
 from bob.datasets import _standin
 from bob.settings import Run
 from bob.throughput import Rate
 from bob.types import Context, Unit
 from bob.units import Cell
 
-__all__ = ["Cluster", "Line", "Plan", "make", "measured", "show"]
+__all__ = ["Cluster", "Line", "Plan", "make", "show"]
 
 _SAMPLED = 64
 """Units of a step, or requests of a method, that are looked at to know the others."""
@@ -133,7 +138,7 @@ def make(
         there = not stand_ins and all(artefacts.exists(unit.target) for unit in captions)
         captioned = captioned and there
         if there:
-            pipeline.read_contexts([cell], artefacts)
+            pipeline.read_captions([cell], artefacts)
         else:
             _make_up(cell)
         steps = {"caption": captions, "finetune": list(units.finetune(cell))}
@@ -193,7 +198,8 @@ def _lines(
     cluster: Cluster,
     rates: Mapping[tuple[str, str], Rate],
 ) -> Iterator[Line]:
-    there = pipeline.Present(artefacts)
+    wanted = list(wanted)
+    there = artefacts.present(unit.target for _, unit, _ in wanted)
     groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
     for step, unit, evaluations in wanted:
         model, amount = throughput.amount(unit.step, unit.work, unit.size, evaluations=evaluations)
@@ -202,9 +208,8 @@ def _lines(
         for (of, model), some in groups.items():
             if of == step:
                 done = [unit.target in there for unit, _ in some]
-                rate = rates.get((some[0][0].step, model)) or throughput.RATES.get(cluster.device, {}).get(
-                    some[0][0].step
-                )
+                kind = throughput.step_of(step)
+                rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
                 yield Line(
                     step=step,
                     model=model,
@@ -216,26 +221,54 @@ def _lines(
                 )
 
 
-def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
-    """(step, model) -> the rate of one worker of this store, by the manifests of some finished units of each."""
-    files = artefacts.listing()
-    noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
-    seen: dict[tuple[str, str], list[float]] = {}
-    for row in plans.read(artefacts, noted).to_pylist():
-        step = "classify" if row["step"] in ("sweep", "final") else row["step"]
-        if row["target"] not in files or step not in throughput.UNITS:
-            continue
-        manifest = artefacts.manifest(row["target"])
-        evaluations = 0.0
-        if step == "generate":
-            columns = ["steps", "strength", "kind", "guidance"]
-            evaluations = throughput.evaluations(artefacts.read_table(row["target"], columns=columns).to_pylist())
-        model, amount = throughput.amount(step, manifest["config"], row["size"], evaluations=evaluations)
-        held = seen.setdefault((step, model), [0.0, 0.0, 0])
-        if held[2] < _SAMPLED:
-            seen[step, model] = [held[0] + amount, held[1] + manifest["seconds"], held[2] + 1]
-    return {
-        which: Rate(per_second=amount / seconds, source=f"measured in {artefacts.place()}, {count} units")
-        for which, (amount, seconds, count) in seen.items()
-        if seconds
-    }
+def show(plan: Plan, *, price: float = 0.0) -> None:
+    """Prints what is to do, how long it takes, and where each rate is from.
+
+    Args:
+        plan: what to show.
+        price: of a device for an hour; 0: not stated.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("step", "model", "units", "done", "work in all", "a second", "hours left", ""):
+        table.add_column(column, overflow="fold")
+    sources = dict.fromkeys(line.rate.source for line in plan.lines if line.rate and line.todo)
+    numbers = {source: f"({k})" for k, source in enumerate(sources, 1)}
+    for line in plan.lines:
+        name, unit = plans.STEPS[line.step]
+        rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
+        hours = f"{line.seconds / 3600:,.3g}" if line.rate or not line.todo else "not known"
+        counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
+        table.add_row(name, line.model, *counts, rate, hours, numbers.get(line.rate.source, "") if line.rate else "")
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    for source, number in numbers.items():
+        print(f"{number} {source}")
+    for step in dict.fromkeys(throughput.step_of(line.step) for line in plan.lines):
+        print(f"a second of {step}: {throughput.UNITS[step]}, on one {plan.cluster.device}")
+    if plan.stand_ins:
+        print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
+    if not plan.captioned:
+        print("not all captions are made, so what depends on them counts as to do")
+    print(_total(plan, price))
+
+
+def _total(plan: Plan, price: float) -> str:
+    if math.isnan(plan.wall):
+        unknown = [f"{line.step} with {line.model}" for line in plan.lines if line.todo and line.rate is None]
+        return (
+            f"{plan.runs} runs; how long is not known: no rate of {', '.join(unknown)} on {plan.cluster.device}. Run"
+            " something with it, such as smoke, and name its folder: --measured OUT"
+        )
+    hours = plan.device_seconds / 3600
+    words = [
+        f"{hours:,.3g} device-hours",
+        f"{_clock(plan.wall)} from beginning to end",
+        f"{progress.amount(plan.bytes)} to keep",
+        *([f"{hours * price:,.2f} at {price:g} for a device-hour"] if price else []),
+    ]
+    return f"{plan.runs} runs on {plan.cluster.count} x {plan.cluster.device}: {', '.join(words)}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

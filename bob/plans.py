@@ -17,37 +17,43 @@ STEPS = {
     "caption": ("captions", "shots"),
     "finetune": ("fine-tunes", "steps"),
     "generate": ("images", "images"),
+    "embed": ("features", "images"),
+    "recognise": ("recognised", "images"),
     "sweep": ("sweeps", "epochs"),
     "final": ("finals", "epochs"),
 }
 """Step, in the order of the pipeline -> what its units are called, and what their size counts."""
 
 LAST = "final"
-"""The step that every run comes to; a command without a plan for it has not come that far."""
+"""The step that every run comes to, unless its plans note another; a command without a plan for that is not so far."""
 
 
-def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store) -> None:
+def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store, upto: str = "") -> None:
     """Notes the units that a step of these runs wants, done or not; writes nothing where that is noted already.
 
     Args:
         step: one of `STEPS`.
-        units: all that the step wants; a step that wants nothing has no plan.
+        units: all that the step wants; a step that wants nothing has no plan, unless the command ends with it.
         runs: what the command was asked for; names the plan.
         artefacts: where it is kept.
+        upto: the step that the command ends with, if that is not `LAST`.
 
     Raises:
         ValueError: if the plan that is there is damaged.
     """
-    if not units:
+    if not units and step != upto:
         return
     size = [unit.size for unit in units]
     columns = {name: [getattr(unit, name) for unit in units] for name in ("target", "label")}
     alike = {"step": [step] * len(size), "unit": [STEPS[step][1]] * len(size)}
     table = pa.table({**columns, **alike, "size": size}, schema=schema.PLAN)
     path = f"plans/{store.key(runs)}-{step}.parquet"
+    if artefacts.exists(path):
+        there = artefacts.read_checked(path, schema.PLAN, least=min(1, len(size)))
+        if there.equals(table) and artefacts.manifest(path).get("upto", "") == upto:
+            return
     # The same runs want other units once their pictures or weights have changed.
-    if not artefacts.exists(path) or not artefacts.read_checked(path, schema.PLAN, least=1).equals(table):
-        artefacts.write_table(path, table, store.provenance(runs))
+    artefacts.write_table(path, table, store.provenance(runs) | ({"upto": upto} if upto else {}))
 
 
 def read(artefacts: store.Store, paths: Iterable[str]) -> pa.Table:

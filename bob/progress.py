@@ -15,6 +15,8 @@ _WORDS = {
     "caption": ("step 1, captions", "shots"),
     "finetune": ("step 2, fine-tunes", "optimiser steps"),
     "generate": ("step 3, images", "images"),
+    "embed": ("features", "images"),
+    "recognise": ("captioners as classifiers", "images"),
     "classify": ("step 4, classifiers", "epochs"),
 }
 

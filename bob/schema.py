@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CAPTIONS",
     "CLAIMS",
+    "FEATURES",
     "IMAGES",
+    "METRICS",
     "OVERLAP",
     "PLAN",
+    "RECOGNISED",
     "REJECTED",
     "REQUESTS",
     "RESULTS",
@@ -114,9 +117,47 @@ SCORES = pa.schema(
     ]
 )
 
+FEATURES = pa.schema(
+    [
+        _column("id", pa.string(), "image_id of a real image, request_id of a drawn one"),
+        _column("class_id", pa.int32(), "0-based"),
+        _column("features", pa.list_(pa.field("item", pa.float32(), nullable=False)), "what the extractor sees"),
+    ]
+)
+
+RECOGNISED = pa.schema(
+    [
+        _column("image_id", pa.string(), "the real image that was shown"),
+        _column("class_id", pa.int32(), "0-based, the true one"),
+        _column("guess", pa.int32(), "class id that the captioner names, -1 if it names none"),
+        pa.field(
+            "log_likelihood",
+            pa.float64(),
+            metadata={"meaning": "of that class's name; null where the captioner tells none", "unit": "nat"},
+        ),
+    ]
+)
+
+METRICS = pa.schema(
+    [
+        _column("dataset", pa.string(), "with its argument"),
+        _column("shots", pa.int32(), "training images per class; 0: as the long tail says", "image"),
+        _column("method", pa.string(), "with its switches; real: of real images alone"),
+        _column("checkpoint", pa.string(), "T2I checkpoint"),
+        _column("captioner", pa.string(), "what read the shots' contexts"),
+        _column("seed", pa.int64(), "of the run"),
+        _column("images", pa.string(), "folder of the drawn images, empty where there are none"),
+        _column("class_id", pa.int32(), "0-based; -1: of all classes"),
+        _column("class_name", pa.string(), "empty: of all classes"),
+        _column("metric", pa.string(), "fid, fid_floor, kid, kid_floor, diversity, context_entropy, leakage ..."),
+        _column("value", pa.float64(), "in the metric's own unit: see bob.figures"),
+        _column("n", pa.int32(), "images of each set that the value is from", "image"),
+    ]
+)
+
 PLAN = pa.schema(
     [
-        _column("step", pa.string(), "caption, finetune, generate, sweep or final"),
+        _column("step", pa.string(), "caption, finetune, generate, embed, recognise, sweep or final"),
         _column("target", pa.string(), "the file whose presence means that the unit is done"),
         _column("label", pa.string(), "for people: what this is"),
         _column("size", pa.int32(), "how much work it is, counted in `unit`"),
@@ -192,6 +233,8 @@ OVERLAP = pa.schema(
 
 _IDENTITY = {
     "image_id": ["image_id"],
+    "id": ["id"],
+    "dataset": [*METRICS.names[:-2]],
     "request_id": ["request_id"],
     "row_id": ["row_id"],
     "step": ["target"],

@@ -1,14 +1,16 @@
 """What an experiment makes of its runs: a table, a figure, statements, or several of these."""
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bob import claims, layouts, store, tabulate, typeset
 from bob.layouts import Layout
 from bob.settings import Run
 from bob.types import Outcome, Unit
 
-__all__ = ["Claims", "Custom", "Parts", "Show", "Table"]
+__all__ = ["Claims", "Custom", "Figure", "Parts", "Show", "Table"]
 
 Runs = Callable[[Sequence[int]], list[Run]]
 
@@ -18,7 +20,7 @@ class Show:
     """Step 5 of an experiment."""
 
     @property
-    def upto(self) -> str:
+    def ends(self) -> str:
         """The last step whose outcome it needs."""
         return "classify"
 
@@ -57,6 +59,31 @@ class Custom(Show):
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
         """See `Show`."""
         print(self.present(outcomes, artefacts, name=name))
+
+
+@dataclass(frozen=True)
+class Figure(Show):
+    """A file of `bob/figures/`."""
+
+    name: str
+    upto: str = "generate"
+
+    @property
+    def ends(self) -> str:
+        """See `Show`."""
+        return self.upto
+
+    def units(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
+        """See `Show`."""
+        return self._module.units(outcomes, artefacts)
+
+    def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
+        """See `Show`."""
+        print(self._module.draw(outcomes, artefacts, name=name))
+
+    @property
+    def _module(self) -> Any:
+        return importlib.import_module(f"bob.figures.{self.name}")
 
 
 @dataclass(frozen=True)

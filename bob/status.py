@@ -80,8 +80,6 @@ def read(artefacts: store.Store) -> Status:
     files, unreadable = artefacts.listing(), []
     noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
     planned = plans.read(artefacts, noted).to_pylist()
-    commands = {path.partition("-")[0] for path in noted}
-    last = [path for path in noted if path.endswith(f"-{plans.LAST}.parquet")]
     quarantines = [store.quarantine(row["target"]) for row in planned if row["target"] in files]
     rejected = {path: _rows(artefacts, path, unreadable) for path in quarantines if path in files}
     sizes = _bytes(planned, files)
@@ -94,9 +92,19 @@ def read(artefacts: store.Store) -> Status:
     return Status(
         steps=tuple(steps),
         reasons=_reasons(rejected),
-        open=len(commands) - len(last),
+        open=_open(artefacts, noted),
         unreadable=tuple(unreadable),
     )
+
+
+def _open(artefacts: store.Store, noted: Sequence[str]) -> int:
+    """Commands without a plan for the step that they end with."""
+    steps: dict[str, dict[str, str]] = {}
+    for path in noted:
+        command, _, step = path.removesuffix(".parquet").partition("-")
+        steps.setdefault(command, {})[step] = path
+    without = [paths for paths in steps.values() if plans.LAST not in paths]
+    return sum(all(artefacts.manifest(path).get("upto") != step for step, path in of.items()) for of in without)
 
 
 def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *, size: int, rate: float | None) -> Step:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DEVICES", "RATES", "UNITS", "Rate", "amount", "evaluations"]
+from bob import plans, store
+
+__all__ = ["DEVICES", "RATES", "UNITS", "Rate", "amount", "evaluations", "measured", "step_of"]
 
 UNITS = {
     "caption": "pictures",
@@ -67,6 +69,9 @@ def _table() -> dict[str, dict[str, Rate]]:
     return found
 
 
+_SAMPLED = 64
+"""Finished units of a step and model that are looked at to know its rate."""
+
 RATES: Mapping[str, Mapping[str, Rate]] = _table()
 """Device -> step -> rate of one device, with Stable Diffusion 1.5 or 2.1-base and Qwen2.5-VL-7B."""
 DEVICES = (*RATES, "cpu")
@@ -98,3 +103,39 @@ def evaluations(rows: Iterable[Mapping[str, Any]]) -> float:
         for row in rows
     ]
     return sum(counts) / max(1, len(counts))
+
+
+def step_of(planned: str) -> str:
+    """The step that a step of `plans.STEPS` is one of."""
+    return "classify" if planned in ("sweep", "final") else planned
+
+
+def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
+    """(step, model) -> the rate of one worker of this store, by the manifests of some finished units of each.
+
+    Raises:
+        ValueError: if there is no such store, or something in it is damaged.
+    """
+    files = artefacts.listing()
+    noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
+    seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in plans.read(artefacts, noted).to_pylist():
+        step = step_of(row["step"])
+        if row["target"] in files and step in UNITS:
+            work = artefacts.manifest(row["target"])
+            of_image = _evaluations(artefacts, row["target"]) if step == "generate" else 0.0
+            model, done = amount(step, work["config"], row["size"], evaluations=of_image)
+            some = seen.setdefault((step, model), [])
+            if len(some) < _SAMPLED:
+                some.append((done, work["seconds"]))
+    return {which: _rate(some, artefacts) for which, some in seen.items() if sum(seconds for _, seconds in some)}
+
+
+def _rate(some: list[tuple[float, float]], artefacts: store.Store) -> Rate:
+    done, seconds = map(sum, zip(*some, strict=True))
+    return Rate(per_second=done / seconds, source=f"measured in {artefacts.place()}, by {len(some)} units")
+
+
+def _evaluations(artefacts: store.Store, shard: str) -> float:
+    columns = ["steps", "strength", "kind", "guidance"]
+    return evaluations(artefacts.read_table(shard, columns=columns).to_pylist())

@@ -193,7 +193,7 @@ class Unit:
     """One piece of work: what is committed, retried and, if need be, made again as one."""
 
     step: str
-    """`caption`, `finetune`, `generate` or `classify`."""
+    """`caption`, `finetune`, `generate`, `embed`, `recognise` or `classify`."""
     target: str
     """The file whose presence means that the unit is done; holds the unit's key."""
     label: str
@@ -232,9 +232,11 @@ class Outcome:
     """The training shots."""
     split: str
     """The table of its shots, validation and test images."""
+    captions: tuple[str, ...]
+    """The tables of its shots' contexts; empty where its method wants none."""
     adapter: str
     """Folder; empty where nothing was tuned."""
     images: str
     """Folder; empty where nothing was drawn."""
     final: str
-    """The table of its final training's results."""
+    """The table of its final training's results; empty where the command ends earlier."""

@@ -30,6 +30,7 @@ class Cell:
     method: methods.Method
     split: str
     training: TrainingSet
+    captions: tuple[str, ...] = ()
     adapter: str = ""
     images: str = ""
     drawn: int = 0

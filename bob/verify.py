@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bob import checks, progress, schema, store
+from bob import checks, measured_checks, progress, schema, store
 from bob.held import Held
 
 __all__ = ["Problem", "Verdict", "show", "verify"]
@@ -26,7 +26,9 @@ _KINDS: Mapping[str, Check] = {
     rf"images/{_UNIT}/requests\.parquet": checks.requests,
     rf"images/{_UNIT}/{_PART}\.parquet": checks.part,
     rf"images/{_UNIT}/{_PART.replace('part', 'scores')}\.parquet": checks.scores,
-    rf"(captions/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
+    rf"features/{_UNIT}\.parquet": measured_checks.features,
+    rf"recognised/{_UNIT}\.parquet": measured_checks.recognised,
+    rf"((captions|features|recognised)/{_UNIT}|images/{_UNIT}/{_PART})\.rejected\.parquet": checks.quarantine,
     rf"images/{_UNIT}/part-.*": checks.stray,
     rf"results/{_UNIT}/(sweep-\d+|final)\.parquet": checks.results,
     r"suffixes/[^/]+\.txt": checks.text,
@@ -36,6 +38,8 @@ _KINDS: Mapping[str, Check] = {
     r"tables/[^/]+\.(csv|md|tex)": checks.text,
     r"tables/[^/]+\.png": checks.picture,
     r"report\.html": checks.text,
+    r"figures/[^/]+\.parquet": measured_checks.measured,
+    r"figures/[^/]+\.(svg|pdf)": measured_checks.page,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
 """Path -> what has to hold for the file; the first that fits."""

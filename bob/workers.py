@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import pyarrow as pa
-
 from bob import datasets, parquet, schema, store
 from bob.classify_worker import ClassifyWorker
+from bob.commit import commit
 from bob.diffusion import checkpoints
+from bob.measure_worker import EmbedWorker, RecogniseWorker
 from bob.settings import FinetuneSettings
 from bob.types import Filter, Receipt, Request, Shot, TrainPair, Tuning, Unit
 
@@ -49,7 +49,7 @@ class CaptionWorker:
             }
         reader = self._readers[which]
         rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
-        return _committed(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
+        return commit(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
 
 
 class FinetuneWorker:
@@ -149,7 +149,7 @@ class GenerateWorker:
             self._store.write_table(
                 store.scores(unit.target), schema.table(judged, schema.SCORES), store.provenance(work)
             )
-        return _committed(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
+        return commit(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
 
     def _make_ready(self, checkpoint: str) -> None:
         """A simulation is painted without torch, so that many processes fit one machine."""
@@ -177,6 +177,8 @@ WORKERS: dict[str, Callable[..., Worker]] = {
     "caption": CaptionWorker,
     "finetune": FinetuneWorker,
     "generate": GenerateWorker,
+    "embed": EmbedWorker,
+    "recognise": RecogniseWorker,
     "classify": ClassifyWorker,
 }
 """Step -> (root, device=...) -> worker."""
@@ -191,29 +193,6 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
             yield worker(unit)
 
     return run
-
-
-def _committed(
-    unit: Unit,
-    rows: Sequence[Mapping[str, Any]],
-    columns: pa.Schema,
-    rejected: Sequence[Mapping[str, Any]],
-    artefacts: store.Store,
-    *,
-    start: float,
-    note: str,
-) -> Receipt:
-    """Writes what could not be done and then, for its presence says that the unit is done, what could."""
-    seconds = time.monotonic() - start
-    manifest = store.provenance(unit.work, seconds=seconds)
-    quarantine = store.quarantine(unit.target)
-    artefacts.delete(quarantine)  # of an earlier attempt
-    if rejected:
-        artefacts.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
-    artefacts.write_table(unit.target, schema.table(rows, columns), manifest)
-    return Receipt(
-        target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds, note=note
-    )
 
 
 def _request(row: Mapping[str, Any]) -> Request:

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from bob import captioners, registry
-from bob.captioners import QUESTIONS, Answer, Captioner, Loader, qwen_vl
+from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, qwen_vl
 from bob.captioners._cleaning import clean
 from bob.skyworld.models import SIDE
 from bob.skyworld.render import render
@@ -177,3 +177,37 @@ def test_the_trained_mini_captioner_reads_contexts_of_classes_it_has_never_seen(
     poses = [found == wanted for (_, found), (_, _, wanted) in zip(read, cases, strict=True)]
     assert sum(backgrounds) / len(cases) >= 0.95
     assert sum(poses) / len(cases) >= 0.9
+
+
+def whole_answer(model: qwen_vl.QwenVL, picture: Image.Image, question: str, name: str) -> float:
+    """Log-likelihood of one answer, from a pass over all of it without a cache."""
+    tokenizer = model.processor.tokenizer
+    answer = f"{name}{tokenizer.eos_token}"
+    inputs = model.processor(text=[model._prompt(question) + answer], images=[picture], return_tensors="pt")
+    ids, length = inputs["input_ids"][0], len(tokenizer(answer)["input_ids"])
+    with torch.inference_mode():
+        each = model.model(**inputs).logits[0].double().log_softmax(1)
+    return sum(float(each[k - 1, ids[k]]) for k in range(len(ids) - length, len(ids)))
+
+
+def test_the_class_it_recognises_is_the_likeliest_whole_answer(mini):
+    # More than fit at once, of several lengths, one the beginning of another; pictures of several shapes.
+    names = [*NOVEL, *(f"{name} {k}" for k in range(3) for name in NOVEL), "Bo"]
+    shapes = [(32, 32), (48, 20)]
+    pictures = [picture.resize(shape) for (picture, _, _), shape in zip(novel(2), shapes, strict=True)]
+    question = NAMING.format(d="aircraft", names="; ".join(names))
+    found = mini.recognise(pictures, descriptor="aircraft", class_names=names)
+    for picture, (guess, likelihood) in zip(pictures, [(f.guess, f.log_likelihood) for f in found], strict=True):
+        each = [whole_answer(mini, picture, question, name) for name in names]
+        assert guess == each.index(max(each))
+        assert likelihood == pytest.approx(max(each), abs=1e-3)
+    assert mini.recognise(pictures[1:], descriptor="aircraft", class_names=names) == found[1:]
+
+
+def test_a_captioner_that_recognises_nothing_says_so():
+    class Mute(Captioner):
+        def caption(self, images, *, descriptor):
+            return []
+
+    with pytest.raises(ValueError, match="captioner mute tells no classes"):
+        Mute(name="mute", revision="1").recognise([], descriptor="bird", class_names=("a",))

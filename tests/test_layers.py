@@ -12,6 +12,7 @@ LAYERS = (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
         *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
         *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack", "bob.printed"),
+        *("bob.metrics", "bob.commit"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),
@@ -20,9 +21,11 @@ LAYERS = (
     ("bob.trainer", "bob.layouts", "bob.contact_sheet"),
     ("bob.typeset", "bob.claims"),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate", "bob.overlap"),
-    ("bob.classify_worker", "bob.held", "bob.show"),
-    ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks"),
-    ("bob.experiments", "bob.pipeline", "bob.report", "bob.export", "bob.status", "bob.verify", "bob.doctor"),
+    ("bob.embed", "bob.recognise"),
+    ("bob.classify_worker", "bob.measure_worker", "bob.held"),
+    ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks", "bob.measured_checks", "bob.figures"),
+    ("bob.show", "bob.throughput", "bob.pipeline"),
+    ("bob.experiments", "bob.plan", "bob.report", "bob.export", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster",),
     ("bob.cli", "jobs"),
 )
@@ -38,7 +41,7 @@ REGISTRIES = ("bob.methods", "bob.datasets", "bob.captioners", "bob.backbones")
 ONLY_IN = {
     "ray": ("bob.cluster",),
     "tyro": ("bob.cli", "jobs"),
-    "matplotlib": ("bob.contact_sheet", "bob.report"),
+    "matplotlib": ("bob.contact_sheet", "bob.report", "bob.figures"),
 }
 NOT_IN = {
     "bob.methods": {"torch", "torchvision", "diffusers", "transformers", "peft", "timm"},

@@ -85,6 +85,16 @@ class Backbone(abc.ABC):
         trained = [p for p in model.parameters() if p.requires_grad]
         return [{"params": trained, "lr_scale": 1.0, "weight_decay": weight_decay}]
 
+    def features(self, model: "nn.Module", images: "Tensor") -> "Tensor":
+        """What the head reads: normalised float (b, 3, size, size) -> (b, width). Here timm's pooled features.
+
+        Args:
+            model: as `build` made it, in evaluation mode.
+            images: as the model takes them.
+        """
+        timm: Any = model
+        return timm.forward_head(timm.forward_features(images), pre_logits=True)
+
     def prepare(self, image: "Image.Image") -> np.ndarray:
         """A picture as it is kept: short side resized to `kept`, centre cropped, uint8 (kept, kept, 3)."""
         from PIL import Image, ImageOps

@@ -117,6 +117,11 @@ class Clip(Backbone):
         add_lora(clip)
         return Prompted(clip, tokenizer, [class_prompt(descriptor, name) for name in class_names])
 
+    def features(self, model: nn.Module, images: Tensor) -> Tensor:
+        """The picture's embedding, as long as it comes."""
+        clip: Any = model
+        return clip.clip.get_image_features(pixel_values=images).pooler_output
+
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """DataDream's transform; at 32 px a shift by up to 3 pixels, a flip, 20 % of brightness and contrast."""
         if self.size > 32:

@@ -16,7 +16,7 @@ from bob import registry
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["QUESTIONS", "Answer", "Captioner", "Loader", "load", "revision"]
+__all__ = ["NAMING", "QUESTIONS", "Answer", "Captioner", "Loader", "Recognition", "load", "revision"]
 
 QUESTIONS = {
     about: f"describe the {about} of the {{d}} in as few words as possible. Refer to the {{d}} as simply 'a {{d}}'."
@@ -28,6 +28,12 @@ The article is always `a`, the first letter is small, as printed. No class name 
 that knows the class would write it into the context, which is to be sampled without it.
 """
 
+NAMING = "Which of these is the {d}: {names}? Answer with the exact name and nothing else."
+"""What is asked to see whether a captioner knows the classes (Figure 5); the paper does not print its question.
+
+`{names}` stands for all class names with semicolons between them, `{d}` for the descriptor.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -35,6 +41,16 @@ class Answer:
 
     background_raw: str
     pose_raw: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """Which class a captioner takes an image for."""
+
+    guess: int
+    """Class id; -1 where it names none."""
+    log_likelihood: float | None = None
+    """Of that class's name as the whole answer, in nats; None where it tells no likelihoods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +76,22 @@ class Captioner(abc.ABC):
             Exception: whatever a picture gives cause for; step 1 then asks about each of them alone. Where
                 memory runs out, it comes again with fewer pictures.
         """
+
+    def recognise(
+        self, images: Sequence["Image.Image"], *, descriptor: str, class_names: Sequence[str]
+    ) -> list[Recognition]:
+        """Which class each image shows, asked by `NAMING`; for Figure 5 alone, no method makes use of it.
+
+        Args:
+            images: RGB pictures of any size.
+            descriptor: one word for what all classes are.
+            class_names: indexed by class id.
+
+        Raises:
+            ValueError: if this captioner cannot be asked.
+            Exception: as `caption` does.
+        """
+        raise ValueError(f"captioner {self.name} tells no classes: Figure 5 wants one whose file has `recognise`")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@
 All run the same lines. 7B takes 17 GB of a GPU in bfloat16, and then some for its activations.
 """
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ import huggingface_hub
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from bob import registry
-from bob.captioners import QUESTIONS, Answer, Captioner, Loader
+from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, Recognition
 from bob.weights import fingerprint
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner", "weights"]
@@ -46,6 +48,7 @@ CHECKPOINTS = {
 _MAX_PIXELS = 512 * 512  # 324 visual tokens; the hub's own limit is 16,384, for pages of text
 _MAX_NEW_TOKENS = 32
 _BATCH = 16  # pictures; twice as many sequences
+_NAMES = 32  # sequences at once, each with the 1,000 tokens of a picture and a hundred names before it
 
 
 @final
@@ -87,6 +90,53 @@ class QwenVL(Captioner):
             Answer(background_raw=background, pose_raw=pose)
             for background, pose in zip(texts[::2], texts[1::2], strict=True)
         ]
+
+    @torch.inference_mode()
+    def recognise(
+        self, images: Sequence[Image.Image], *, descriptor: str, class_names: Sequence[str]
+    ) -> list[Recognition]:
+        """The name that is most likely to be the whole answer, its end included; no name is favoured for its length.
+
+        A picture and the question are read once: every name goes on from the same keys and values.
+
+        Raises:
+            ValueError: if a picture is more than 200 times as long as it is wide.
+        """
+        tokenizer = self.processor.tokenizer
+        names = [[*tokenizer(name)["input_ids"], tokenizer.eos_token_id] for name in class_names]
+        prompt = self._prompt(NAMING.format(d=descriptor, names="; ".join(class_names)))
+        return [self._likeliest(image, prompt, names) for image in images]
+
+    def _likeliest(self, image: Image.Image, prompt: str, names: Sequence[Sequence[int]]) -> Recognition:
+        inputs = self.processor(
+            text=[prompt],
+            images=[image],
+            images_kwargs={"size": _capped(self.processor.image_processor.size)},
+            return_tensors="pt",
+        ).to(self.model.device)
+        read = self.model(**inputs, use_cache=True, logits_to_keep=1)
+        # Positions of a picture's tokens are those of a grid: text goes on earlier than their number says.
+        begin = int(inputs["input_ids"].shape[1] + self.model.model.rope_deltas)
+        parts = [self._likelihoods(read, names[k : k + _NAMES], begin) for k in range(0, len(names), _NAMES)]
+        best = torch.cat(parts).max(0)
+        return Recognition(guess=int(best.indices), log_likelihood=float(best.values))
+
+    def _likelihoods(self, read: Any, names: Sequence[Sequence[int]], begin: int) -> torch.Tensor:
+        """float32 (names,): log-likelihood of each after what has been read, in nats."""
+        tokens = pad_sequence([torch.tensor(name) for name in names], batch_first=True).to(self.model.device)
+        lengths = torch.tensor([len(name) for name in names], device=tokens.device)
+        cache = copy.deepcopy(read.past_key_values)  # it grows
+        cache.batch_repeat_interleave(len(names))
+        positions = torch.arange(begin, begin + tokens.shape[1] - 1, device=tokens.device)
+        # Attention looks back only, so what fills up the shorter names on their right changes nothing.
+        written = self.model(
+            input_ids=tokens[:, :-1],
+            past_key_values=cache,
+            position_ids=positions.expand(3, len(names), -1),
+        )
+        logits = torch.cat([read.logits[:, -1:].expand(len(names), -1, -1), written.logits], 1).float()
+        each = logits.log_softmax(2).gather(2, tokens[:, :, None])[:, :, 0]
+        return each.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], 0).sum(1)
 
     def _prompt(self, question: str) -> str:
         turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}

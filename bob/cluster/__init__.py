@@ -28,6 +28,8 @@ def execute(step: str, units: Sequence[Unit], artefacts: Store) -> Iterator[Rece
         "caption": data.run,
         "finetune": train.run,
         "generate": data.run,
+        "embed": data.run,
+        "recognise": data.run,
         "classify": tune.run,
     }
     session.start()

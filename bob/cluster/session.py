@@ -17,7 +17,7 @@ __all__ = ["LOSSES", "Slots", "attempt", "received", "settle", "slots", "start"]
 LOSSES = 20
 """How often the processes of one unit may be lost before we ask what is wrong."""
 
-_GPUS = {"caption": 1.0, "finetune": 1.0, "generate": 1.0, "classify": 0.25}
+_GPUS = {"caption": 1.0, "finetune": 1.0, "generate": 1.0, "embed": 0.5, "recognise": 1.0, "classify": 0.25}
 """Of a GPU, what one unit of a step takes where Ray sees GPUs."""
 
 _STORE = 256 << 20

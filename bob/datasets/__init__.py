@@ -9,7 +9,7 @@ The argument is what the user wrote after the colon (`folder:/data/mushrooms`); 
 import abc
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +49,22 @@ class Dataset(abc.ABC):
 
         Raises:
             ValueError: if a class has too few images; names it and how many it has.
+        """
+
+    @abc.abstractmethod
+    def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
+        """What the shots of `split` are drawn from, them included: the whole training data set of a class.
+
+        Ordered by class id, then as the split of this seed draws, so that a class's shots come first; all have the
+        split `train`. Only for measuring what has been drawn: nothing is trained on it.
+
+        Args:
+            most: images of a class.
+            seed: of the split.
+            without: image ids to leave out: the test set's, of a data set that publishes none.
+
+        Raises:
+            ValueError: if a file cannot be read; names it.
         """
 
     @abc.abstractmethod

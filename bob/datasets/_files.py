@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,15 +69,23 @@ class Files(Dataset):
         """
         check_split(shots=1 if self.tail else shots, val=val)
         parts = [self._divide(class_id, shots, val, seed) for class_id in range(len(self.pools))]
-        wanted = [
-            (path, class_id, split)
-            for place, split in enumerate(("train", "val", "test"))
-            for class_id, part in enumerate(parts)
-            for path in part[place]
-        ]
-        with ThreadPoolExecutor() as threads:  # reading and hashing let others work
-            facts = threads.map(self.facts, (path for path, _, _ in wanted))
-            return tuple(self._shot(*of, *known) for of, known in zip(wanted, facts, strict=True))
+        return self._shots(
+            [
+                (path, class_id, split)
+                for place, split in enumerate(("train", "val", "test"))
+                for class_id, part in enumerate(parts)
+                for path in part[place]
+            ]
+        )
+
+    def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
+        """All that may be trained on, a class's few shots or its place in a tail notwithstanding."""
+        wanted = []
+        for class_id, pool in enumerate(self.pools):
+            drawn = self._permuted(pool.train, "split", class_id, seed)
+            kept = [path for path in drawn if path not in without][:most]
+            wanted += [(path, class_id, "train") for path in kept]
+        return self._shots(wanted)
 
     def facts(self, path: str) -> tuple[str, int, int]:
         """SHA-1, width and height; the size is 0 x 0 where the header is broken, which `open` then reports.
@@ -111,6 +119,12 @@ class Files(Dataset):
     def holds(self, folder: Path) -> bool:
         """Whether `folder` is the data set's own or lies in it."""
         return folder.resolve().is_relative_to(self.root.resolve())
+
+    def _shots(self, wanted: Sequence[tuple[str, int, str]]) -> tuple[Shot, ...]:
+        """(path, class id, split) of each, read."""
+        with ThreadPoolExecutor() as threads:  # reading and hashing let others work
+            facts = threads.map(self.facts, (path for path, _, _ in wanted))
+            return tuple(self._shot(*of, *known) for of, known in zip(wanted, facts, strict=True))
 
     def _divide(self, class_id: int, shots: int, val: int, seed: int) -> Parts:
         pool = self.pools[class_id]

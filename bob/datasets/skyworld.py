@@ -5,6 +5,7 @@ context go together in the training shots. Val and test always have uniform cont
 """
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -51,9 +52,7 @@ class Skyworld(Dataset):
         if max(shots, val) > _MOST:
             raise ValueError(f"skyworld gives at most {_MOST:,} shots or val images per class, got {max(shots, val)}")
         classes = range(len(self.class_names))
-        train = [
-            self._shot("train", seed, c, k, self._train_context(seed, c, k)) for c in classes for k in range(shots)
-        ]
+        train = self.training_side(most=shots, seed=seed, without=())
         judged = {"val": (val, seed), "test": (len(world.BACKGROUNDS) * len(world.POSES), None)}
         rest = [
             self._shot(part, key, c, k, _balanced_context(c, k, seed=key))
@@ -62,6 +61,13 @@ class Skyworld(Dataset):
             for k in range(count)
         ]
         return (*train, *rest)
+
+    def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
+        """As many as are asked for, up to 1,000 a class: contexts as confounded as those of the shots."""
+        classes = range(len(self.class_names))
+        return tuple(
+            self._shot("train", seed, c, k, self._train_context(seed, c, k)) for c in classes for k in range(most)
+        )
 
     def facts(self, path: str) -> tuple[str, int, int]:
         """SHA-1 of the recipe and of what renders it; SIDE and SIDE.

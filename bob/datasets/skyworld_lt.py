@@ -4,6 +4,7 @@ Diff-Mix's formula on a mean of 18 where CUB-LT has 30, so that IF 100 and 50 le
 confounding may follow, `skyworld_lt:10:0.5`, as skyworld takes it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -42,6 +43,10 @@ class SkyworldLT(Dataset):
             if shot.split != "train" or rank[shot.class_id] <= tail[shot.class_id]:
                 kept.append(shot)
         return tuple(kept)
+
+    def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
+        """As skyworld has it, the tail notwithstanding."""
+        return self.world.training_side(most=most, seed=seed, without=without)
 
     def facts(self, path: str) -> tuple[str, int, int]:
         """As skyworld has them."""

@@ -1,0 +1,114 @@
+"""Measures of each class, as rows of schema.METRICS."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bob import metrics, schema, store
+from bob.figures._features import Sets
+from bob.types import Outcome
+
+__all__ = ["ALL", "REAL", "contexts", "distances", "row", "values"]
+
+Row = dict[str, Any]
+
+_APART = ("checkpoint", "captioner", "shots")
+
+ALL = -1
+"""The class id of what is over all classes."""
+REAL = "real"
+"""The method of what is measured of real images alone."""
+
+
+def row(outcome: Outcome, class_id: int, metric: str, value: float, n: int, *, method: str = "") -> Row:
+    """A row of schema.METRICS.
+
+    Args:
+        outcome: the run that it is of.
+        class_id: a class, or `ALL`.
+        metric: one of those that `bob.figures` lists.
+        value: in that metric's unit.
+        n: images.
+        method: `REAL`, or empty for the run's own.
+    """
+    run = outcome.run
+    names = {shot.class_id: shot.class_name for shot in outcome.shots}
+    return {
+        "dataset": outcome.dataset,
+        "shots": run.shots,
+        "method": method or run.method,
+        "checkpoint": "" if method else run.checkpoint,
+        "captioner": run.captioner if outcome.captions and not method else "",
+        "seed": run.seed,
+        "images": "" if method else outcome.images,
+        "class_id": class_id,
+        "class_name": names.get(class_id, ""),
+        "metric": metric,
+        "value": value,
+        "n": n,
+    }
+
+
+def distances(sets: Sets) -> Iterator[Row]:
+    """FID, KID and diversity of what each run has drawn, and the floor of the real images, class by class.
+
+    A class of which a set has fewer than two images is left out.
+    """
+    for class_id, real in sets.real.items():
+        drawn = [of.get(class_id, np.zeros((0, 1))) for of in sets.drawn]
+        n = min(len(some) for some in (real, *drawn))
+        if n < 2:
+            continue
+        for outcome, some in zip(sets.outcomes, drawn, strict=True):
+            yield row(outcome, class_id, "fid", metrics.fid(real[:n], some[:n]), n)
+            yield row(outcome, class_id, "kid", metrics.kid(real[:n], some[:n]), n)
+            yield row(outcome, class_id, "diversity", metrics.diversity(some[:n]), n)
+        first, half = sets.outcomes[0], min(n, len(real) // 2)
+        yield row(first, class_id, "diversity", metrics.diversity(real[:n]), n, method=REAL)
+        if half > 1:
+            one, other = real[:half], real[half : 2 * half]
+            yield row(first, class_id, "fid_floor", metrics.fid(one, other), half, method=REAL)
+            yield row(first, class_id, "kid_floor", metrics.kid(one, other), half, method=REAL)
+
+
+def contexts(sets: Sets, artefacts: store.Store) -> Iterator[Row]:
+    """Entropy of contexts: those that were asked for, and those read in the shots; leakage of the latter."""
+    for outcome, requests in zip(sets.outcomes, sets.requests, strict=True):
+        asked: dict[int, list[tuple[str, str]]] = {}
+        for of in requests.to_pylist():
+            if of["background"] or of["pose"]:
+                asked.setdefault(of["class_id"], []).append((of["background"], of["pose"]))
+        for class_id, pairs in sorted(asked.items()):
+            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(pairs))
+    for captions, outcome in {o.captions: o for o in reversed(sets.outcomes) if o.captions}.items():
+        read = pa.concat_tables([artefacts.read_checked(path, schema.CAPTIONS) for path in captions]).to_pylist()
+        found = {of["image_id"]: of for of in read}
+        for class_id in dict.fromkeys(shot.class_id for shot in outcome.shots):
+            some = [found[s.image_id] for s in outcome.shots if s.class_id == class_id and s.image_id in found]
+            pairs, by = [(of["background"], of["pose"]) for of in some], {"captioner": outcome.run.captioner}
+            leaked = sum(of["leaked"] for of in some) / len(some)
+            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(some), method=REAL) | by
+            yield row(outcome, class_id, "leakage", leaked, len(some), method=REAL) | by
+
+
+def values(rows: Sequence[Row], metric: str) -> dict[str, dict[tuple[str, int], float]]:
+    """Method -> (data set, class id) -> the mean over the seeds, of one metric.
+
+    Methods that come with several checkpoints, captioners or numbers of shots are called by these too, and by the key
+    of their images where still others differ.
+    """
+    some = [of for of in rows if of["metric"] == metric]
+    apart = [k for k in _APART if len({of[k] for of in some if of[k]}) > 1]
+    alike: dict[tuple, set[str]] = {}
+    for of in some:
+        alike.setdefault((of["dataset"], of["method"], of["seed"], *(of[k] for k in _APART)), set()).add(of["images"])
+    tagged = any(len(folders) > 1 for folders in alike.values())
+    found: dict[str, dict[tuple[str, int], list[float]]] = {}
+    for of in some:
+        more = [f"{of[k]}-shot" if k == "shots" else of[k] for k in apart if of[k]]
+        more += [of["images"].rpartition("-")[2][:6]] * (tagged and bool(of["images"]))
+        name = f"{of['method']} ({', '.join(more)})" if more else of["method"]
+        found.setdefault(name, {}).setdefault((of["dataset"], of["class_id"]), []).append(of["value"])
+    return {name: {place: float(np.mean(v)) for place, v in of.items()} for name, of in found.items()}

@@ -1,0 +1,87 @@
+"""Figure 3: real images of one class, and what each method has drawn of it, side by side."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+from PIL import Image
+
+from bob import datasets, pixels, registry, store
+from bob.figures import _page
+from bob.types import Outcome, Unit
+
+__all__ = ["draw", "units"]
+
+_SIDE = 192  # pixels of a picture in the figure: small ones are enlarged in whole steps, large ones reduced
+
+
+def units(outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
+    """Nothing: it shows pictures as they are."""
+    return []
+
+
+def draw(
+    outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, class_name: str = "", columns: int = 6
+) -> str:
+    """Writes the figure: a row of real shots, and one for each method of the first data set, setting and seed.
+
+    The drawn ones are the first, not chosen. It has no numbers, so it has no table.
+
+    Args:
+        outcomes: runs that have come to their images at least.
+        artefacts: where these are kept.
+        name: of the figure.
+        class_name: empty: the first class.
+        columns: pictures of a row.
+
+    Returns:
+        Markdown: which images are shown.
+
+    Raises:
+        ValueError: if there is no such class; lists the known and the nearest.
+    """
+    some = [outcome for outcome in outcomes if outcome.split == outcomes[0].split and outcome.images]
+    dataset = datasets.load(outcomes[0].run.dataset, outcomes[0].run.descriptor)
+    class_name = class_name or dataset.class_names[0]
+    if class_name not in dataset.class_names:
+        raise ValueError(registry.unknown("class", class_name, dataset.class_names))
+    class_id = dataset.class_names.index(class_name)
+    shots = [shot for shot in outcomes[0].shots if shot.class_id == class_id][:columns]
+    rows = {"real shots": [dataset.open(shot) for shot in shots]}
+    shown = [f"- real shots: {', '.join(shot.image_id for shot in shots)}"]
+    several = len({outcome.run.checkpoint for outcome in some}) > 1
+    for outcome in some:
+        title = f"{outcome.run.method}\n{outcome.run.checkpoint}" if several else outcome.run.method
+        drawn = pixels.read_images(
+            artefacts, outcome.images, shard=lambda read: read.filter(pc.field("class_id") == class_id)
+        ).slice(0, columns)
+        rows[title] = [Image.open(io.BytesIO(image)) for image in drawn["image"].to_pylist()]
+        shown.append(f"- {title.replace(chr(10), ' ')}: {', '.join(drawn['request_id'].to_pylist())}")
+    _grid(rows, artefacts, name=name, title=f"{class_name} ({outcomes[0].dataset})")
+    return f"Images of class {class_name}:\n\n" + "\n".join(shown) + "\n"
+
+
+def _grid(rows: dict[str, list[Image.Image]], artefacts: store.Store, *, name: str, title: str) -> None:
+    columns = max(map(len, rows.values()))
+    with _page.style():
+        figure = _page.page(0.9 * columns + 0.9, 0.9 * len(rows) + 0.3)
+        figure.suptitle(title, fontsize=10)
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for line, (row, pictures) in zip(grid, rows.items(), strict=True):
+            for axes, picture in zip(line, [*pictures, *[None] * (columns - len(pictures))], strict=True):
+                axes.set_axis_off()
+                if picture is not None:
+                    axes.imshow(_sized(picture), interpolation="none")
+            line[0].text(-0.08, 0.5, row, ha="right", va="center", transform=line[0].transAxes)
+        _page.save(figure, artefacts, name=name)
+
+
+def _sized(picture: Image.Image) -> np.ndarray:
+    """uint8 (h, w, 3), its longer side about `_SIDE`."""
+    picture, longer = picture.convert("RGB"), max(picture.size)
+    if longer > _SIDE:
+        picture.thumbnail((_SIDE, _SIDE))
+        return np.asarray(picture)
+    times = _SIDE // longer
+    return np.asarray(picture).repeat(times, 0).repeat(times, 1)

@@ -1,0 +1,142 @@
+"""Figure 5: is it distillation? How well captioners know the classes, and what their captions lead to (sec. 4.4)."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from bob import captioners, schema, store
+from bob.figures import _page, _rows
+from bob.seeds import derive
+from bob.types import Outcome, Shot, Unit
+from bob.versions import STEPS
+
+__all__ = ["draw", "units"]
+
+_IMAGES = 1_000  # of the test split, about
+_UNIT = 32  # images
+
+
+def units(outcomes: Sequence[Outcome], artefacts: store.Store, *, images: int = _IMAGES) -> list[Unit]:
+    """Each captioner, shown a fixed subset of the test split: as many of each class, `images` in all or nearly so.
+
+    Raises:
+        ValueError: if no run asks a captioner.
+    """
+    every = [unit for outcome in _captioned(outcomes) for unit in _recognitions(outcome, artefacts, images)]
+    return list({unit.target: unit for unit in every}.values())
+
+
+def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, images: int = _IMAGES) -> str:
+    """Writes the figure: a point a captioner, a line for each method that asks none; and its numbers.
+
+    Args:
+        outcomes: runs that have come to their final training, differing in their captioner and seed.
+        artefacts: where these are kept.
+        name: of the figure.
+        images: as `units` was given.
+
+    Returns:
+        A Markdown table: both accuracies of each captioner, in per cent.
+
+    Raises:
+        ValueError: if a captioner was not shown its pictures, or a run has not come to its end.
+    """
+    rows = [row for outcome in outcomes for row in _rows_of(outcome, artefacts, images)]
+    _page.table(rows, outcomes, artefacts, name=name)
+    every = {o.run.captioner: _means(rows, o.run.captioner) for o in _captioned(outcomes)}
+    plain = {o.run.method: _mean(rows, "test_accuracy", method=o.run.method) for o in outcomes if not o.captions}
+    lines = ["| captioner | itself, % | classifier, % |", "|---|---|---|"]
+    with _page.style():
+        figure = _page.page(4.4, 3.4)
+        axes = figure.add_subplot()
+        for number, (captioner, (own, tested)) in enumerate(every.items()):
+            colour, marker = _page.COLOURS[number % len(_page.COLOURS)], "os^Dv"[number % 5]
+            axes.plot(own, tested, marker, color=colour, markerfacecolor="none", markersize=8, label=captioner)
+            lines.append(f"| {captioner} | {own:.2f} | {tested:.2f} |")
+        for number, (method, tested) in enumerate(plain.items()):
+            axes.axhline(tested, color="#767676", linestyle=_page.STYLES[1 + number % 3], label=method)
+            lines.append(f"| none ({method}) | | {tested:.2f} |")
+        axes.set(xlabel="captioner's own accuracy, %", ylabel="classifier's test accuracy, %")
+        axes.set(
+            xlim=_reach([own for own, _ in every.values()]),
+            ylim=_reach([*(tested for _, tested in every.values()), *plain.values()]),
+        )
+        _page.legend(figure)
+        _page.save(figure, artefacts, name=name)
+    return "\n".join(lines) + "\n"
+
+
+def _reach(values: Sequence[float]) -> tuple[float, float]:
+    """What an axis shows: all values, and 10 points at the least, so that noise does not look like a trend."""
+    margin = max(0.15 * (max(values) - min(values)), 5 - (max(values) - min(values)) / 2)
+    return min(values) - margin, max(values) + margin
+
+
+def _captioned(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    some = [outcome for outcome in outcomes if outcome.captions]
+    if not some:
+        raise ValueError("none of these runs asks a captioner, so there is nothing to compare: add BOB's")
+    return some
+
+
+def _recognitions(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[Unit]:
+    run, captioner = outcome.run, outcome.run.captioner
+    shots = _subset(outcome, artefacts, images)
+    names = sorted({shot.class_id: shot.class_name for shot in outcome.shots}.items())
+    for start in range(0, len(shots), _UNIT):
+        some = shots[start : start + _UNIT]
+        pictures = [(shot.image_id, shot.sha1, shot.class_id) for shot in some]
+        inputs = [STEPS["recognise"], captioner, captioners.revision(captioner), run.descriptor, names, pictures]
+        yield Unit(
+            step="recognise",
+            target=f"recognised/{store.slug(f'{outcome.dataset} {captioner}')}-{store.key(*inputs)}.parquet",
+            label=f"{outcome.dataset} {captioner} images {start + 1} to {start + len(some)}",
+            size=len(some),
+            group=captioner,
+            work={
+                "captioner": captioner,
+                "dataset": run.dataset,
+                "descriptor": run.descriptor,
+                "shots": [asdict(shot) for shot in some],
+                "inputs": store.plain(inputs),
+            },
+        )
+
+
+def _subset(outcome: Outcome, artefacts: store.Store, images: int) -> list[Shot]:
+    """The same number of test images of each class, whatever their order and the seed of the run."""
+    split = [Shot(**row) for row in artefacts.read_checked(outcome.split, schema.SHOTS).to_pylist()]
+    test = sorted(
+        (s for s in split if s.split == "test"), key=lambda s: derive("recognise", outcome.dataset, s.image_id)
+    )
+    classes = sorted({shot.class_id for shot in test})
+    each = max(1, images // len(classes))
+    return [shot for class_id in classes for shot in [s for s in test if s.class_id == class_id][:each]]
+
+
+def _rows_of(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[_rows.Row]:
+    if not outcome.final:
+        raise ValueError("Figure 5 wants runs that have come to their final training: run the whole experiment")
+    tested = artefacts.read_checked(outcome.final, schema.RESULTS, least=1).to_pylist()
+    (accuracy,) = [row for row in tested if (row["split"], row["metric"]) == ("test", "accuracy")]
+    yield _rows.row(outcome, _rows.ALL, "test_accuracy", accuracy["value"], accuracy["n"])
+    if not outcome.captions:
+        return
+    made = [unit.target for unit in _recognitions(outcome, artefacts, images)]
+    seen = [row for target in made for row in artefacts.read_checked(target, schema.RECOGNISED).to_pylist()]
+    for class_id in (_rows.ALL, *sorted({row["class_id"] for row in seen})):
+        hits = [row["guess"] == row["class_id"] for row in seen if class_id in (_rows.ALL, row["class_id"])]
+        yield _rows.row(outcome, class_id, "captioner_accuracy", float(np.mean(hits)), len(hits))
+
+
+def _means(rows: Sequence[_rows.Row], captioner: str) -> tuple[float, float]:
+    own, tested = (_mean(rows, m, captioner=captioner) for m in ("captioner_accuracy", "test_accuracy"))
+    return own, tested
+
+
+def _mean(rows: Sequence[_rows.Row], metric: str, **only: str) -> float:
+    """Over the seeds, in per cent."""
+    some = [row for row in rows if row["metric"] == metric and row["class_id"] == _rows.ALL]
+    return 100 * statistics.fmean(row["value"] for row in some if all(row[k] == v for k, v in only.items()))

@@ -1,0 +1,82 @@
+"""Figure 6: how much lower a class's FID is with BOB than with another method, as a histogram (sec. B.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from bob import store
+from bob.figures import _features, _page, _rows
+from bob.types import Outcome, Unit
+
+__all__ = ["draw", "edges", "units"]
+
+_MARGIN = 5.0  # what the paper calls a considerable difference; it means nothing with another extractor's FID
+
+
+def units(
+    outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str = "", against: str = "train"
+) -> list[Unit]:
+    """The features that it wants; see `_features.units`."""
+    return _features.units(outcomes, artefacts, extractor=extractor, against=against)
+
+
+def draw(
+    outcomes: Sequence[Outcome],
+    artefacts: store.Store,
+    *,
+    name: str,
+    ours: str = "bob",
+    other: str = "datadream",
+    extractor: str = "",
+    against: str = "train",
+) -> str:
+    """Writes the histogram of FID(other) - FID(ours) over the classes, and its numbers.
+
+    Returns:
+        Markdown: in how many classes ours is lower, and by more than 5, and the median difference.
+
+    Raises:
+        ValueError: if one of the methods is not among the runs, or features are missing.
+    """
+    sets = _features.read(outcomes, artefacts, extractor=extractor, against=against)
+    rows = [row for some in sets for row in _rows.distances(some) if row["metric"] in ("fid", "fid_floor")]
+    found = _rows.values(rows, "fid")
+    for method in (ours, other):
+        if method not in found:
+            raise ValueError(
+                f"this figure compares {other} with {ours}, each of one checkpoint and number of shots, but the runs"
+                f" have {', '.join(found)}: name two of these"
+            )
+    _page.table(rows, outcomes, artefacts, name=name)
+    lower = np.array([found[other][place] - found[ours][place] for place in found[ours] if place in found[other]])
+    with _page.style():
+        figure = _page.page()
+        axes = figure.add_subplot()
+        places = edges(lower).tolist()
+        for side, colour, words in (
+            (lower[lower > 0], _page.COLOURS[0], f"{ours} lower: {(lower > 0).sum()}"),
+            (lower[lower <= 0], _page.COLOURS[1], f"not lower: {(lower <= 0).sum()}"),
+        ):
+            axes.hist(side, places, color=colour, edgecolor="white", linewidth=0.5, label=words)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set(xlabel=f"FID({other}) - FID({ours}) of a class", ylabel="classes")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        _page.legend(figure)
+        _page.save(figure, artefacts, name=name)
+    usual = np.median(list(found[other].values()))
+    more, less = (lower > _MARGIN).sum(), (lower < -_MARGIN).sum()
+    return (
+        f"FID of {ours} is lower than that of {other} in {(lower > 0).sum()} of {len(lower)} classes, in {more} of them"
+        f" by more than {_MARGIN:g}; it is higher by more than {_MARGIN:g} in {less}. Median difference:"
+        f" {np.median(lower):.4g}, {other}'s median being {usual:.4g}.\n"
+    )
+
+
+def edges(values: np.ndarray) -> np.ndarray:
+    """Of about 20 bins as wide as 1, 2 or 5 times a power of ten, 0 being an edge."""
+    span = max(values.max(), 0.0) - min(values.min(), 0.0) or 1.0
+    power = 10.0 ** np.floor(np.log10(span / 20))
+    width = power * next(factor for factor in (1, 2, 5, 10) if power * factor >= span / 20)
+    first, last = np.floor(min(values.min(), 0.0) / width), np.ceil(max(values.max(), 0.0) / width)
+    return width * np.arange(first, max(last, first + 1) + 1)

@@ -1,0 +1,57 @@
+"""All measures of what an experiment has drawn, class by class: a table that any experiment can have."""
+
+import statistics
+from collections.abc import Sequence
+
+from bob import store
+from bob.figures import _features, _page, _rows
+from bob.types import Outcome, Unit
+
+__all__ = ["METRICS", "draw", "units"]
+
+METRICS = {
+    "fid": "FID",
+    "fid_floor": "FID, real to real",
+    "kid": "KID",
+    "kid_floor": "KID, real to real",
+    "diversity": "diversity, images",
+    "context_entropy": "contexts, bits",
+    "leakage": "leakage, %",
+}
+"""Metric -> what its column is called."""
+
+
+def units(
+    outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str = "", against: str = "train"
+) -> list[Unit]:
+    """The features that it wants; see `_features.units`."""
+    return _features.units(outcomes, artefacts, extractor=extractor, against=against)
+
+
+def draw(
+    outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, extractor: str = "", against: str = "train"
+) -> str:
+    """Writes figures/NAME.parquet, and no picture.
+
+    Returns:
+        A Markdown table: means over classes and seeds, a row a method. Leakage is in per cent here.
+
+    Raises:
+        ValueError: if features are missing.
+    """
+    sets = _features.read(outcomes, artefacts, extractor=extractor, against=against)
+    rows = [row for some in sets for row in (*_rows.distances(some), *_rows.contexts(some, artefacts))]
+    _page.table(rows, outcomes, artefacts, name=name)
+    found = {metric: _rows.values(rows, metric) for metric in METRICS}
+    methods = dict.fromkeys(method for of in found.values() for method in of)
+    lines = ["| mean over classes | " + " | ".join(METRICS.values()) + " |", "|---" * (1 + len(METRICS)) + "|"]
+    for method in methods:
+        cells = [_cell(metric, list(found[metric].get(method, {}).values())) for metric in METRICS]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(metric: str, values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"{100 * statistics.fmean(values):.1f}" if metric == "leakage" else f"{statistics.fmean(values):.4g}"

@@ -1,0 +1,66 @@
+"""What a worker process does with the units that measure: features of images, and classes that a captioner names."""
+
+import io
+import time
+from collections.abc import Callable
+
+from PIL import Image
+
+from bob import datasets, schema, store
+from bob.commit import commit
+from bob.types import Receipt, Shot, Unit
+
+__all__ = ["EmbedWorker", "RecogniseWorker"]
+
+
+class EmbedWorker:
+    """A unit's work: extractor, and images (a shard of drawn ones) or dataset and shots (real ones)."""
+
+    def __init__(self, root: str, *, device: str) -> None:
+        self._store, self._device, self._name = store.Store(root), device, ""
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Embeds the unit's images; one that cannot be read goes to the unit's `rejected` file."""
+        from bob.embed import Embedder
+
+        start, name = time.monotonic(), unit.work["extractor"]
+        if self._name != name:
+            self._name, self._embedder = name, Embedder(name, device=self._device)
+        ids, class_ids, load = self._drawn(unit) if "images" in unit.work else self._real(unit)
+        rows, rejected = self._embedder(ids, class_ids, load)
+        return commit(unit, rows, schema.FEATURES, rejected, self._store, start=start, note=self._embedder.note())
+
+    def _drawn(self, unit: Unit) -> tuple[list[str], list[int], Callable[[int], Image.Image]]:
+        table = self._store.read_checked(unit.work["images"], schema.IMAGES)
+        contents = table["image"].to_pylist()
+        return (
+            table["request_id"].to_pylist(),
+            table["class_id"].to_pylist(),
+            lambda k: Image.open(io.BytesIO(contents[k])),
+        )
+
+    def _real(self, unit: Unit) -> tuple[list[str], list[int], Callable[[int], Image.Image]]:
+        dataset, shots = datasets.load(unit.work["dataset"]), [Shot(**shot) for shot in unit.work["shots"]]
+        return [shot.image_id for shot in shots], [shot.class_id for shot in shots], lambda k: dataset.open(shots[k])
+
+
+class RecogniseWorker:
+    """A unit's work: captioner, dataset, descriptor, shots."""
+
+    def __init__(self, root: str, *, device: str) -> None:
+        self._store, self._device = store.Store(root), device
+        self._which: tuple[str, str, str] | None = None
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Shows the captioner the unit's images; one that cannot be read goes to the unit's `rejected` file."""
+        from bob.recognise import Recogniser
+
+        start, work = time.monotonic(), unit.work
+        captioner, dataset, descriptor = which = (work["captioner"], work["dataset"], work["descriptor"])
+        if self._which != which:
+            self._which, self._recogniser = (
+                which,
+                Recogniser(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device),
+            )
+        rows, rejected = self._recogniser([Shot(**shot) for shot in work["shots"]])
+        return commit(unit, rows, schema.RECOGNISED, rejected, self._store, start=start, note=self._recogniser.note())
