@@ -2,9 +2,12 @@
 
 import argparse
 import dataclasses
+import functools
 import shlex
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,11 +16,14 @@ import tyro
 
 from bob import (
     claim,
+    cluster,
     doctor,
     experiments,
     export,
+    job,
     methods,
     pipeline,
+    present,
     progress,
     registry,
     report,
@@ -29,6 +35,7 @@ from bob import (
     workers,
 )
 from bob.settings import Run
+from bob.types import Outcome
 
 __all__ = [
     "DoctorCommand",
@@ -40,6 +47,9 @@ __all__ = [
     "VerifyCommand",
     "main",
 ]
+
+
+_SHARES = cluster.Resources()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,13 @@ class RunCommand:
     """Of an experiment: the runs' seeds [0]."""
     max_rejected: int = 0
     """Rows that may be quarantined before the command fails."""
+    upto: Literal["caption", "finetune", "generate", "classify"] = "classify"
+    """The last step to do, and all before it; tables come after `classify`."""
+    table_only: bool = False
+    """Make nothing but the table of what is there, marking what is missing; while another command is at work, too."""
+    submit: str = ""
+    """Run this command as a job of a cluster, by the address of its dashboard: http://127.0.0.1:8265."""
+    resources: cluster.Resources = _SHARES
     run: Annotated[Run, tyro.conf.arg(name="")]
     """The one run, where no experiment is named."""
 
@@ -152,13 +169,29 @@ class MethodsCommand:
 Command = RunCommand | StatusCommand | VerifyCommand | ReportCommand | ExportCommand | DoctorCommand | MethodsCommand
 
 
-def main() -> None:
-    """The command `bob`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `bob`; ends the process.
+
+    Args:
+        arguments: by default the command line's.
+    """
+    ended = signal.SIGINT
+
+    def terminate(number: int, frame: Any) -> None:
+        nonlocal ended
+        ended = signal.Signals(number)
+        raise KeyboardInterrupt  # which Ray, too, hands through from where it waits
+
+    signal.signal(signal.SIGTERM, terminate)  # `ray job stop` sends it, and kills 3 seconds later
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        sys.exit(_do(_parse(sys.argv[1:])))
+        sys.exit(_do(_parse(given), given))
     except ValueError as error:
         print(f"bob: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("bob: stopped: all that is complete is kept, and the same command resumes", file=sys.stderr)
+        sys.exit(128 + ended)
 
 
 def _parse(arguments: list[str]) -> Command:
@@ -191,6 +224,8 @@ def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
     """Flags that would change nothing."""
     if command.seeds and not command.experiment:
         raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
+    if command.inline and (command.submit or command.resources != _SHARES):
+        raise ValueError("--inline does everything in this process, so --submit and --resources are not for it")
     flags = {flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"}
     idle = sorted(flags & {field.name for field in dataclasses.fields(Run)})
     if command.experiment and idle:
@@ -200,9 +235,14 @@ def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
         )
 
 
-def _do(command: Command) -> int:
+def _do(command: Command, arguments: Sequence[str]) -> int:
     if isinstance(command, RunCommand):
-        return _run(command)
+        if not command.submit:
+            return _run(command, arguments)
+        _runs(command)  # an unknown experiment is told here
+        unsent = dataclasses.replace(command, submit="")
+        title = command.experiment or command.run.method
+        return job.submit(arguments, address=command.submit, out=command.out, title=title, identity=unsent)
     if isinstance(command, DoctorCommand):
         return _doctor(command)
     if isinstance(command, MethodsCommand):
@@ -225,25 +265,47 @@ def _do(command: Command) -> int:
     return 1 if verdict.problems else 0
 
 
-def _run(command: RunCommand) -> int:
+def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     start = time.monotonic()
-    runs = experiments.load(command.experiment, command.seeds or (0,)) if command.experiment else [command.run]
-    shown = experiments.SHOWS.get(command.experiment, show.Table())
-    artefacts = store.Store(command.out)
+    if cluster.in_job():
+        job.require_shared(command.out)
+    runs, artefacts = _runs(command), store.Store(command.out)
+    if command.table_only:
+        _show(command, present.outcomes(runs, artefacts, upto=_shown(command).ends), artefacts)
+        return 0
     if command.inline and any(run.sweep.search == "asha" for run in runs):
         raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
-    executor = _executor(command)
+    words = store.without_keys(shlex.join(["bob", *arguments]))
+    executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
-    with claim.claim(artefacts, shlex.join(["bob", *sys.argv[1:]])):
+    with claim.claim(artefacts, words):
         how: Any = {"artefacts": artefacts, "executor": executor, "report": progress.report}
         how["max_rejected"] = command.max_rejected
-        outcomes = pipeline.execute(runs, upto=shown.ends, **how)
-        pipeline.measure(shown.units(outcomes, artefacts), runs=runs, **how)
-        name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
-        print()
-        shown.show(outcomes, artefacts, name)
-    print(f"\ntables and pictures: {artefacts.place('tables')}\ndone in {time.monotonic() - start:.0f} s")
+        shown = _shown(command)
+        upto = min(command.upto, shown.ends, key=pipeline.UPTO.index)
+        outcomes = pipeline.execute(runs, upto=upto, **how)
+        if upto == shown.ends:
+            pipeline.measure(shown.units(outcomes, artefacts), runs=runs, **how)
+            _show(command, outcomes, artefacts)
+    print(f"done in {time.monotonic() - start:.0f} s")
     return 0
+
+
+def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Store) -> None:
+    name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
+    print()
+    _shown(command).show(outcomes, artefacts, name)
+    print(f"\ntables and figures: {artefacts.place()}")
+
+
+def _shown(command: RunCommand) -> show.Show:
+    return experiments.SHOWS.get(command.experiment, show.Table())
+
+
+def _runs(command: RunCommand) -> list[Run]:
+    if command.experiment:
+        return experiments.load(command.experiment, command.seeds or (0,))
+    return [command.run]
 
 
 def _doctor(command: DoctorCommand) -> int:
@@ -257,12 +319,10 @@ def _doctor(command: DoctorCommand) -> int:
     return 0
 
 
-def _executor(command: RunCommand) -> pipeline.Executor:
+def _executor(command: RunCommand, note: str) -> pipeline.Executor:
     if command.inline:
         return workers.inline(_device(command.device))
-    from bob import cluster
-
-    return cluster.execute
+    return functools.partial(cluster.execute, resources=command.resources, note=note)
 
 
 def _device(name: str) -> str:

@@ -21,7 +21,18 @@ from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
 from bob.units import Cell
 
-__all__ = ["UPTO", "Executor", "Report", "cell", "check", "execute", "measure", "read_captions", "split"]
+__all__ = [
+    "UPTO",
+    "Executor",
+    "Report",
+    "begun",
+    "cell",
+    "check",
+    "execute",
+    "measure",
+    "read_captions",
+    "split",
+]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
@@ -186,6 +197,11 @@ def _outcome(cell: Cell) -> Outcome:
         images=cell.images,
         final=cell.final,
     )
+
+
+def begun(run: Run, artefacts: store.Store) -> Outcome:
+    """What is known of a run before its first step: its data set and its split."""
+    return _outcome(split(run, artefacts))
 
 
 def split(run: Run, artefacts: store.Store) -> Cell:

@@ -79,8 +79,10 @@ def read_images(
     Raises:
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
     """
-    tables = [shard(schema.IMAGES.empty_table()), *map(shard, Drawn(artefacts, folder).shards())]
-    return pa.concat_tables(tables).sort_by([("class_id", "ascending"), ("index", "ascending")])
+    parts = [
+        shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], Drawn(artefacts, folder).shards())
+    ]
+    return pa.concat_tables(parts).sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:

@@ -39,6 +39,7 @@ __all__ = [
     "scores",
     "slug",
     "user",
+    "without_keys",
 ]
 
 FORMAT = 1
@@ -79,6 +80,11 @@ def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
 @functools.cache  # looking them up takes longer than writing a small table
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def without_keys(text: str) -> str:
+    """A text, such as a command line, without the access keys that its URIs may hold."""
+    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def user() -> str:
@@ -311,5 +317,5 @@ class Store:
         """Where a file lies, in words for the user: without a URI's options and access keys."""
         root = self.root
         if "://" in root:
-            root = re.sub("//[^/]*@", "//", root.partition("?")[0])
+            root = without_keys(root.partition("?")[0])
         return f"{root.rstrip('/')}/{path}".rstrip("/")

@@ -41,12 +41,12 @@ def write(
 
 def collect(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, layout: Layout) -> pa.Table:
     """Rows of schema.TABLES of what is there of the final trainings."""
-    finals: dict[str, Final] = {}
+    finals: dict[str | Run, Final] = {}
     for outcome in outcomes:
         results = None
-        if artefacts.exists(outcome.final):
+        if outcome.final and artefacts.exists(outcome.final):
             results = artefacts.read_checked(outcome.final, schema.RESULTS, least=1)
-        finals[outcome.final] = dataclasses.replace(outcome.run, dataset=outcome.dataset), results
+        finals[outcome.final or outcome.run] = dataclasses.replace(outcome.run, dataset=outcome.dataset), results
     return rows(list(finals.values()), layout, name=name)
 
 

@@ -239,4 +239,4 @@ class Outcome:
     images: str
     """Folder; empty where nothing was drawn."""
     final: str
-    """The table of its final training's results; empty where the command ends earlier."""
+    """The table of its final training's results; empty where it did not come that far."""

@@ -26,8 +26,10 @@ LAYERS = (
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks", "bob.measured_checks", "bob.figures"),
     ("bob.show", "bob.throughput", "bob.pipeline"),
     ("bob.experiments", "bob.plan", "bob.report", "bob.export", "bob.status", "bob.verify", "bob.doctor"),
-    ("bob.cluster",),
-    ("bob.cli", "jobs"),
+    ("bob.cluster", "bob.present"),
+    ("bob.job",),
+    ("bob.cli",),
+    ("jobs",),
 )
 """A new module is placed here, and may import what stands in the lines above its own."""
 

@@ -4,27 +4,43 @@ The only package that imports it. Each step's units go to the workers of `bob.wo
 what they make; receipts alone come back.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 
+from bob.cluster.resources import Resources, Slots
 from bob.store import Store
 from bob.types import Receipt, Unit
 
-__all__ = ["execute"]
+__all__ = ["Resources", "execute", "in_job"]
 
 
-def execute(step: str, units: Sequence[Unit], artefacts: Store) -> Iterator[Receipt]:
+def in_job() -> bool:
+    """Whether this process is the driver of a job that was submitted to a cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def execute(
+    step: str, units: Sequence[Unit], artefacts: Store, *, resources: Resources | None = None, note: str = ""
+) -> Iterator[Receipt]:
     """The pipeline's executor on Ray: joins the cluster of `RAY_ADDRESS`, or starts a local one.
+
+    Args:
+        step: of the units.
+        units: what is to do.
+        artefacts: where it is kept.
+        resources: what a unit of each step takes.
+        note: what this is, for the cluster's list of jobs.
 
     Yields:
         A receipt for each unit, in the order in which they are done.
 
     Raises:
-        ValueError: what a worker raised for something that the user can mend.
+        ValueError: what a worker raised for something that the user can mend; or if a unit fits on no node.
         RuntimeError: if Ray gave up on a unit.
     """
     from bob.cluster import data, session, train, tune
 
-    stages: dict[str, Callable[[str, Sequence[Unit], Store, session.Slots], Iterator[Receipt]]] = {
+    stages: dict[str, Callable[[str, Sequence[Unit], Store, Slots], Iterator[Receipt]]] = {
         "caption": data.run,
         "finetune": train.run,
         "generate": data.run,
@@ -32,5 +48,6 @@ def execute(step: str, units: Sequence[Unit], artefacts: Store) -> Iterator[Rece
         "recognise": data.run,
         "classify": tune.run,
     }
-    session.start()
-    return stages[step](step, units, artefacts, session.slots(step, len(units)))
+    session.start(note)
+    slots = session.slots(step, len(units), getattr(resources or Resources(), step))
+    return stages[step](step, units, artefacts, slots)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from bob.cluster.session import Slots, attempt, received, settle
+from bob.cluster.resources import Slots
+from bob.cluster.session import attempt, received, settle
 from bob.store import Store
 from bob.types import Receipt, Unit
 
@@ -30,10 +31,10 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         _Actor,
         fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=slots.count),
-        # Actors that took every CPU would starve Ray's own tasks; a GPU actor needs none.
-        num_cpus=0 if slots.gpus else 0.5,
+        compute=ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),
+        num_cpus=slots.cpus,
         num_gpus=slots.gpus or None,
+        resources=slots.custom or None,
     )
     for row in answers.iter_rows():
         yield received(json.loads(row["answer"]))

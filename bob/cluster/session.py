@@ -3,26 +3,34 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
-from dataclasses import dataclass
+import threading
+from collections import Counter
 from typing import Any
 
 import ray
 import ray.exceptions
+import ray.job_config
+from ray._private.state import state
 
+from bob.cluster import in_job
+from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.types import Receipt, Unit
 
-__all__ = ["LOSSES", "Slots", "attempt", "received", "settle", "slots", "start"]
+__all__ = ["LOSSES", "attempt", "received", "settle", "slots", "start"]
 
 LOSSES = 20
 """How often the processes of one unit may be lost before we ask what is wrong."""
 
-_GPUS = {"caption": 1.0, "finetune": 1.0, "generate": 1.0, "embed": 0.5, "recognise": 1.0, "classify": 0.25}
-"""Of a GPU, what one unit of a step takes where Ray sees GPUs."""
-
 _STORE = 256 << 20
 """Bytes of a local object store: only receipts and unit descriptions go through it."""
 
+_GROUP = "ray.io/node-group"
+"""The label by which an autoscaler's nodes name their type."""
+
+_MANY = 1_000_000
+"""Nodes of a type that has no upper bound."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,34 +39,22 @@ _QUIET = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slots:
-    """What one unit of a step is given, and how many run at once."""
+def start(note: str = "") -> None:
+    """Joins the cluster that `RAY_ADDRESS` or the job names, else starts one on this machine.
 
-    count: int
-    gpus: float
-    """Of one unit; 0 on a cluster without GPUs."""
-    threads: int
-    """torch's, of one unit."""
-    cwd: str
-    """The driver's working directory, to which the user's relative paths refer."""
-
-    @property
-    def device(self) -> str:
-        """Where a unit runs, as torch names it."""
-        return "cuda" if self.gpus else "cpu"
-
-
-def start() -> None:
-    """Joins the cluster that `RAY_ADDRESS` or the job names, else starts one on this machine."""
+    Args:
+        note: what this is, for the cluster's list of jobs.
+    """
     if ray.is_initialized():
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    stop = signal.getsignal(signal.SIGTERM)
+    if os.environ.get("RAY_ADDRESS") or in_job():
+        about = ray.job_config.JobConfig(metadata={"bob": note})
+        ray.init(job_config=about, logging_level=logging.ERROR, log_to_driver=False)
     else:
         ray.init(
             "local",  # not a cluster that somebody else has running here
@@ -67,18 +63,29 @@ def start() -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)  # Ray has put its own there, whose exit code says nothing
 
 
-def slots(step: str, units: int) -> Slots:
-    """As many at once as GPUs allow, or as there are CPUs; never more than there are units."""
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0.0), int(resources.get("CPU", 1))
-    if gpus:
-        count = max(1, min(units, int(gpus / _GPUS[step])))
-        return Slots(count=count, gpus=_GPUS[step], threads=1, cwd=os.getcwd())
-    count = max(1, min(units, cpus))
-    one_node = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=1)
-    return Slots(count=count, gpus=0.0, threads=max(1, min(one_node, cpus // count)), cwd=os.getcwd())
+def slots(step: str, units: int, share: Share) -> Slots:
+    """What the cluster gives a step.
+
+    Raises:
+        ValueError: if it has no node for one unit, and can start none.
+    """
+    return fit(step, units, share, _nodes())
+
+
+def _nodes() -> list[Nodes]:
+    """Each node that lives, and what the autoscaler may start beside them, where there is one."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    found = [Nodes(has=node["Resources"], now=1) for node in alive]
+    there = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
+    config = state.get_cluster_config()  # what Ray's own libraries ask, for want of a public one
+    for group in config.node_group_configs if config else ():
+        most = _MANY if group.max_count < 0 else group.max_count
+        found.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - there[group.name])))
+    return found
 
 
 def settle(slots: Slots) -> None:

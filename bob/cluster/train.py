@@ -1,9 +1,12 @@
 """Fine-tunes on Ray Train: one trainer a unit, named by its key, which is how it resumes."""
 
+import collections
+import contextlib
 import dataclasses
+import queue
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
 
-from bob.cluster.session import LOSSES, Slots, attempt, received, settle
+from bob.cluster.resources import Slots
+from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.store import Store
 from bob.types import Receipt, Unit
 
@@ -23,19 +27,36 @@ _LOOK_EVERY = 5.0  # seconds between looks at what the workers have said
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
     """`slots.count` trainers at once; Train's own folder is scratch, the adapter is the worker's."""
-    scratch, told = artefacts.scratch("train"), dict.fromkeys((unit.target for unit in units), "")
-    with ThreadPoolExecutor(slots.count) as threads:
-        running = {threads.submit(_fit, unit, artefacts.root, scratch, slots): unit for unit in units}
-        while running:
-            done, _ = wait(running, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
-            for future in done:
-                running.pop(future)
-                yield received(future.result())
-            for unit in running.values():
-                words = _words(unit, artefacts)
-                if words != told[unit.target]:
-                    print(f"  {unit.label}: {words}", flush=True)
-                    told[unit.target] = words
+    scratch, waiting, running = artefacts.scratch("train"), collections.deque(units), dict[str, Unit]()
+    told = dict.fromkeys((unit.target for unit in units), "")
+    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        with contextlib.suppress(IndexError):  # none waits any more
+            while True:
+                unit = waiting.popleft()
+                running[unit.target] = unit
+                try:
+                    answers.put(_fit(unit, artefacts.root, scratch, slots))
+                except BaseException as error:  # whatever it is, the driver raises it
+                    answers.put(error)
+                running.pop(unit.target)
+
+    for _ in range(slots.count):
+        threading.Thread(target=work, daemon=True).start()  # a command that is stopped waits for none of them
+    done = 0
+    while done < len(units):
+        with contextlib.suppress(queue.Empty):
+            answer = answers.get(timeout=_LOOK_EVERY)
+            if isinstance(answer, BaseException):
+                raise answer
+            yield received(answer)
+            done += 1
+        for unit in list(running.values()):
+            words = _words(unit, artefacts)
+            if words != told[unit.target]:
+                print(f"  {unit.label}: {words}", flush=True)
+                told[unit.target] = words
 
 
 def _progress(unit: Unit) -> str:
@@ -66,11 +87,12 @@ def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
 
 
 def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
-    resources = {"GPU": slots.gpus, "CPU": 1.0} if slots.gpus else {"CPU": float(slots.threads)}
     return TorchTrainer(
         _loop,
         train_loop_config={"unit": dataclasses.asdict(unit), "root": root, "slots": dataclasses.asdict(slots)},
-        scaling_config=ray.train.ScalingConfig(num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=resources),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=slots.bundle
+        ),
         run_config=ray.train.RunConfig(
             name=_name(unit),
             storage_path=scratch,

@@ -15,7 +15,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from bob.classify_worker import ClassifyWorker
-from bob.cluster.session import LOSSES, Slots, attempt, received, settle
+from bob.cluster.resources import Slots
+from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.settings import Point
 from bob.store import Store, key
 from bob.types import Receipt, Unit
@@ -33,7 +34,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trainable = tune.with_resources(
         functools.partial(_trial, root=artefacts.root, slots=slots),
-        {"cpu": 0.5 if slots.gpus else 1, "gpu": slots.gpus},
+        tune.PlacementGroupFactory([slots.bundle]),
     )
     tuner = Tuner(
         trainable,

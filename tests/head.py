@@ -1,0 +1,122 @@
+"""A real Ray head of one machine, with token authentication, and the commands that a user would give it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).parents[1]
+
+PLANTED = {"OPENAI_API_KEY": "sk-planted-1f9c0b7e", "AWS_SECRET_ACCESS_KEY": "planted/8d2e6a4c"}
+"""Secrets in the environment of both the cluster and whoever submits; no other place may ever hold them."""
+
+_START = """
+import json, sys, ray
+context = ray.init(
+    "local", num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[1]), object_store_memory=128 << 20,
+    log_to_driver=False, logging_level="ERROR"
+)
+print(json.dumps([context.dashboard_url, context.address_info["session_dir"]]), flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A cluster that runs, and what a user's shell holds who may use it."""
+
+    address: str
+    session: Path
+    """Its logs and what it has unpacked."""
+    environment: dict[str, str]
+    token: str
+
+    def job(self, name: str, script: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """`ray job submit ... -- python jobs/SCRIPT ARGUMENTS`, to its end."""
+        entrypoint = [sys.executable, f"jobs/{script}", *map(str, arguments)]
+        about = json.dumps({"step": script})
+        options = ["--submission-id", name, "--working-dir", ".", "--metadata-json", about]
+        return self.shell(
+            "ray.scripts.scripts", "job", "submit", "--address", self.address, *options, "--", *entrypoint
+        )
+
+    def shell(self, module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """A command in the project's folder; its output, errors among it."""
+        return subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
+    @contextlib.contextmanager
+    def submitted(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """`bob run ... --submit`, while it shows the log."""
+        command = [sys.executable, "-m", "bob.cli", "run", *map(str, arguments), "--submit", self.address]
+        with subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def ask(self, path: str, *, method: str = "GET", token: str | None = None) -> requests.Response:
+        """The dashboard's answer."""
+        held = self.token if token is None else token
+        headers = {"Authorization": f"Bearer {held}"} if held else {}
+        return requests.request(method, self.address + path, headers=headers, timeout=60)
+
+    def info(self, name: str) -> dict[str, Any]:
+        """What the cluster has on record of a job."""
+        return self.ask(f"/api/jobs/{name}").json()
+
+    def log(self, name: str) -> str:
+        """What a job has said so far."""
+        return self.ask(f"/api/jobs/{name}/logs").json().get("logs", "")
+
+
+@contextlib.contextmanager
+def head(home: Path) -> Iterator[Head]:
+    """Starts one in a process of its own, whose user lives in `home`."""
+    home.mkdir(exist_ok=True)
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
+    environment = kept | PLANTED | {"HOME": str(home), "RAY_AUTH_MODE": "token", "COLUMNS": "200"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-c", _START, port]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            url, session = json.loads(line)
+            token = (home / ".ray/auth_token").read_text().strip()
+            yield Head(f"http://{url}", Path(session), environment, token)
+        finally:
+            process.stdin.close()  # which ends it
+            process.wait(60)
+
+
+def until(met: Callable[[], Any], what: str, *, seconds: float = 120.0) -> Any:
+    """What `met` answers, once that is true of something."""
+    end = time.monotonic() + seconds
+    while not (answer := met()):
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.3)
+    return answer
