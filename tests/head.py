@@ -22,10 +22,12 @@ PLANTED = {"OPENAI_API_KEY": "sk-planted-1f9c0b7e", "AWS_SECRET_ACCESS_KEY": "pl
 
 _START = """
 import json, sys, ray
+from ray._private.utils import write_ray_address
 context = ray.init(
     "local", num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[1]), object_store_memory=128 << 20,
     log_to_driver=False, logging_level="ERROR", _temp_dir=sys.argv[2]
 )
+write_ray_address(context.address_info["gcs_address"], sys.argv[2])
 print(json.dumps([context.dashboard_url, context.address_info["session_dir"]]), flush=True)
 sys.stdin.read()
 """
@@ -100,7 +102,7 @@ def head(home: Path) -> Iterator[Head]:
         port = str(free.getsockname()[1])
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with (
-        # Of its own: jobs join the cluster that a file there names, and this machine may run others.
+        # Its jobs join the cluster that a file there names, which `ray start` writes: without it, any of this machine.
         tempfile.TemporaryDirectory(prefix="ray-") as scratch,
         subprocess.Popen([sys.executable, "-c", _START, port, scratch], env=environment, **pipes) as process,
     ):
