@@ -18,6 +18,7 @@ from bob.classify_worker import ClassifyWorker
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.settings import Point
+from bob.stopwatch import Stopwatch
 from bob.store import Store, key
 from bob.types import Receipt, Unit
 
@@ -124,8 +125,8 @@ class _Forward(Callback):
             self._arrived.put(json.loads(answer))
             return
         unit, worker = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
-        start = time.monotonic() - trial.last_result["time_total_s"]
-        receipt = worker.commit(unit, list(rows.values()), point=Point(**unit.work["point"]), start=start)
+        times = Stopwatch(lap="work", begun=time.monotonic() - trial.last_result["time_total_s"])
+        receipt = worker.commit(unit, list(rows.values()), point=Point(**unit.work["point"]), times=times)
         note = f"stopped after epoch {len(rows)}, {receipt.note}"
         self._arrived.put(dataclasses.asdict(dataclasses.replace(receipt, note=note)))
 
