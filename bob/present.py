@@ -9,23 +9,17 @@ from bob.types import Outcome, Receipt, Unit
 __all__ = ["outcomes"]
 
 
-def outcomes(runs: Sequence[Run], artefacts: store.Store, *, upto: str = "classify") -> list[Outcome]:
+def outcomes(runs: Sequence[Run], artefacts: store.Store) -> list[Outcome]:
     """What each run has come to, in their order; one that is not done has neither images nor `final`.
-
-    Args:
-        runs: as an experiment gives them.
-        artefacts: where it is kept.
-        upto: the last step that is looked for.
 
     Raises:
         ValueError: as `pipeline.execute`, but for rejected rows.
     """
     untouched = _Untouched(artefacts.root)
-    found = {run: _outcome(run, untouched, upto) for run in dict.fromkeys(runs)}
-    return [found[run] for run in runs]
+    return [_outcome(run, untouched) for run in runs]
 
 
-def _outcome(run: Run, untouched: store.Store, upto: str) -> Outcome:
+def _outcome(run: Run, untouched: store.Store) -> Outcome:
     try:
         [found] = pipeline.execute(
             [run],
@@ -33,9 +27,8 @@ def _outcome(run: Run, untouched: store.Store, upto: str) -> Outcome:
             executor=_nothing,
             report=lambda step, todo, done, receipts: receipts,
             max_rejected=10**9,
-            upto=upto,
         )
-        if upto != "classify" or untouched.exists(found.final):
+        if untouched.exists(found.final):
             return found
     except FileNotFoundError:  # what a step reads of the one before it
         pass

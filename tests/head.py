@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +22,12 @@ PLANTED = {"OPENAI_API_KEY": "sk-planted-1f9c0b7e", "AWS_SECRET_ACCESS_KEY": "pl
 
 _START = """
 import json, sys, ray
+from ray._private.utils import write_ray_address
 context = ray.init(
     "local", num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[1]), object_store_memory=128 << 20,
-    log_to_driver=False, logging_level="ERROR"
+    log_to_driver=False, logging_level="ERROR", _temp_dir=sys.argv[2]
 )
+write_ray_address(context.address_info["gcs_address"], sys.argv[2])
 print(json.dumps([context.dashboard_url, context.address_info["session_dir"]]), flush=True)
 sys.stdin.read()
 """
@@ -45,9 +48,11 @@ class Head:
         entrypoint = [sys.executable, f"jobs/{script}", *map(str, arguments)]
         about = json.dumps({"step": script})
         options = ["--submission-id", name, "--working-dir", ".", "--metadata-json", about]
-        return self.shell(
-            "ray.scripts.scripts", "job", "submit", "--address", self.address, *options, "--", *entrypoint
-        )
+        return until(lambda: self._taken(*options, "--", *entrypoint), "a new head to take jobs")
+
+    def _taken(self, *arguments: str) -> subprocess.CompletedProcess[str] | None:
+        done = self.shell("ray.scripts.scripts", "job", "submit", "--address", self.address, *arguments)
+        return None if "No available agent to submit job" in done.stdout else done
 
     def shell(self, module: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """A command in the project's folder; its output, errors among it."""
@@ -95,10 +100,12 @@ def head(home: Path) -> Iterator[Head]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-c", _START, port]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with (
+        # Its jobs join the cluster that a file there names, which `ray start` writes: without it, any of this machine.
+        tempfile.TemporaryDirectory(prefix="ray-") as scratch,
+        subprocess.Popen([sys.executable, "-c", _START, port, scratch], env=environment, **pipes) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
