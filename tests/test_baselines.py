@@ -112,6 +112,20 @@ def test_four_baselines_share_one_adapter(untrained_sd, tmp_path):
     assert len({unit.target for cell in cells for unit in units.finetune(cell)}) == 1
 
 
+@pytest.mark.parametrize("name", ["diff_ii", "real_guidance", "da_fusion"])
+def test_a_lost_shard_of_any_kind_of_request_is_drawn_again_the_same(name, untrained_sd, shared):
+    run = tiny(name, "skyworld", untrained_sd)
+    outcome = execute(run, shared)
+    table = pixels.read_images(shared, outcome.images)
+    assert set(table["kind"].to_pylist()) == {"circle" if name == "diff_ii" else "img2img"}
+    parts = [part for part in shared.names(outcome.images) if part.startswith("part-")]
+    shared.delete(f"{outcome.images}/{parts[-1]}")
+    assert execute(run, shared) == outcome
+    again = pixels.read_images(shared, outcome.images)
+    assert again["request_id"].equals(table["request_id"])
+    assert again["sha1"].equals(table["sha1"])
+
+
 def test_a_lost_shard_is_drawn_and_judged_again_the_same(untrained_sd, shared):
     run = tiny("diff_mix", "skyworld", untrained_sd)
     outcome = execute(run, shared)
