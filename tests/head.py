@@ -38,8 +38,8 @@ print(json.dumps([cluster.webui_url, cluster.head_node.get_session_dir_path()]),
 sys.stdin.read()
 cluster.shutdown()
 """
-"""What `ray start --head` does, beside other clusters of this machine: otherwise the agent's port is fixed, and jobs join
-whichever they find."""
+"""What `ray start --head` does, beside other clusters of this machine: otherwise the agent's port is fixed, and jobs
+join whichever they find."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,9 @@ def head(home: Path) -> Iterator[Head]:
         tempfile.TemporaryDirectory(prefix="ray-") as scratch,
         subprocess.Popen([sys.executable, "-c", _START, *ports, scratch], env=environment, **pipes) as process,
     ):
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         try:
             line = process.stdout.readline()
             assert line, process.stderr.read()
