@@ -14,20 +14,23 @@ timed from its first committed shard to its last, so that starting Ray and loadi
 """
 
 import argparse
+import contextlib
 import dataclasses
-import itertools
 import json
 import logging
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import psutil
 
 from bob import experiments, pipeline, units, workers
 from bob.settings import DrawSettings, Run
@@ -159,7 +162,7 @@ def _driver(given: argparse.Namespace, folder: str, executor: pipeline.Executor)
 
 
 def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:
-    """Seconds from the first shard to the last: through Ray, or in a loop; of the loop CPU time as well."""
+    """From the first shard to the last, through Ray or in a loop: seconds, and those of CPU time of who draws."""
     draw = DrawSettings(per_class=given.images // 10, unit=50, batch=25)
     run = run_of(draw, checkpoint="skyworld", method="datadream")
     artefacts = Store(folder)
@@ -167,15 +170,46 @@ def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:
         from bob import cluster
 
         start_ray(cpus=1)
-        done = generate(run, artefacts, cluster.execute)
+        with sampled(actor_time) as samples:
+            done = generate(run, artefacts, cluster.execute)
     else:
         import torch
 
         torch.set_num_threads(1)
-        done = generate(run, artefacts, workers.inline("cpu"))
+        with sampled(time.process_time) as samples:
+            done = generate(run, artefacts, workers.inline("cpu"))
     ends = sorted(end for _, end, *_ in spans(artefacts, done))
-    each = [later - end for end, later in itertools.pairwise(ends)]
-    return {"seconds": ends[-1] - ends[0], "median": statistics.median(each), "load": os.getloadavg()[0]}
+    times, used = np.array(samples).T
+    first, last = np.interp([ends[0], ends[-1]], times, used)
+    return {"seconds": ends[-1] - ends[0], "cpu": last - first, "load": os.getloadavg()[0]}
+
+
+@contextlib.contextmanager
+def sampled(measure: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
+    """(when, what was measured), twenty times a second; what was measured never falls."""
+    samples: list[tuple[float, float]] = []
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.05):
+            samples.append((time.time(), max([measure(), *(value for _, value in samples[-1:])])))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+def actor_time() -> float:
+    """CPU time of the one actor so far; 0 where there is none."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process().children(recursive=True):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
+                return sum(process.cpu_times()[:2])
+    return 0.0
 
 
 CHILDREN: dict[str, Callable[[argparse.Namespace, str], dict[str, float]]] = {
@@ -225,14 +259,14 @@ def show_driver(what: str, given: argparse.Namespace) -> None:
 
 
 def show_overhead(given: argparse.Namespace) -> None:
-    print("| load | loop | a unit's median | through Ray | a unit's median | longer by | medians |")
+    print("| load | loop | its CPU time | through Ray | its actor's CPU time | longer by | in CPU time |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for _ in range(given.repetitions):
         loop, ray = alone("overhead", given), alone("overhead", given, "--ray")
         cells = [f"{loop['load']:.1f}, {ray['load']:.1f}"]
         for m in (loop, ray):
-            cells += [f"{m['seconds']:.1f} s", f"{m['median']:.3f} s"]
-        cells += [f"{100 * (ray[name] / loop[name] - 1):+.1f} %" for name in ("seconds", "median")]
+            cells += [f"{m['seconds']:.1f} s", f"{m['cpu']:.1f} s"]
+        cells += [f"{100 * (ray[name] / loop[name] - 1):+.1f} %" for name in ("seconds", "cpu")]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

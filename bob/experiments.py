@@ -275,16 +275,19 @@ PAPER = (*TABLES, "figure3", "figure4", "figure5", "figure6")
 """What `paper` runs, all in one."""
 
 
-def _add_changed(prefix: str, change: Callable[[Run], Run]) -> None:
+def _add_changed(prefix: str, change: Callable[[Run], Run], words: str) -> None:
     """The experiments of `PAPER` with their runs changed, and `claims` and `paper` over them."""
     for name in PAPER if prefix else ():
         EXPERIMENTS[prefix + name], SHOWS[prefix + name] = _changed(EXPERIMENTS[name], change), SHOWS[name]
+        EXPERIMENTS[prefix + name].__doc__ = f"{name}{words}."
     tables = {name: (EXPERIMENTS[prefix + name], layout) for name, layout in TABLES.items()}
     EXPERIMENTS[f"{prefix}claims"] = _joined([runs for runs, _ in tables.values()])
     SHOWS[f"{prefix}claims"] = show.Claims(tables)
     parts = {name: (EXPERIMENTS[prefix + name], SHOWS[prefix + name]) for name in (*PAPER, "claims")}
     EXPERIMENTS[f"{prefix}paper"] = _joined([runs for runs, _ in parts.values()])
     SHOWS[f"{prefix}paper"] = show.Parts(parts)
+    EXPERIMENTS[f"{prefix}claims"].__doc__ = f"What the paper counts, from its cells and ours{words}."
+    EXPERIMENTS[f"{prefix}paper"].__doc__ = f"All of these in one, so that what they share is made once{words}."
 
 
 def _changed(runs: Runs, change: Callable[[Run], Run]) -> Runs:
@@ -308,6 +311,6 @@ def _on_skyworld(run: Run) -> Run:
     return _after(made, (run.after or last) * epochs[-1] // last, epochs)
 
 
-_add_changed("", lambda run: run)
-_add_changed("skyworld_", _on_skyworld)
-_add_changed("smoke_", lambda run: tiny(_on_skyworld(run)))
+_add_changed("", lambda run: run, "")
+_add_changed("skyworld_", _on_skyworld, ", on skyworld with mini models")
+_add_changed("smoke_", lambda run: tiny(_on_skyworld(run)), ", on skyworld with budgets that mean nothing")

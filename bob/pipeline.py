@@ -6,28 +6,32 @@ backbones. A unit's path holds a hash of all that it depends on, so the same com
 
 import dataclasses
 import functools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from bob import backbones, captioners, datasets, methods, plans, registry, schema, splits, store, suffixes, units
-from bob.budget import budget, groups
-from bob.datasets import Dataset
+from bob import backbones, captioners, datasets, methods, plans, registry, schema, store, suffixes, units
+from bob.cells import leave_out, split
 from bob.diffusion import checkpoints
 from bob.settings import Run
-from bob.types import Context, Outcome, Receipt, Shot, TrainingSet, Unit
+from bob.types import Context, Outcome, Receipt, Unit
 from bob.units import Cell
 
-__all__ = ["UPTO", "Executor", "Report", "begun", "cell", "check", "execute", "measure", "read_captions", "split"]
+__all__ = [
+    "UPTO",
+    "Executor",
+    "Report",
+    "begun",
+    "check",
+    "execute",
+    "measure",
+    "read_captions",
+    "split",
+]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
-
-_SHOTS = 5
-"""Training images per class where neither the user nor the data set says how many."""
 
 UPTO = ("caption", "finetune", "generate", "classify")
 """The steps that `execute` may end with."""
@@ -77,7 +81,7 @@ def _steps(cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_r
     unread = read_captions(cells, artefacts)
     _require_few(unread, max_rejected, artefacts)
     for cell in cells:
-        _leave_out(cell, artefacts)
+        leave_out(cell, artefacts)
         _condense(cell, artefacts)
     if upto == "caption":
         return
@@ -193,72 +197,6 @@ def begun(run: Run, artefacts: store.Store) -> Outcome:
     return _outcome(split(run, artefacts))
 
 
-def split(run: Run, artefacts: store.Store) -> Cell:
-    """Draws the split of a run or takes the one it names, writes its table and checks that each shot can be opened."""
-    dataset = datasets.load(run.dataset, run.descriptor)
-    made, shots = cell(run, dataset)
-    if not artefacts.exists(made.split):
-        for shot in shots:
-            if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
-                dataset.open(shot)
-    _write_split(made.split, shots, _origin(run, dataset), artefacts)
-    return made
-
-
-def cell(run: Run, dataset: Dataset) -> tuple[Cell, tuple[Shot, ...]]:
-    """A run before its first step, and its split: train, val and test. Writes nothing.
-
-    Raises:
-        ValueError: if the data set has too few images, or the file of the split does not fit it.
-    """
-    method = methods.load(run.method)
-    shots, run = _drawn(run, dataset)
-    path = _split_path(run, shots, _origin(run, dataset))
-    train = tuple(shot for shot in shots if shot.split == "train")
-    of_class = Counter(shot.class_id for shot in train)
-    counts = [of_class[class_id] for class_id in range(len(dataset.class_names))]
-    training = TrainingSet(
-        dataset=dataset.name,
-        descriptor=dataset.descriptor,
-        class_names=dataset.class_names,
-        shots=train,
-        budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),
-    )
-    by_size = groups(counts, medium=dataset.medium) if dataset.medium else {}
-    return Cell(run, method, path, training, groups=by_size), shots
-
-
-def _origin(run: Run, dataset: Dataset) -> dict[str, Any]:
-    return {"dataset": dataset.name, "seed": run.seed, "class_names": dataset.class_names}
-
-
-def _drawn(run: Run, dataset: Dataset) -> tuple[tuple[Shot, ...], Run]:
-    """The split, and the run with what the data set or the file of the split decides about it."""
-    run = dataclasses.replace(run, dataset=dataset.address, val=run.val or dataset.val)
-    if not run.splits:
-        shots = 0 if dataset.medium else run.shots or _SHOTS
-        return dataset.split(shots=shots, val=run.val, seed=run.seed), dataclasses.replace(run, shots=shots)
-    given = splits.read(Path(run.splits).expanduser(), dataset, val=run.val, seed=run.seed)
-    most = max(Counter(shot.class_id for shot in given if shot.split == "train").values())
-    if run.shots not in (0, most):
-        raise ValueError(f"{run.splits} gives {most} shots per class, not {run.shots}: leave --shots out")
-    return given, dataclasses.replace(run, shots=0 if dataset.medium else most)
-
-
-def _split_path(run: Run, shots: Sequence[Shot], origin: Mapping[str, Any]) -> str:
-    identity = store.key([(s.image_id, s.sha1, s.class_id, s.split) for s in shots], origin["class_names"])
-    return f"shots/{store.slug(origin['dataset'])}-{run.setting}-{identity}.parquet"
-
-
-def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], artefacts: store.Store) -> None:
-    """Unless an earlier command has; its table may have been damaged since."""
-    if artefacts.exists(path):
-        artefacts.read_checked(path, schema.SHOTS, least=len(shots))
-        return
-    table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
-    artefacts.write_table(path, table, store.provenance(origin))
-
-
 def read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
     """Gives the training sets their contexts; returns the units that had to reject some shots, now or earlier."""
     lacking: dict[str, None] = {}
@@ -280,29 +218,6 @@ def _captions(unit: Unit, artefacts: store.Store) -> pa.Table:
     beside = store.quarantine(unit.target)
     rejected = len(artefacts.read_checked(beside, schema.REJECTED)) if artefacts.exists(beside) else 0
     return artefacts.read_checked(unit.target, schema.CAPTIONS, least=unit.size - rejected)
-
-
-def _leave_out(cell: Cell, artefacts: store.Store) -> None:
-    """Takes the shots without a caption out of a run that wants captions, out of its classifier's real images too."""
-    run, training = cell.run, cell.training
-    kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
-    if not cell.method.needs_captions or len(kept) == len(training.shots):
-        return
-    name = units.label(cell, "method")
-    if bare := set(training.class_names) - {shot.class_name for shot in kept}:
-        raise ValueError(
-            f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"
-            f" the *.rejected.parquet files in {artefacts.place('captions')} and the tables beside them, and run it"
-            " again"
-        )
-    rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
-    shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
-    origin = {"dataset": training.dataset, "seed": run.seed, "class_names": training.class_names}
-    cell.split = _split_path(run, shots, origin)
-    _write_split(cell.split, shots, origin, artefacts)
-    cell.training = dataclasses.replace(training, shots=kept)
-    left = len(training.shots) - len(kept)
-    print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)
 
 
 def _condense(cell: Cell, artefacts: store.Store) -> None:

@@ -2,9 +2,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +12,9 @@ from PIL import Image
 from bob import decoded, schema, store
 from bob.backbones import Backbone
 from bob.datasets import Dataset
-from bob.diffusion import filters
+from bob.drawn import Drawn
 from bob.store import Store
-from bob.types import Filter, Shot
+from bob.types import Shot
 
 __all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 
@@ -80,49 +79,10 @@ def read_images(
     Raises:
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
     """
-    places: dict[str, tuple[int, int]] = {}
-
-    def read(names: Sequence[str], wanted: pa.Schema) -> pa.Table:
-        tables = [artefacts.read_checked(f"{folder}/{name}", wanted) for name in names]
-        return pa.concat_tables([wanted.empty_table(), *tables])
-
-    def part(name: str) -> pa.Table:
-        whole = artefacts.read_checked(f"{folder}/{name}", schema.IMAGES)
-        ids, classes, indices = (whole[name].to_pylist() for name in ("request_id", "class_id", "index"))
-        places.update(zip(ids, zip(classes, indices, strict=True), strict=True))
-        return shard(whole)
-
-    names = [name for name in artefacts.names(folder) if name.startswith("part-")]
-    empty = shard(schema.IMAGES.empty_table())
-    whole = pa.concat_tables([empty, *(part(name) for name in names if ".rejected." not in name)])
-    rejected = read([name for name in names if ".rejected." in name], schema.REJECTED)
-    requested = read(["requests.parquet"], schema.REQUESTS)["request_id"].to_pylist()
-    lost = set(requested) - set(places) - set(rejected["row_id"].to_pylist())
-    if lost:
-        raise ValueError(
-            f"{artefacts.place(folder)} lacks {len(lost)} of {len(requested)} images, {min(lost)} among them: delete"
-            " its part-*.parquet files that are short, and the same command makes them again"
-        )
-    whole = whole.sort_by([("class_id", "ascending"), ("index", "ascending")])
-    origin = artefacts.manifest(f"{folder}/requests.parquet")
-    if "filter" not in origin:
-        return whole
-    judged = read([name for name in artefacts.names(folder) if name.startswith("scores-")], schema.SCORES)
-    scores = dict(zip(judged["request_id"].to_pylist(), judged["score"].to_pylist(), strict=True))
-    classes = {name: places[name][0] for name in sorted(places, key=places.__getitem__)}
-    kept = _kept(classes, scores, origin, artefacts.place(folder))
-    return whole.filter(pa.array([name in kept for name in whole["request_id"].to_pylist()]))
-
-
-def _kept(classes: Mapping[str, int], scores: dict[str, float], origin: Mapping[str, Any], place: str) -> set[str]:
-    if unjudged := set(classes) - set(scores):
-        raise ValueError(
-            f"{place} lacks the scores of {len(unjudged)} images, {min(unjudged)} among them: delete the part-*.parquet"
-            " without a scores-*.parquet, and the same command makes both again"
-        )
-    return filters.keep(
-        {name: scores[name] for name in classes}, classes, Filter.parse(origin["filter"]), origin["wanted"]
-    )
+    parts = [
+        shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], Drawn(artefacts, folder).shards())
+    ]
+    return pa.concat_tables(parts).sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:

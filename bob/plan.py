@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bob import datasets, pipeline, plans, progress, store, throughput, units
+from bob import cells, datasets, pipeline, plans, progress, store, throughput, units
 from bob.datasets import _standin
 from bob.settings import Run
 from bob.throughput import Rate
@@ -72,6 +72,8 @@ class Line:
     """Of all units, in `plans.STEPS`' own terms."""
     todo: float
     """Work that is left, in `throughput.UNITS`."""
+    longest: float
+    """Of that, the work of the largest unit, which one device does."""
     rate: Rate | None
     """Of one device; None if none is known."""
 
@@ -101,8 +103,16 @@ class Plan:
     @property
     def wall(self) -> float:
         """Seconds: each step begins when the one before has ended."""
-        busy = {line.step for line in self.lines if line.todo}
-        return self.device_seconds / self.cluster.count + sum(_START.get(step, 12.0) for step in busy)
+        steps: dict[str, list[Line]] = {}
+        for line in self.lines:
+            if line.todo:
+                steps.setdefault(line.step, []).append(line)
+        return sum(_START.get(step, 12.0) + self._busy(some) for step, some in steps.items())
+
+    def _busy(self, alike: Sequence[Line]) -> float:
+        """Seconds of a step: all devices share its work, and no unit is shared."""
+        longest = [line.longest / line.rate.per_second for line in alike if line.rate]
+        return max(math.fsum(line.seconds for line in alike) / self.cluster.count, *longest, 0.0)
 
     @property
     def bytes(self) -> float:
@@ -159,12 +169,12 @@ def make(
 def _cell(run: Run, stand_ins: dict[str, None]) -> Cell:
     kind = run.dataset.partition(":")[0]
     try:
-        return pipeline.cell(run, datasets.load(run.dataset, run.descriptor))[0]
+        return cells.begin(run, datasets.load(run.dataset, run.descriptor))[0]
     except ValueError:
         if kind not in _standin.SIZES:
             raise
     stand_ins[kind] = None
-    return pipeline.cell(run, _standin.stand_in(run.dataset))[0]
+    return cells.begin(run, _standin.stand_in(run.dataset))[0]
 
 
 def _make_up(cell: Cell) -> None:
@@ -208,6 +218,7 @@ def _lines(
         for (of, model), some in groups.items():
             if of == step:
                 done = [unit.target in there for unit, _ in some]
+                left = [amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done]
                 kind = throughput.step_of(step)
                 rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
                 yield Line(
@@ -216,7 +227,8 @@ def _lines(
                     units=len(some),
                     done=sum(done),
                     size=sum(unit.size for unit, _ in some),
-                    todo=math.fsum(amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done),
+                    todo=math.fsum(left),
+                    longest=max(left, default=0.0),
                     rate=rate,
                 )
 

@@ -79,7 +79,14 @@ class Figure(Show):
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
         """See `Show`."""
-        print(self._module.draw(outcomes, artefacts, name=name))
+        if self._is_whole(outcomes, artefacts):
+            print(self._module.draw(outcomes, artefacts, name=name))
+        else:
+            print(f"{name} is not drawn: some of its runs or measures are missing")
+
+    def _is_whole(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> bool:
+        reached = [outcome.final if self.upto == "classify" else outcome.images for outcome in outcomes]
+        return all(reached) and all(artefacts.exists(unit.target) for unit in self.units(outcomes, artefacts))
 
     @property
     def _module(self) -> Any:

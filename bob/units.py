@@ -163,7 +163,8 @@ def ask(cell: Cell, artefacts: store.Store | None) -> None:
             _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written
             return
         kept = {"filter": dataclasses.asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
-        artefacts.write_tables(path, rows, schema.REQUESTS, store.provenance(run) | {"inputs": inputs} | kept)
+        origin = {"inputs": inputs, "split": cell.split}
+        artefacts.write_tables(path, rows, schema.REQUESTS, store.provenance(run) | origin | kept)
 
 
 def _requests(cell: Cell, sources: dict[str, None]) -> Iterator[pa.Table]:

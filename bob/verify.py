@@ -39,6 +39,7 @@ _KINDS: Mapping[str, Check] = {
     r"tables/[^/]+\.png": checks.picture,
     r"figures/[^/]+\.parquet": measured_checks.measured,
     r"figures/[^/]+\.(svg|pdf)": measured_checks.page,
+    r"report\.html": checks.text,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
 """Path -> what has to hold for the file; the first that fits."""

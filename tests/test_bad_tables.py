@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob import cli
+from bob import cli, commands
 from tests.tools import SMALLEST, Bob, photos
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,7 +25,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     """The flags of a run of BOB, and what it made; not to be changed."""
     root = tmp_path_factory.mktemp("done")
     flags = ["--inline", "--dataset", f"folder:{photos(root / 'data')}", "--method", "bob", *SMALLEST]
-    assert cli._run(cli._parse(["run", *flags, "--out", str(root / "out")])) == 0
+    arguments = ["run", *flags, "--out", str(root / "out")]
+    assert cli._run(commands.parse(arguments), arguments) == 0
     return flags, root / "out"
 
 

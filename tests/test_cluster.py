@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
 
-from bob import cluster, experiments, pipeline, pixels, progress, workers
+from bob import cluster, experiments, pipeline, pixels, progress, units, workers
+from bob.cluster import data
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.store import Store
@@ -79,3 +81,26 @@ def test_a_mistake_comes_back_in_words(both, step, tmp_path: Path):
     unit = Unit(step=step, target=f"{step}/x/y", label="a mistake", size=1, work=work)
     with pytest.raises(ValueError, match=r"is no Stable Diffusion checkpoint: it has no model_index\.json"):
         list(cluster.execute(step, [unit], store))
+
+
+@pytest.mark.timeout(400)
+def test_a_block_of_several_units_gives_the_images_of_a_for_loop_and_a_receipt_as_each_is_done(
+    both, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(data, "_SHARE", 4)
+    run = experiments.defaults(
+        checkpoint="simulated:1", backbone="resnet_mini", captioner="qwen_vl:skyworld", method="real_guidance"
+    )
+    run = dataclasses.replace(run, draw=dataclasses.replace(run.draw, per_class=3, unit=2))
+    sums, arrived = [], {}
+    for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
+        store = Store(str(tmp_path / name))
+        cell = pipeline.split(run, store)
+        todo = list(units.generations(cell, store))
+        arrived = {receipt.target: time.time() for receipt in executor("generate", todo, store)}
+        assert arrived.keys() == {unit.target for unit in todo}
+        sums.append(pixels.read_images(store, cell.images)["sha1"].to_pylist())
+    assert sums[0] == sums[1]
+    assert len(next(data.blocks(todo))) == 3
+    third = Path(store.root, todo[2].target).stat().st_mtime  # two seconds after the first of its block
+    assert arrived[todo[0].target] < third

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from bob import backbones, datasets, pixels, schema, store
 from bob.diffusion import checkpoints
+from bob.seeds import derive
 from bob.settings import Run
 from bob.types import Outcome, Shot, Unit
 from bob.versions import STEPS
@@ -138,8 +139,8 @@ def _shots(outcome: Outcome, artefacts: store.Store, against: str, *, most: int)
         raise ValueError(f"images are compared with those of train or test, got {against!r}")
     split = [Shot(**row) for row in artefacts.read_checked(outcome.split, schema.SHOTS).to_pylist()]
     test = [shot for shot in split if shot.split == "test"]
-    if against == "test":
-        return test
+    if against == "test":  # not as they are listed, where neighbours may be of one photographer
+        return sorted(test, key=lambda shot: (shot.class_id, derive("embed", outcome.dataset, shot.image_id)))
     run: Run = outcome.run
     dataset = datasets.load(run.dataset, run.descriptor)
     return list(dataset.training_side(most=most, seed=run.seed, without={shot.image_id for shot in test}))

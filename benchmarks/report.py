@@ -1,0 +1,73 @@
+"""How large is the page of 10,000 pictures, and how soon does it open?
+
+    python benchmarks/report.py
+
+Crops of real photographs (scikit-image's) stand for drawn images: 100 classes, two methods, 50 each. Wants Chromium and
+chromedriver. Times are of a browser that is new for each opening; the page is read from the disk's cache.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from skimage import data
+
+from bob import progress, report, store
+from bob.settings import DrawSettings
+from tests import drawings
+from tests.browser import chromium
+
+CLASSES = tuple(f"class {k:03d}" for k in range(100))
+EACH = 50
+SIDE = 128
+OPENINGS = 5
+PHOTOS = [np.asarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
+
+BUTTONS = "document.querySelectorAll('#grid button').length"
+FILTER = """(() => {
+  const begun = performance.now(), field = document.querySelector('[name=prompt]');
+  field.value = 'class 057';
+  field.dispatchEvent(new Event('input', {bubbles: true}));
+  document.body.offsetHeight;
+  return [performance.now() - begun, document.querySelectorAll('#grid button').length];
+})()"""
+
+
+def crop(class_id: int, index: int) -> Image.Image:
+    rng = np.random.default_rng([class_id, index])
+    photo = PHOTOS[rng.integers(len(PHOTOS))]
+    top, left = (rng.integers(0, length - SIDE) for length in photo.shape[:2])
+    return Image.fromarray(photo[top : top + SIDE, left : left + SIDE])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        artefacts = store.Store(f"{folder}/out")
+        photos = drawings.listed(Path(folder, "photos"), CLASSES)
+        for method in ("bob", "datadream"):
+            of = drawings.run(photos, method=method, draw=DrawSettings(per_class=EACH, unit=100))
+            said = {"prompt": "a photo of a {name} in the sea background {index} with the flying pose."}
+            drawings.draw(artefacts, of, paint=crop, background="sea {index}", pose="flying", **said)
+        begun = time.monotonic()
+        made = report.write(artefacts, limit=10_400)
+        print(f"{made.pictures:,} pictures, {progress.amount(made.size)}, written in {time.monotonic() - begun:.1f} s")
+        opened, filtered = [], []
+        for _ in range(OPENINGS):
+            with chromium() as browser:
+                begun = time.monotonic()
+                browser.open(Path(made.place))
+                assert browser.ask(BUTTONS) >= 240
+                opened.append(time.monotonic() - begun)
+                milliseconds, found = browser.ask(FILTER)
+                assert found == 2 * EACH
+                filtered.append(milliseconds)
+                assert browser.console() == []
+        print(f"opened, first pictures built: {statistics.median(opened):.2f} s (median of {OPENINGS})")
+        print(f"filtered by prompt: {statistics.median(filtered):.0f} ms")
+
+
+if __name__ == "__main__":
+    main()

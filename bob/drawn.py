@@ -1,0 +1,169 @@
+"""Sets of drawn images as a store holds them: a folder of requests and shards for each, read a shard at a time."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from bob import schema
+from bob.diffusion import filters
+from bob.store import Store, quarantine
+from bob.types import Filter
+
+__all__ = ["Drawn", "Walk", "find"]
+
+Walk = Callable[[Sequence[str]], Iterable[str]]
+"""Files -> the same files, shown to the user in passing."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawn:
+    """The images of one folder, `images/NAME`."""
+
+    artefacts: Store
+    folder: str
+
+    @functools.cached_property
+    def origin(self) -> dict[str, Any]:
+        """The manifest of its request table."""
+        return self.artefacts.manifest(f"{self.folder}/requests.parquet")
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """The first run that it was drawn for: fields of `bob.settings.Run`."""
+        return self.origin["config"]
+
+    @functools.cached_property
+    def requests(self) -> pa.Table:
+        """What was asked for: rows of schema.REQUESTS."""
+        return self.artefacts.read_checked(f"{self.folder}/requests.parquet", schema.REQUESTS)
+
+    @functools.cached_property
+    def parts(self) -> Sequence[str]:
+        """Its finished shards, in order."""
+        return [name for name in self._names if name.startswith("part-") and ".rejected." not in name]
+
+    @functools.cached_property
+    def _names(self) -> Sequence[str]:
+        return self.artefacts.names(self.folder)
+
+    def requested(self, part: str) -> pa.Table:
+        """The rows of `requests` that one shard was to draw."""
+        unit, number = self.run["draw"]["unit"], int(part.removeprefix("part-").removesuffix(".parquet"))
+        return self.requests.slice(number * unit, unit)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each shard is there; opens none."""
+        return len(self.parts) == -(-len(self.requests) // self.run["draw"]["unit"])
+
+    @functools.cached_property
+    def _judged(self) -> Mapping[str, float]:
+        """Request id -> CLIP's score, by class id and index."""
+        found: dict[str, float] = {}
+        for name in (name for name in self._names if name.startswith("scores-")):
+            table = self.artefacts.read_checked(f"{self.folder}/{name}", schema.SCORES)
+            found |= dict(zip(table["request_id"].to_pylist(), table["score"].to_pylist(), strict=True))
+        return {name: found[name] for name in self._classes if name in found}
+
+    @functools.cached_property
+    def _classes(self) -> Mapping[str, int]:
+        """Request id -> class id, by class id and index."""
+        ordered = self.requests.sort_by([("class_id", "ascending"), ("index", "ascending")])
+        return dict(zip(ordered["request_id"].to_pylist(), ordered["class_id"].to_pylist(), strict=True))
+
+    @functools.cached_property
+    def _kept(self) -> frozenset[str]:
+        """Request ids of the images that the filter keeps, if there is one, as far as they are judged."""
+        rule = Filter.parse(self.origin["filter"])
+        return frozenset(filters.keep(self._judged, self._classes, rule, self.origin["wanted"]))
+
+    def read(self, part: str) -> pa.Table:
+        """The images of one shard that the classifier is given: rows of schema.IMAGES.
+
+        Raises:
+            ValueError: if it is damaged, or an image was not judged though they are filtered.
+        """
+        return self._filtered(self._whole(part))
+
+    def shards(self, *, walk: Walk = iter) -> Iterator[pa.Table]:
+        """All images that the classifier is given, rows of schema.IMAGES, one shard in memory at a time.
+
+        Args:
+            walk: shows progress.
+
+        Raises:
+            ValueError: as `read`; and, after the last shard, if images were requested that are neither drawn nor
+                rejected.
+        """
+        lost = dict.fromkeys(self._classes)
+        for part in walk(self.parts):
+            table = self._whole(part)
+            for name in [*table["request_id"].to_pylist(), *self._rejected(part)]:
+                lost.pop(name, None)
+            yield self._filtered(table)
+        if lost:
+            raise ValueError(
+                f"{self.artefacts.place(self.folder)} lacks {len(lost)} of {len(self.requests)} images, {min(lost)}"
+                " among them: delete its part-*.parquet files that are short, and the same command makes them again"
+            )
+
+    def _whole(self, part: str) -> pa.Table:
+        return self.artefacts.read_checked(f"{self.folder}/{part}", schema.IMAGES)
+
+    def _filtered(self, table: pa.Table) -> pa.Table:
+        if "filter" not in self.origin:
+            return table
+        names = table["request_id"].to_pylist()
+        if unjudged := set(names) - set(self._judged):
+            raise ValueError(
+                f"{self.artefacts.place(self.folder)} lacks the scores of {len(unjudged)} images, {min(unjudged)} among"
+                " them: delete the part-*.parquet without a scores-*.parquet, and the same command makes both again"
+            )
+        return table.filter(pa.array([name in self._kept for name in names], pa.bool_()))
+
+    def _rejected(self, part: str) -> list[str]:
+        beside = quarantine(part)
+        if beside not in self._names:
+            return []
+        return self.artefacts.read_checked(f"{self.folder}/{beside}", schema.REJECTED)["row_id"].to_pylist()
+
+    @property
+    def split(self) -> str:
+        """The table of the shots that it was drawn from.
+
+        Raises:
+            ValueError: if an earlier version, which did not note it, wrote the requests.
+        """
+        if "split" not in self.origin:
+            raise ValueError(
+                f"{self.artefacts.place(self.folder)}/requests.parquet does not say which shots it was made from, as"
+                " earlier versions did not: delete it, and the same `bob run` writes it again and keeps the images"
+            )
+        return self.origin["split"]
+
+    @functools.cached_property
+    def dataset(self) -> str:
+        """What the data set is, wherever it lies."""
+        return self._shots["dataset"]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Indexed by class id."""
+        return self._shots["class_names"]
+
+    @functools.cached_property
+    def _shots(self) -> Mapping[str, Any]:
+        return self.artefacts.manifest(self.split)["config"]
+
+
+def find(artefacts: Store) -> list[Drawn]:
+    """The sets of drawn images in a store, complete or not, by the names of their folders.
+
+    Raises:
+        ValueError: if there is no such store.
+    """
+    tables = sorted(path for path in artefacts.listing() if path.startswith("images/"))
+    return [Drawn(artefacts, path.rpartition("/")[0]) for path in tables if path.endswith("/requests.parquet")]

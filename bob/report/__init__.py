@@ -1,0 +1,179 @@
+"""`bob report`: one HTML file with the tables, the figures and the pictures of a store. Needs no server, no network.
+
+Whatever comes from a user, a class's name or a prompt, is text on the page and nothing else: it is escaped here, the
+script writes it as text, and the page's own policy runs no script but ours and fetches nothing.
+"""
+
+import base64
+import hashlib
+import html
+import importlib.resources
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pyarrow import fs
+
+from bob import files, progress
+from bob.drawn import Walk
+from bob.report.gallery import TINY, Gallery, collect
+from bob.store import Store
+
+__all__ = ["Report", "show", "write"]
+
+LIMIT = 10_000
+"""Pictures on a page: more of them are a load on a telephone."""
+_PAPER = re.compile(r"(.*), (paper [\d.]+(?:, [-+][\d.]+)?)")
+"""A cell of `bob.typeset`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was written."""
+
+    place: str
+    size: int
+    """Bytes."""
+    tables: int
+    figures: int
+    pictures: int
+
+
+def write(artefacts: Store, *, to: str = "", limit: int = LIMIT, walk: Walk = iter) -> Report:
+    """Writes the page, whole or not at all.
+
+    Args:
+        artefacts: the store; may be in use.
+        to: a file on this machine; empty: `report.html` in the store.
+        limit: the most pictures; see `gallery.collect`.
+        walk: shows progress.
+
+    Raises:
+        ValueError: if the store is not there or holds nothing to show, something in it is damaged, or `to` cannot be
+            written.
+    """
+    listing = sorted(artefacts.listing())
+    tables = [path for path in listing if path.startswith("tables/") and path.endswith(".md")]
+    sheets = [path for path in listing if path.startswith("tables/") and path.endswith(".png")]
+    figures = [path for path in listing if path.startswith("figures/") and path.endswith(".svg")]
+    target = _target(to)
+    gallery = collect(artefacts, limit=limit, walk=walk)
+    if not (tables or figures or gallery.images):
+        raise ValueError(f"nothing in {artefacts.place()} can be shown: name a folder that `bob run` has written to")
+    content = _page(artefacts, tables, sheets, figures, gallery).encode()
+    if target:
+        try:
+            files.create(fs.LocalFileSystem(), str(target), lambda sink: sink.write(content))
+        except OSError as error:
+            raise ValueError(f"cannot write {target}: {files.words(error)}. Choose another --to") from error
+    else:
+        artefacts.write("report.html", content)
+    return Report(
+        place=str(target or artefacts.place("report.html")),
+        size=len(content),
+        tables=len(tables),
+        figures=len(figures),
+        pictures=len(gallery.images),
+    )
+
+
+def show(report: Report) -> None:
+    """Prints what was written, and where."""
+    held = f"{report.pictures:,} pictures, {report.tables} tables, {report.figures} figures"
+    print(f"{report.place}: {held}, {progress.amount(report.size)}")
+
+
+def _target(to: str) -> Path | None:
+    if "://" in to:
+        raise ValueError(f"--to is a file on this machine, got {to!r}: leave it out, and the page is kept in the store")
+    target = Path(to).expanduser().absolute() if to else None
+    if target and target.is_dir():
+        raise ValueError(f"--to is a file, but {target} is a folder: give the file's name too")
+    return target
+
+
+def _page(artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figures: Sequence[str], of: Gallery) -> str:
+    folder = importlib.resources.files("bob.report")
+    style, script, page = (
+        folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html")
+    )
+    return Template(page).substitute(
+        place=html.escape(artefacts.place()),
+        policy=f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)};"
+        " base-uri 'none'; form-action 'none'",
+        style=style,
+        script=script,
+        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in _notes(of)),
+        tables="".join(_table(artefacts, path) for path in tables)
+        or "<p class=none>No tables yet: a run ends with one.</p>",
+        sheets="".join(_sheet(artefacts, path) for path in sheets),
+        figures="".join(_figure(artefacts, path) for path in figures),
+        figures_hidden="" if figures else "hidden",
+        data=_json({"tiny": TINY, "sets": of.sets, "texts": of.texts, "images": of.images}),
+        thumbnails="\n".join(of.thumbnails),
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(data: Any) -> str:
+    """For a script element, which ends at the first `</script`."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _notes(of: Gallery) -> Iterator[str]:
+    if of.each:
+        yield (
+            f"There are {of.whole:,} images. The page shows {len(of.images):,} of them: the first {of.each:,} of each"
+            " set and class."
+        )
+    yield from of.notes
+
+
+def _table(artefacts: Store, path: str) -> str:
+    """A table from its Markdown, in which the best are marked; what else stands there, as paragraphs."""
+    lines = artefacts.read(path).decode().splitlines()
+    rows = [_parts(line) for line in lines if line.startswith("|")]
+    others = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line.strip() and not line.startswith("|"))
+    name = html.escape(Path(path).stem)
+    head = "".join(f"<th scope=col>{_cell(text)}</th>" for text in rows[0]) if rows else ""
+    body = []
+    for first, *rest in rows[2:]:  # a line of dashes stands below the head
+        cells = "".join(f"<td>{_cell(text)}</td>" for text in rest)
+        body.append(f"<tr><th scope=row>{_cell(first)}</th>{cells}</tr>")
+    return (
+        f'<div class=scroll tabindex=0 role=region aria-label="Table {name}"><table><caption>{name}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>{others}"
+    )
+
+
+def _parts(line: str) -> list[str]:
+    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+
+
+def _cell(text: str) -> str:
+    """Text with its mark; what the paper has, below ours."""
+    for mark, tag in ((r"\*\*(.*)\*\*", "b"), ("<u>(.*)</u>", "u")):
+        if found := re.fullmatch(mark, text):
+            return f"<{tag}>{_cell(found[1])}</{tag}>"
+    ours, paper = _PAPER.sub(r"\1", text), _PAPER.sub(r"\2", text)
+    return html.escape(ours) + (f"<small>{html.escape(paper)}</small>" if paper != ours else "")
+
+
+def _figure(artefacts: Store, path: str) -> str:
+    """As a picture, in which an SVG runs no script and fetches nothing."""
+    name, data = html.escape(Path(path).stem), base64.b64encode(artefacts.read(path)).decode()
+    source = f"data:image/svg+xml;base64,{data}"
+    return f'<figure><img src="{source}" alt="Figure {name}"><figcaption>{name}</figcaption></figure>'
+
+
+def _sheet(artefacts: Store, path: str) -> str:
+    name, data = html.escape(Path(path).stem), base64.b64encode(artefacts.read(path)).decode()
+    picture = f'<img src="data:image/png;base64,{data}" alt="The first images of each class and method">'
+    return f"<details><summary>Contact sheet {name}</summary><div class=scroll tabindex=0>{picture}</div></details>"
