@@ -132,7 +132,7 @@ def _require_no_secret(cluster: Head, out: Path) -> None:
     files = [path for folder in (out, cluster.session) for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 50
     found = [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
-    for path in ("/api/jobs/", "/nodes?view=details", "/api/v0/actors?detail=true", "/api/v0/runtime_envs?detail=true"):
+    for path in ("/api/jobs/", "/nodes?view=summary", "/api/v0/actors?detail=true", "/api/v0/runtime_envs?detail=true"):
         answer = cluster.ask(path)
         assert answer.ok, path
         found += [path for secret in secrets if secret in answer.content]
