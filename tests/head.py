@@ -18,7 +18,7 @@ import requests
 
 ROOT = Path(__file__).parents[1]
 
-PLANTED = {"OPENAI_API_KEY": "sk-planted-1f9c0b7e", "AWS_SECRET_ACCESS_KEY": "planted/8d2e6a4c"}
+PLANTED = {name: secrets.token_hex(16) for name in ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY")}
 """Secrets in the environment of both the cluster and whoever submits; no other place may ever hold them."""
 
 _START = """

@@ -136,7 +136,7 @@ def _require_no_secret(cluster: Head, out: Path) -> None:
         answer = cluster.ask(path)
         assert answer.ok, path
         found += [path for secret in secrets if secret in answer.content]
-    assert not found
+    assert not found, found
 
 
 # -- the laptop's side --------------------------------------------------------------------------
