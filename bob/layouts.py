@@ -49,6 +49,8 @@ class Layout:
     """(row, column) -> cells for which this is equal compete: the best is bold, the second best underlined."""
     printed: Callable[[], Mapping[Place, float]] = dict
     """What the paper has in the cells, in per cent."""
+    dataset: str = ""
+    """The one data set that it printed them of, where rows and columns do not say it."""
 
 
 def _version(run: Run) -> str:
@@ -139,6 +141,7 @@ TABLE3 = Layout(
     columns=lambda run: {"accuracy": f"{_switches(run)[1]} preservation"},
     rivals=lambda row, column: "all",
     printed=_table3,
+    dataset="aircraft",
 )
 """Marginalisation against preservation."""
 TABLE6 = Layout(
@@ -147,5 +150,6 @@ TABLE6 = Layout(
     columns=lambda run: {"accuracy": methods.title(run.method)},
     rivals=lambda row, column: row,
     printed=_table6,
+    dataset="aircraft",
 )
 """Epochs of the fine-tune against method."""

@@ -82,7 +82,8 @@ def rows(finals: Sequence[Final], layout: Layout, *, name: str) -> pa.Table:
             values = found.setdefault((SEPARATOR.join(layout.row(run)), column), [])
             if metric in tested:
                 values.append(100 * tested[metric])
-    printed = layout.printed()
+    comparable = not layout.dataset or {run.dataset for run, _ in finals} == {layout.dataset}
+    printed = layout.printed() if comparable else {}
     columns = list(dict.fromkeys(column for _, column in found))
     made = []
     for row in dict.fromkeys(row for row, _ in found):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -17,20 +18,28 @@ import requests
 
 ROOT = Path(__file__).parents[1]
 
-PLANTED = {"OPENAI_API_KEY": "sk-planted-1f9c0b7e", "AWS_SECRET_ACCESS_KEY": "planted/8d2e6a4c"}
+PLANTED = {name: secrets.token_hex(16) for name in ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY")}
 """Secrets in the environment of both the cluster and whoever submits; no other place may ever hold them."""
 
 _START = """
-import json, sys, ray
+import json, sys
 from ray._private.utils import write_ray_address
-context = ray.init(
-    "local", num_cpus=2, include_dashboard=True, dashboard_port=int(sys.argv[1]), object_store_memory=128 << 20,
-    log_to_driver=False, logging_level="ERROR", _temp_dir=sys.argv[2]
+from ray.cluster_utils import Cluster
+dashboard, agent, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+cluster = Cluster(
+    initialize_head=True,
+    head_node_args={
+        "num_cpus": 2, "include_dashboard": True, "dashboard_port": dashboard, "dashboard_agent_listen_port": agent,
+        "object_store_memory": 128 << 20, "temp_dir": folder,
+    },
 )
-write_ray_address(context.address_info["gcs_address"], sys.argv[2])
-print(json.dumps([context.dashboard_url, context.address_info["session_dir"]]), flush=True)
+write_ray_address(cluster.address, folder)
+print(json.dumps([cluster.webui_url, cluster.head_node.get_session_dir_path()]), flush=True)
 sys.stdin.read()
+cluster.shutdown()
 """
+"""What `ray start --head` does, beside other clusters of this machine: otherwise the agent's port is fixed, and jobs
+join whichever they find."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,27 +106,32 @@ def head(home: Path) -> Iterator[Head]:
     home.mkdir(exist_ok=True)
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS")}
     environment = kept | PLANTED | {"HOME": str(home), "RAY_AUTH_MODE": "token", "COLUMNS": "200"}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    token = secrets.token_hex(32)
+    (home / ".ray").mkdir()
+    (home / ".ray/auth_token").write_text(token)
+    ports = [_free(), _free()]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with (
-        # Its jobs join the cluster that a file there names, which `ray start` writes: without it, any of this machine.
         tempfile.TemporaryDirectory(prefix="ray-") as scratch,
-        subprocess.Popen([sys.executable, "-c", _START, port, scratch], env=environment, **pipes) as process,
+        subprocess.Popen([sys.executable, "-c", _START, *ports, scratch], env=environment, **pipes) as process,
     ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
         try:
             line = process.stdout.readline()
             assert line, process.stderr.read()
             url, session = json.loads(line)
-            token = (home / ".ray/auth_token").read_text().strip()
             yield Head(f"http://{url}", Path(session), environment, token)
         finally:
             process.stdin.close()  # which ends it
             process.wait(60)
+
+
+def _free() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def until(met: Callable[[], Any], what: str, *, seconds: float = 120.0) -> Any:

@@ -194,7 +194,7 @@ def test_all_odd_names_at_once_run_to_a_table(tmp_path: Path, bob: Bob) -> None:
     arguments = ("--method", "datadream", "--descriptor", "100% {bird}", *SMALLEST, "--out", tmp_path / "out")
     code, out, _ = bob.run("--dataset", f"folder:{data}", *arguments)
     assert code == 0
-    assert "| datadream (skyworld, resnet_mini) |" in out
+    assert "| resnet_mini | DataDream | skyworld |" in out
     assert tree(data) == before
     assert sorted(os.listdir(tmp_path)) == sorted([data.name, "out"])
 

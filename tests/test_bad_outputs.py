@@ -43,7 +43,7 @@ def test_an_output_folder_that_works(case: str, tmp_path: Path, bob: Bob, monkey
     assert before.items() <= after.items()
     new = {name for name in set(after) - set(before) if not name.startswith("home/.cache/")}  # matplotlib's fonts
     written = [Path(name) for name in new if (tmp_path / name).is_file()]
-    assert len(written) == 9  # shots, sweep, final, the last two's plans; three tables and a picture
+    assert len(written) == 10  # shots, sweep, final, the last two's plans; four tables and a picture
     assert all(path.is_relative_to(lands) and not path.is_relative_to("data") for path in written)
     assert not [path for path in written if path.name.startswith(".")]
 

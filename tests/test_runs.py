@@ -35,8 +35,8 @@ def test_a_long_tail_runs_to_the_columns_of_table_2(tmp_path: Path, bob: Bob) ->
     flags = ("--method", "datadream", *SMALL, "--draw.per-class", "10", "--out", out)
     code, said, _ = bob.run("--dataset", "skyworld_lt:10", *flags)
     assert code == 0
-    header = next(line for line in said.splitlines() if line.startswith("| test accuracy"))
-    assert header == "| test accuracy, % |" + "".join(
+    header = next(line for line in said.splitlines() if line.startswith("| backbone"))
+    assert header == "| backbone | method | SD |" + "".join(
         f" Skyworld-LT IF 10 {group} |" for group in ("many", "medium", "few", "all")
     )
     artefacts = Store(str(out))
@@ -72,7 +72,7 @@ def test_a_run_does_not_depend_on_where_a_published_data_set_lies(
     monkeypatch.setenv("BOB_DATA", str(tmp_path / "there"))
     code, said, _ = bob.run("--dataset", "pets", *flags)
     assert code == 0
-    assert "| test accuracy, % | pets 2-shot |" in said
+    assert "| backbone | method | SD | pets 2-shot |" in said
     assert {path for path in (tmp_path / "out").rglob("*.parquet") if "plans" not in path.parts} == made
     assert not [path for path in made if "here" in path.name]
 

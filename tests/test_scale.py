@@ -176,8 +176,9 @@ def test_filtered_requests_are_judged_by_nobody(tmp_path):
 ACTOR = """
 import json, sys
 import numpy as np
-from bob.cluster import data, session
-slots = session.Slots(count=1, gpus=1.0, threads=2, cwd=".")
+from bob.cluster import data
+from bob.cluster.resources import Slots
+slots = Slots(count=1, now=1, gpus=1.0, cpus=0.0, threads=2, cwd=".")
 actor = data._Actor(step="generate", root=sys.argv[1], slots=slots)
 for text in sys.stdin:
     print(*actor({"unit": np.array([text], dtype=object)})["answer"])
