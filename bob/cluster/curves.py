@@ -76,10 +76,12 @@ class _Trial:
 
     @property
     def local_path(self) -> str:
-        return f"{self.root}/{self}"
+        folder = Path(self.root, str(self))
+        folder.mkdir(parents=True, exist_ok=True)  # W&B's logger takes it to be there, MLflow's does not ask
+        return str(folder)
 
     def init_local_path(self) -> None:
-        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+        """Asked for by TensorBoard's logger, which then asks for the path."""
 
 
 class Curves:
@@ -118,7 +120,6 @@ class Curves:
             return
         trial = _Trial(unit, self._root)
         if unit.target not in self._drawn:
-            trial.init_local_path()
             self._hand("log_trial_start", trial)
         self._hand("log_trial_result", step, trial, {"training_iteration": step, **values})
         self._drawn[unit.target] = step
