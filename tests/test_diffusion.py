@@ -207,7 +207,9 @@ def test_prompt_guidance_and_negative_prompt_count(untrained_sd):
 
 
 def test_an_unknown_name_says_what_is_known():
-    wanted = r"unknown checkpoint 'sd2'; known: path:FOLDER, sd15, sd21, simulated:SECONDS, skyworld\. Did you mean 'sd21'"
+    wanted = (
+        r"unknown checkpoint 'sd2'; known: path:FOLDER, sd15, sd21, simulated:SECONDS, skyworld\. Did you mean 'sd21'"
+    )
     for function in (checkpoints.source, checkpoints.settings):
         with pytest.raises(ValueError, match=wanted):
             function("sd2")
