@@ -44,7 +44,8 @@ class Reader:
                 hold one picture.
             Exception: what is raised over every single one of several shots.
         """
-        data, model = self._data, self._model  # before any row: that these are not there is no shot's fault
+        self.load()  # before any row: that these are not there is no shot's fault
+        data, model = self._data, self._model
         descriptor = self.descriptor or data.descriptor
 
         def read(some: Sequence[Shot]) -> list[captioners.Answer]:
@@ -57,6 +58,11 @@ class Reader:
             else:
                 rows.append(self._row(shot, answer, descriptor))
         return rows, rejected
+
+    def load(self) -> None:
+        """Loads data set and captioner, unless they are; raises as a call does."""
+        self._data  # noqa: B018
+        self._model  # noqa: B018
 
     def note(self) -> str:
         """A few words for the receipt if memory has run out since this was last asked."""

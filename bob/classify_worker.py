@@ -1,12 +1,12 @@
 """What a worker process does with one unit of step 4: train one classifier and commit its table."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bob import datasets, schema, store
 from bob.settings import Point, Run, SweepSettings
+from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Shot, Unit
 
 __all__ = ["ClassifyWorker"]
@@ -39,14 +39,14 @@ class ClassifyWorker:
         """
         from bob import classify, memory
 
-        start, work = time.monotonic(), unit.work
+        times, work = Stopwatch(self._device), unit.work
         history: list[dict[str, Any]] = []
         point = self._best(work) if work["phase"] == "final" else Point(**work["point"])
         for attempt in range(1, _ATTEMPTS + 1):
             history.clear()
             why = ""
             try:
-                for row in self._train(unit, point):
+                for row in self._train(unit, point, times):
                     history.append(row)
                     if report is not None:
                         report(row)
@@ -55,6 +55,7 @@ class ClassifyWorker:
                 if not memory.is_out_of_memory(error):
                     raise
                 why = f"out of memory {attempt} times ({str(error).strip().partition(chr(10))[0]})"
+            times.switch("load")
             memory.release()  # out here, where no exception holds tensors any more
         else:
             history.append(classify.failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
@@ -63,10 +64,10 @@ class ClassifyWorker:
             raise ValueError(
                 f"{unit.label} broke off in epoch {len(history)}: {why}; look at its batch and its learning rate"
             )
-        return self.commit(unit, history, point=point, start=start, why=why)
+        return self.commit(unit, history, point=point, times=times, why=why)
 
     def commit(
-        self, unit: Unit, history: Sequence[dict[str, Any]], *, point: Point, start: float, why: str = ""
+        self, unit: Unit, history: Sequence[dict[str, Any]], *, point: Point, times: Stopwatch, why: str = ""
     ) -> Receipt:
         """Writes the table of a training.
 
@@ -74,37 +75,37 @@ class ClassifyWorker:
             unit: what was trained.
             history: the rows of its epochs.
             point: what it was trained with.
-            start: when it began, by `time.monotonic`.
+            times: since it began.
             why: it broke off, if it did and its loss was finite.
         """
         from bob import classify
 
+        times.switch("write")
         work, run = unit.work, Run(**unit.work["coordinates"])
         broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
         failed = classify.has_failed(history)
         rows = classify.result_rows(
             history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"]
         )
-        manifest = store.provenance(work, seconds=time.monotonic() - start) | ({"failure": broke} if failed else {})
+        manifest = store.provenance(work, times=times) | ({"failure": broke} if failed else {})
         self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), manifest)
         self._store.delete(f"{unit.target}.state.pt")
         best = max((row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])), default=math.nan)
         note = "" if math.isnan(best) else f"best validation accuracy {best:.1%}"
         if failed:
             note = broke + (", so it is not selected" if work["phase"] == "sweep" else f"; {note} before")
-        return Receipt(
-            target=unit.target, label=unit.label, size=unit.size, seconds=time.monotonic() - start, note=note
-        )
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times(), note=note)
 
-    def _train(self, unit: Unit, point: Point) -> Iterator[dict[str, Any]]:
+    def _train(self, unit: Unit, point: Point, times: Stopwatch) -> Iterator[dict[str, Any]]:
         from bob import classify
 
         work, run = unit.work, Run(**unit.work["coordinates"])
         final, resumable = work["phase"] == "final", f"{unit.target}.state.pt"
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in work["sweep"].items()}
-        sweep = SweepSettings(**settings)
+        sweep, data = SweepSettings(**settings), self._data(work, run)
+        times.switch("work")
         return classify.train(
-            self._data(work, run),
+            data,
             run.backbone,
             point,
             settings=sweep,
@@ -114,7 +115,7 @@ class ClassifyWorker:
             with_test=final,
             device=self._device,
             state=self._store.read(resumable) if self._store.exists(resumable) else None,
-            save=lambda _, held: self._store.write(resumable, held),
+            save=times.around("write", lambda _, held: self._store.write(resumable, held)),
             save_every=self._save_every,
         )
 

@@ -120,6 +120,8 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     if command.inline and any(run.sweep.search == "asha" for run in runs):
         raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
     words = store.without_keys(shlex.join(["bob", *arguments]))
+    if command.log != "none":
+        cluster.require(command.log, artefacts)
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, words):
@@ -183,7 +185,7 @@ def _doctor(command: DoctorCommand) -> int:
 def _executor(command: RunCommand, note: str) -> pipeline.Executor:
     if command.inline:
         return workers.inline(_device(command.device))
-    return functools.partial(cluster.execute, resources=command.resources, note=note)
+    return functools.partial(cluster.execute, resources=command.resources, note=note, log=command.log)
 
 
 def _device(name: str) -> str:

@@ -54,6 +54,9 @@ class RunCommand:
     """Make nothing but the table of what is there, marking what is missing; while another command is at work, too."""
     submit: str = ""
     """Run this command as a job of a cluster, by the address of its dashboard: http://127.0.0.1:8265."""
+    log: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Who is shown the curves of all trainings as they come: TensorBoard and MLflow in `out`/logs, or MLflow where
+    MLFLOW_TRACKING_URI says, or Weights & Biases. Each epoch then takes 0.4 s more."""
     resources: cluster.Resources = _SHARES
     run: Annotated[Run, tyro.conf.arg(name="")]
     """The one run, where no experiment is named."""
@@ -205,8 +208,8 @@ def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
     """Flags that would change nothing."""
     if command.seeds and not command.experiment:
         raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
-    if command.inline and (command.submit or command.resources != _SHARES):
-        raise ValueError("--inline does everything in this process, so --submit and --resources are not for it")
+    if command.inline and (command.submit or command.log != "none" or command.resources != _SHARES):
+        raise ValueError("--inline does everything in this process, so --submit, --log and --resources are not for it")
     flags = {flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"}
     idle = sorted(flags & {field.name for field in dataclasses.fields(Run)})
     if command.experiment and idle:

@@ -1,12 +1,12 @@
 """How a worker commits a unit: what could not be done first, then what could, for its presence says that it is done."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from bob import schema, store
+from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Unit
 
 __all__ = ["commit"]
@@ -19,8 +19,9 @@ def commit(
     rejected: Sequence[Mapping[str, Any]],
     artefacts: store.Store,
     *,
-    start: float,
+    times: Stopwatch,
     note: str = "",
+    noted: Mapping[str, Any] | None = None,
 ) -> Receipt:
     """Writes a unit's table, and beside it that of the rows that it could not do.
 
@@ -30,16 +31,17 @@ def commit(
         columns: that table's schema.
         rejected: rows of schema.REJECTED.
         artefacts: where both are kept.
-        start: `time.monotonic()` when it was begun.
+        times: since it was begun. The manifest has them as they are when it is written, the receipt with the writing.
         note: a few words for the line of progress.
+        noted: what else the manifest says.
     """
-    seconds = time.monotonic() - start
-    manifest = store.provenance(unit.work, seconds=seconds)
+    times.switch("write")
+    manifest = store.provenance(unit.work, times=times) | dict(noted or {})
     quarantine = store.quarantine(unit.target)
     artefacts.delete(quarantine)  # of an earlier attempt
     if rejected:
         artefacts.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
     artefacts.write_table(unit.target, schema.table(rows, columns), manifest)
     return Receipt(
-        target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), seconds=seconds, note=note
+        target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), times=times.times(), note=note
     )

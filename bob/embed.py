@@ -45,7 +45,7 @@ class Embedder:
             ValueError: if the extractor's weights are not there, or memory does not hold one picture.
             Exception: what is raised over every single one of several pictures.
         """
-        self._model  # noqa: B018  before any picture: that weights are missing is no picture's fault
+        self.load()  # before any picture: that weights are missing is no picture's fault
         rows, rejected = [], []
         seen = self._batches.each(range(len(ids)), lambda some: self._features([load(k) for k in some]), size=_BATCH)
         for name, class_id, found in zip(ids, class_ids, seen, strict=True):
@@ -54,6 +54,10 @@ class Embedder:
             else:
                 rows.append({"id": name, "class_id": class_id, "features": found})
         return rows, rejected
+
+    def load(self) -> None:
+        """Loads the weights, unless they are; raises as a call does."""
+        self._model  # noqa: B018
 
     def note(self) -> str:
         """A few words for the receipt if memory has run out since this was last asked."""

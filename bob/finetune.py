@@ -7,6 +7,7 @@ from (seed, k), so a run that was interrupted and resumed ends with the same wei
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def train(
     save: resume.Save | None = None,
     keep: Callable[[int, dict[str, bytes]], None] | None = None,
     tell: Tell | None = None,
+    report: Callable[[int, float], None] | None = None,
 ) -> None:
     """Adds what is to be trained to the pipeline's models and trains it in place.
 
@@ -68,6 +70,7 @@ def train(
         save: called every `checkpoint_every` steps.
         keep: called after each of the epochs `settings.keep` with it and the files of the adapter as it is then.
         tell: called as often with a few words on how far it is; without it nothing is shown.
+        report: called as often, and at the end, with the steps done and the mean loss since it was called last.
 
     Raises:
         ValueError: if the loss is not finite.
@@ -84,10 +87,12 @@ def train(
     schedule = get_scheduler(after, optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=total)
     identity = _identity(pairs, tuning, settings, seed)
     first = _restore(resume.unpack(state, identity, tell=tell or print), trained, optimizer, schedule)
+    losses: list[float] = []
     for step in range(first, total):
         loss = _loss(pipeline, *batches(step))
-        if not torch.isfinite(loss):
-            raise ValueError(f"the loss of the fine-tune is {loss.item()} at step {step}: lower its lr")
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"the loss of the fine-tune is {losses[-1]} at step {step}: lower its lr")
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(clipped, settings.max_norm)
@@ -96,6 +101,9 @@ def train(
         done = step + 1
         if done in kept and keep is not None:
             keep(kept[done], adapter(pipeline, tuning))
+        if report is not None and (done % settings.checkpoint_every == 0 or done == total):
+            report(done, math.fsum(losses) / len(losses))
+            losses.clear()
         if done % settings.checkpoint_every == 0 and done < total:
             if save is not None:
                 held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}

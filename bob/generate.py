@@ -16,6 +16,7 @@ from PIL import Image
 
 from bob import memory, schema
 from bob.diffusion import checkpoints, draw, filters, lora, tokens
+from bob.stopwatch import Stopwatch
 from bob.types import Filter, Request
 
 __all__ = ["Painter"]
@@ -29,6 +30,10 @@ class Painter:
     """One resident checkpoint on one device; swaps adapters from a clean copy of its weights."""
 
     def __init__(self, device: str) -> None:
+        self.times = Stopwatch(device)
+        """Of the unit in hand, whose worker sets it: gets laps of encode, denoise, decode and write."""
+        self.occupancy = 0.0
+        """Of the last `draw`: requests / (batches x size of a batch), in (0, 1]."""
         self._device = torch.device(device)
         self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
         self._loaded: tuple[str, str, str] | None = None
@@ -39,6 +44,7 @@ class Painter:
         self._sources: Any = None
         self._judge: tuple[str, filters.Judge] | None = None
         self._batches = memory.Batches("drawing")
+        self._drawn = 0  # batches, of the last `draw`
 
     def use(
         self,
@@ -64,6 +70,8 @@ class Painter:
         if loaded is None or loaded[0] != checkpoint:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
+            for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # which diffusers calls
+                self._watch(encoder)
             self._clean = [_copy(model) for model in self._tuned()]
             self._tokenizer = copy.deepcopy(self._pipeline.tokenizer)
             self._words = self._pipeline.text_encoder.get_input_embeddings().num_embeddings
@@ -94,9 +102,17 @@ class Painter:
         """
         assert self._loaded is not None, "use() comes first"
         made: dict[int, Any] = {}
+        self._drawn = 0
         for alike in _alike(requests):
             drawn = self._batches.each([requests[k] for k in alike], self._timed, size=batch)
             made.update(zip(alike, drawn, strict=True))
+        self.occupancy = len(requests) / (self._drawn * batch)
+        with self.times("write"):
+            return self._encoded(requests, made)
+
+    def _encoded(self, requests: Sequence[Request], made: Mapping[int, Any]) -> tuple[list[Row], list[Row]]:
+        """Rows of what was made of each request: a picture and its seconds, or an exception."""
+        assert self._loaded is not None
         rows, rejected = [], []
         for k, request in enumerate(requests):
             drawn = made[k]
@@ -137,9 +153,22 @@ class Painter:
 
     def _timed(self, some: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
         begun = time.monotonic()
-        pictures = draw.draw(self._pipeline, some, self._sources)
+        self._drawn += 1
+        pictures = draw.draw(self._pipeline, some, self._sources, times=self.times)
         each = (time.monotonic() - begun) / len(some)
         return [(picture, each) for picture in pictures]
+
+    def _watch(self, encoder: torch.nn.Module) -> None:
+        outer: list[str] = []
+
+        def begin(*_: object) -> None:
+            outer.append(self.times.switch("encode"))
+
+        def end(*_: object) -> None:
+            self.times.switch(outer.pop())
+
+        encoder.register_forward_pre_hook(begin)
+        encoder.register_forward_hook(end, always_call=True)  # after memory ran out, too
 
     def _tuned(self) -> tuple[torch.nn.Module, torch.nn.Module]:
         return self._pipeline.unet, self._pipeline.text_encoder

@@ -1,13 +1,13 @@
 """What a worker process does with the units that measure: features of images, and classes that a captioner names."""
 
 import io
-import time
 from collections.abc import Callable
 
 from PIL import Image
 
 from bob import datasets, schema, store
 from bob.commit import commit
+from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Shot, Unit
 
 __all__ = ["EmbedWorker", "RecogniseWorker"]
@@ -23,12 +23,14 @@ class EmbedWorker:
         """Embeds the unit's images; one that cannot be read goes to the unit's `rejected` file."""
         from bob.embed import Embedder
 
-        start, name = time.monotonic(), unit.work["extractor"]
+        times, name = Stopwatch(self._device), unit.work["extractor"]
         if self._name != name:
             self._name, self._embedder = name, Embedder(name, device=self._device)
         ids, class_ids, load = self._drawn(unit) if "images" in unit.work else self._real(unit)
-        rows, rejected = self._embedder(ids, class_ids, load)
-        return commit(unit, rows, schema.FEATURES, rejected, self._store, start=start, note=self._embedder.note())
+        self._embedder.load()
+        with times("work"):
+            rows, rejected = self._embedder(ids, class_ids, load)
+        return commit(unit, rows, schema.FEATURES, rejected, self._store, times=times, note=self._embedder.note())
 
     def _drawn(self, unit: Unit) -> tuple[list[str], list[int], Callable[[int], Image.Image]]:
         table = self._store.read_checked(unit.work["images"], schema.IMAGES)
@@ -55,12 +57,14 @@ class RecogniseWorker:
         """Shows the captioner the unit's images; one that cannot be read goes to the unit's `rejected` file."""
         from bob.recognise import Recogniser
 
-        start, work = time.monotonic(), unit.work
+        times, work = Stopwatch(self._device), unit.work
         captioner, dataset, descriptor = which = (work["captioner"], work["dataset"], work["descriptor"])
         if self._which != which:
             self._which, self._recogniser = (
                 which,
                 Recogniser(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device),
             )
-        rows, rejected = self._recogniser([Shot(**shot) for shot in work["shots"]])
-        return commit(unit, rows, schema.RECOGNISED, rejected, self._store, start=start, note=self._recogniser.note())
+        self._recogniser.load()
+        with times("work"):
+            rows, rejected = self._recogniser([Shot(**shot) for shot in work["shots"]])
+        return commit(unit, rows, schema.RECOGNISED, rejected, self._store, times=times, note=self._recogniser.note())

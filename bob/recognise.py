@@ -36,7 +36,8 @@ class Recogniser:
                 memory does not hold one picture.
             Exception: what is raised over every single one of several pictures.
         """
-        data, model = self._data, self._model  # before any row: that these are not there is no picture's fault
+        self.load()  # before any row: that these are not there is no picture's fault
+        data, model = self._data, self._model
         words: dict[str, Any] = {"descriptor": self.descriptor or data.descriptor, "class_names": data.class_names}
 
         def ask(some: Sequence[Shot]) -> list[captioners.Recognition]:
@@ -50,6 +51,11 @@ class Recogniser:
             known = {"image_id": shot.image_id, "class_id": shot.class_id}
             rows.append(known | {"guess": found.guess, "log_likelihood": found.log_likelihood})
         return rows, rejected
+
+    def load(self) -> None:
+        """Loads data set and captioner, unless they are; raises as a call does."""
+        self._data  # noqa: B018
+        self._model  # noqa: B018
 
     def note(self) -> str:
         """A few words for the receipt if memory has run out since this was last asked."""

@@ -1,7 +1,6 @@
 """How far a store is: what its plans want against what is there. Reads listings and footers, never images."""
 
 import heapq
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from pyarrow import fs
 from rich.console import Console
 from rich.table import Table
 
-from bob import plans, progress, schema, store
+from bob import pace, plans, progress, schema, store
 
 __all__ = ["Reason", "Status", "Step", "read", "show"]
 
@@ -42,8 +41,8 @@ class Step:
     """Rows of finished units that were quarantined."""
     bytes: int
     """On disk, with request tables, manifests and what is half done."""
-    rate: float | None
-    """`unit` a second of one worker, over the latest units; None where none can be told."""
+    pace: pace.Pace
+    """Of the latest units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +86,8 @@ def read(artefacts: store.Store) -> Status:
     for name in plans.STEPS:
         units = [row for row in planned if row["step"] == name]
         if units:
-            rate = _rate(artefacts, [row for row in units if row["target"] in files], files, unreadable)
-            steps.append(_step(name, units, files, rejected, size=sizes.get(name, 0), rate=rate))
+            latest = _latest(artefacts, [row for row in units if row["target"] in files], files, unreadable)
+            steps.append(_step(name, units, files, rejected, size=sizes.get(name, 0), latest=pace.of(latest)))
     return Status(
         steps=tuple(steps),
         reasons=_reasons(rejected),
@@ -107,7 +106,7 @@ def _open(artefacts: store.Store, noted: Sequence[str]) -> int:
     return sum(all(artefacts.manifest(path).get("upto") != step for step, path in of.items()) for of in without)
 
 
-def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *, size: int, rate: float | None) -> Step:
+def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *, size: int, latest: pace.Pace) -> Step:
     done = [row for row in units if row["target"] in files]
     return Step(
         name=name,
@@ -118,7 +117,7 @@ def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *,
         size=sum(row["size"] for row in units),
         rejected=sum(len(rejected.get(store.quarantine(row["target"]), ())) for row in done),
         bytes=size,
-        rate=rate,
+        pace=latest,
     )
 
 
@@ -130,18 +129,20 @@ def _rows(artefacts: store.Store, path: str, unreadable: list[str]) -> Rows:
         return []
 
 
-def _rate(artefacts: store.Store, done: Rows, files: Files, unreadable: list[str]) -> float | None:
-    """Of the latest units alone, for a store may hold a hundred thousand."""
-    size, seconds = 0, []
+def _latest(
+    artefacts: store.Store, done: Rows, files: Files, unreadable: list[str]
+) -> list[tuple[int, Mapping[str, Any]]]:
+    """Size and manifest of the latest units alone, for a store may hold a hundred thousand."""
+    found = []
     for row in heapq.nlargest(_SAMPLED, done, key=lambda row: files[row["target"]].mtime_ns or 0):
         try:
-            seconds.append(artefacts.manifest(row["target"])["seconds"])
+            manifest = artefacts.manifest(row["target"])
+            pace.of([(row["size"], manifest)])  # whether it says what it should
         except (ValueError, KeyError, OSError):
             unreadable.append(row["target"])
         else:
-            size += row["size"]
-    whole = math.fsum(seconds)  # in whatever order they come: the same rate
-    return size / whole if whole else None
+            found.append((row["size"], manifest))
+    return found
 
 
 def _bytes(planned: Rows, files: Files) -> dict[str, int]:
@@ -191,6 +192,9 @@ def show(status: Status, root: str, *, console: Console | None = None) -> None:
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         for row in (head, *rows):
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for step in status.steps:
+        if words := step.pace.words(step.unit):
+            print(f"{plans.STEPS[step.name][0]}: {words}")
     if status.open:
         print(f"sets of runs that have not come to their last steps, which are not counted yet: {status.open}")
     for reason in status.reasons:
@@ -202,7 +206,8 @@ def show(status: Status, root: str, *, console: Console | None = None) -> None:
 
 
 def _cells(step: Step) -> tuple[str, ...]:
-    digits = ".3g" if (step.rate or 0) < 100 else ",.0f"
+    rate = step.pace.rate
+    digits = ".3g" if (rate or 0) < 100 else ",.0f"
     return (
         plans.STEPS[step.name][0],
         f"{step.done:,}",
@@ -210,5 +215,5 @@ def _cells(step: Step) -> tuple[str, ...]:
         f"{step.size_done:,} of {step.size:,} {step.unit}",
         f"{step.rejected:,}",
         progress.amount(step.bytes),
-        "-" if step.rate is None else f"{step.rate:{digits}} {step.unit}/s",
+        "-" if rate is None else f"{rate:{digits}} {step.unit}/s",
     )

@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from bob import files, parquet, schema
 from bob.keys import key, key_of_rows, plain
+from bob.stopwatch import Stopwatch
 
 __all__ = [
     "FORMAT",
@@ -65,15 +66,15 @@ def scores(target: str) -> str:
     return f"{folder}/{name.replace('part-', 'scores-', 1)}"
 
 
-def provenance(config: Any, *, seconds: float = 0.0) -> dict[str, Any]:
-    """What a manifest says of where an artefact came from."""
+def provenance(config: Any, *, times: Stopwatch | None = None) -> dict[str, Any]:
+    """What a manifest says of where an artefact came from, and of what it took."""
     return {
         "format": FORMAT,
         "config": plain(config),
         "versions": dict(_versions()),
         "host": platform.node(),
         "user": user(),
-        "seconds": round(seconds, 3),
+        **(times.noted() if times else {}),
     }
 
 

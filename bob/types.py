@@ -215,9 +215,15 @@ class Receipt:
     size: int
     rejected: int = 0
     """Rows that raised and stand in the unit's `rejected` file."""
-    seconds: float = 0.0
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Lap of `stopwatch.Stopwatch` -> seconds; empty where nothing had to be done."""
     note: str = ""
     """A few words for the line of progress."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all laps."""
+        return sum(self.times.values())
 
 
 @dataclass(frozen=True, kw_only=True)

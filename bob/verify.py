@@ -45,10 +45,10 @@ _KINDS: Mapping[str, Check] = {
 """Path -> what has to hold for the file; the first that fits."""
 
 _PASSING = re.compile(
-    rf"scratch/.*|claims/[^/]+\.json|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
+    rf"scratch/.*|logs/.*|claims/[^/]+\.json|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
     r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+"
 )
-"""What a run that goes on needs, and what one that was killed leaves behind."""
+"""What a run that goes on needs, what one that was killed leaves behind, and curves, which are others' files."""
 
 _AGAIN = "run the same command again"
 

@@ -6,7 +6,6 @@ first unit and keep it; a unit is committed by the worker itself, and only its r
 
 import functools
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from bob.commit import commit
 from bob.diffusion import checkpoints
 from bob.measure_worker import EmbedWorker, RecogniseWorker
 from bob.settings import FinetuneSettings
+from bob.stopwatch import Stopwatch
 from bob.types import Filter, Receipt, Request, Shot, TrainPair, Tuning, Unit
 
 __all__ = ["WORKERS", "Worker", "inline"]
@@ -40,7 +40,7 @@ class CaptionWorker:
         """Captions the unit's shots; one that could not be read goes to the unit's `rejected` file."""
         from bob import caption
 
-        start, work = time.monotonic(), unit.work
+        times, work = Stopwatch(self._device), unit.work
         which = (work["captioner"], work["dataset"], work["descriptor"])
         if which not in self._readers:
             captioner, dataset, descriptor = which
@@ -48,8 +48,10 @@ class CaptionWorker:
                 which: caption.Reader(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device)
             }
         reader = self._readers[which]
-        rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
-        return commit(unit, rows, schema.CAPTIONS, rejected, self._store, start=start, note=reader.note())
+        reader.load()
+        with times("work"):
+            rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
+        return commit(unit, rows, schema.CAPTIONS, rejected, self._store, times=times, note=reader.note())
 
 
 class FinetuneWorker:
@@ -65,6 +67,7 @@ class FinetuneWorker:
         state: bytes | None = None,
         save: Callable[[int, bytes], None] | None = None,
         tell: Callable[[str], None] | None = None,
+        report: Callable[[int, float], None] | None = None,
     ) -> Receipt:
         """Trains the adapter, writes it and then its manifest.
 
@@ -73,12 +76,13 @@ class FinetuneWorker:
             state: what `save` was given last, to resume from; by default the store's own copy.
             save: (steps done, state) -> nothing; by default keeps the state in the store.
             tell: shows a line of progress; by default prints it.
+            report: is given the curve of the loss as it comes, as `finetune.train` says.
         """
         import torch
 
         from bob import finetune
 
-        start, work = time.monotonic(), unit.work
+        times, work = Stopwatch(self._device), unit.work
         folder = unit.target.rpartition("/")[0]
         resumable = f"{folder}/state.pt"
         if state is None and self._store.exists(resumable):
@@ -88,28 +92,31 @@ class FinetuneWorker:
         pairs = [TrainPair(**pair) for pair in work["pairs"]]
         pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
         tuning = Tuning.parse(work["tuning"])
+        shown = finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs])
+        times.switch("work")
         finetune.train(
             pipeline,
-            finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs]),
+            shown,
             settings=FinetuneSettings(**{**work["settings"], "keep": tuple(work["settings"]["keep"])}),
             seed=work["seed"],
             tuning=tuning,
             state=state,
-            save=save or (lambda _, held: self._store.write(resumable, held)),
-            keep=lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, work, time.monotonic() - start),
+            save=times.around("write", save or (lambda _, held: self._store.write(resumable, held))),
+            keep=times.around("write", lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, work, times)),
             tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
+            report=report,
         )
-        seconds = time.monotonic() - start
-        self._write(folder, finetune.adapter(pipeline, tuning), work, seconds)
+        times.switch("write")
+        self._write(folder, finetune.adapter(pipeline, tuning), work, times)
         self._store.delete(resumable)
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, seconds=seconds)
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times())
 
-    def _write(self, folder: str, files: Mapping[str, bytes], work: Mapping[str, Any], seconds: float) -> None:
+    def _write(self, folder: str, files: Mapping[str, bytes], work: Mapping[str, Any], times: Stopwatch) -> None:
         """An adapter's files, and then the manifest whose presence means that they are all there."""
         for name, content in files.items():
             self._store.write(f"{folder}/{name}", content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        self._store.write_json(f"{folder}/manifest.json", store.provenance(work, seconds=seconds) | {"sha256": digests})
+        self._store.write_json(f"{folder}/manifest.json", store.provenance(work, times=times) | {"sha256": digests})
 
 
 class GenerateWorker:
@@ -127,14 +134,14 @@ class GenerateWorker:
 
     def __call__(self, unit: Unit) -> Receipt:
         """Draws one slice of a request table; what could not be drawn goes to the unit's `rejected` file."""
-        start, work = time.monotonic(), unit.work
+        times, work = Stopwatch(self._device), unit.work
         asked, adapter = self._asked(work["requests"]), work["adapter"]
         with self._store.damaged(work["requests"]):
             table = schema.check(asked.slice(work["start"], unit.size), schema.REQUESTS, least=unit.size)
         requests = [_request(row) for row in table.to_pylist()]
         shots = self._shots(work["split"]) if any(request.source_ids for request in requests) else {}
         dataset = datasets.load(work["dataset"]) if shots else None
-        self._make_ready(work["checkpoint"])
+        self._make_ready(work["checkpoint"], times)
         self._painter.use(
             work["checkpoint"],
             adapter,
@@ -145,13 +152,17 @@ class GenerateWorker:
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
         rule = parquet.manifest(asked.columns, default={}).get("filter")
         if rule:
-            judged = self._painter.judge(rows, Filter.parse(rule))
+            with times("filter"):
+                judged = self._painter.judge(rows, Filter.parse(rule))
             self._store.write_table(
                 store.scores(unit.target), schema.table(judged, schema.SCORES), store.provenance(work)
             )
-        return commit(unit, rows, schema.IMAGES, rejected, self._store, start=start, note=self._painter.note())
+        painter, occupancy = self._painter, {"occupancy": self._painter.occupancy}
+        return commit(
+            unit, rows, schema.IMAGES, rejected, self._store, times=times, note=painter.note(), noted=occupancy
+        )
 
-    def _make_ready(self, checkpoint: str) -> None:
+    def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
         """A simulation is painted without torch, so that many processes fit one machine."""
         if checkpoints.simulated(checkpoint) is None:
             from bob.generate import Painter
@@ -159,6 +170,7 @@ class GenerateWorker:
             from bob.diffusion.simulated import Painter
         if not isinstance(self._painter, Painter):
             self._painter = Painter(self._device)
+        self._painter.times = times
 
     def _training_shots(self, split: str) -> dict[str, Shot]:
         rows = self._store.read_checked(split, schema.SHOTS).to_pylist()

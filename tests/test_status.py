@@ -102,8 +102,10 @@ def test_after_all_is_done(finished, capsys):
         assert sizes[step] == sum(size for path, size in on_disk.items() if path.startswith(top))
     assert sizes["sweep"] + sizes["final"] == sum(s for path, s in on_disk.items() if path.startswith("results/"))
     seconds = [finished.manifest(path)["seconds"] for path in on_disk if re.search(r"/part-\d+\.parquet", path)]
-    assert {step.name: step.rate for step in found.steps}["generate"] == pytest.approx(12 / sum(seconds))
+    assert {step.name: step.pace.rate for step in found.steps}["generate"] == pytest.approx(12 / sum(seconds))
     head, *lines = shown(found, capsys)
+    lines, told = lines[:5], lines[5:]
+    assert [line.partition(":")[0] for line in told] == ["captions", "fine-tunes", "images", "sweeps", "finals"]
     assert [line.split()[0] for line in lines] == ["captions", "fine-tunes", "images", "sweeps", "finals"]
     assert re.fullmatch(r"images +3 +0 +12 of 12 images +0 +[\d.]+ kB +[\d.,]+ images/s", lines[2])
     assert {line.index(word) for line, word in zip(lines, (r"6 of", "4 of", "12 of", "2 of", "2 of"), strict=True)} == {
@@ -119,7 +121,7 @@ def test_in_the_middle(artefacts):
     assert counts(found) == whole | {"generate": (2, 1), "final": (0, 1)}
     steps = {step.name: step for step in found.steps}
     assert (steps["generate"].size_done, steps["generate"].size) == (7, 12)
-    assert (steps["final"].rate, steps["final"].bytes) == (None, 0)
+    assert (steps["final"].pace.rate, steps["final"].bytes) == (None, 0)
 
 
 def test_a_command_that_was_cut_short_is_said_to_be_open(base, tmp_path, capsys):
@@ -196,7 +198,7 @@ def test_the_size_of_a_plan_is_no_matter(size, base, tmp_path):
     plans.write("generate", units, runs=[base], artefacts=artefacts)
     artefacts.write_table(units[-1].target, pa.table({"a": [1]}), {"seconds": 2.0})
     (step,) = status.read(artefacts).steps
-    assert (step.done, step.todo, step.size, step.rate) == (1, size - 1, 5 * size, 2.5)
+    assert (step.done, step.todo, step.size, step.pace.rate) == (1, size - 1, 5 * size, 2.5)
 
 
 # -- the command --------------------------------------------------------------------------------

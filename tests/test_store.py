@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from bob.files import locate
 from bob.settings import DrawSettings, Point, Run
+from bob.stopwatch import Stopwatch
 from bob.store import FORMAT, Store, key, provenance, slug
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
@@ -217,10 +218,11 @@ def test_a_root_that_cannot_be_written_to_says_so(tmp_path):
 
 
 def test_provenance_says_from_what_where_and_how_long():
-    found = provenance({"seed": 3}, seconds=1.23456)
+    found = provenance({"seed": 3}, times=Stopwatch(begun=time.monotonic() - 1.234))
     assert found["format"] == FORMAT
     assert found["config"] == {"seed": 3}
-    assert found["seconds"] == 1.235
+    assert 1.234 <= found["seconds"] == found["times"]["load"] < 2
+    assert found["process"] == os.getpid()
     assert found["host"]
     assert {"torch", "diffusers", "ray"} <= set(found["versions"])
     assert json.loads(json.dumps(found)) == found

@@ -4,14 +4,17 @@ The only package that imports it. Each step's units go to the workers of `bob.wo
 what they make; receipts alone come back.
 """
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from bob.cluster.curves import require
 from bob.cluster.resources import Resources, Slots
 from bob.store import Store
 from bob.types import Receipt, Unit
 
-__all__ = ["Resources", "execute", "in_job"]
+__all__ = ["Resources", "execute", "in_job", "require"]
 
 
 def in_job() -> bool:
@@ -20,7 +23,13 @@ def in_job() -> bool:
 
 
 def execute(
-    step: str, units: Sequence[Unit], artefacts: Store, *, resources: Resources | None = None, note: str = ""
+    step: str,
+    units: Sequence[Unit],
+    artefacts: Store,
+    *,
+    resources: Resources | None = None,
+    note: str = "",
+    log: str = "none",
 ) -> Iterator[Receipt]:
     """The pipeline's executor on Ray: joins the cluster of `RAY_ADDRESS`, or starts a local one.
 
@@ -30,6 +39,7 @@ def execute(
         artefacts: where it is kept.
         resources: what a unit of each step takes.
         note: what this is, for the cluster's list of jobs.
+        log: who is shown the curves of trainings: `tensorboard`, `mlflow`, `wandb`, or `none`.
 
     Yields:
         A receipt for each unit, in the order in which they are done.
@@ -38,16 +48,18 @@ def execute(
         ValueError: what a worker raised for something that the user can mend; or if a unit fits on no node.
         RuntimeError: if Ray gave up on a unit.
     """
-    from bob.cluster import data, session, train, tune
+    from bob.cluster import curves, data, session, train, tune
 
+    drawn = curves.Curves(log, artefacts) if log != "none" and step in ("finetune", "classify") else None
     stages: dict[str, Callable[[str, Sequence[Unit], Store, Slots], Iterator[Receipt]]] = {
         "caption": data.run,
-        "finetune": train.run,
+        "finetune": functools.partial(train.run, curves=drawn),
         "generate": data.run,
         "embed": data.run,
         "recognise": data.run,
-        "classify": tune.run,
+        "classify": functools.partial(tune.run, curves=drawn),
     }
     session.start(note)
     slots = session.slots(step, len(units), getattr(resources or Resources(), step))
-    return stages[step](step, units, artefacts, slots)
+    with contextlib.closing(drawn) if drawn else contextlib.nullcontext():
+        yield from stages[step](step, units, artefacts, slots)

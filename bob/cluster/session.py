@@ -14,7 +14,7 @@ import ray.exceptions
 import ray.job_config
 from ray._private.state import state
 
-from bob.cluster import in_job
+from bob.cluster import in_job, meters
 from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.types import Receipt, Unit
 
@@ -106,7 +106,9 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
     import traceback
 
     try:
-        return dataclasses.asdict(worker(unit, **options))
+        receipt = worker(unit, **options)
+        meters.count(unit, receipt)
+        return dataclasses.asdict(receipt)
     except ray.exceptions.RayError:  # a process that this one talks to was lost
         raise
     except ValueError as error:

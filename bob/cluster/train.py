@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import json
 import queue
 import tempfile
 import threading
@@ -14,6 +15,7 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
 
+from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.store import Store
@@ -25,10 +27,12 @@ _STATE = "state.pt"
 _LOOK_EVERY = 5.0  # seconds between looks at what the workers have said
 
 
-def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
+def run(
+    step: str, units: Sequence[Unit], artefacts: Store, slots: Slots, *, curves: Curves | None = None
+) -> Iterator[Receipt]:
     """`slots.count` trainers at once; Train's own folder is scratch, the adapter is the worker's."""
     scratch, waiting, running = artefacts.scratch("train"), collections.deque(units), dict[str, Unit]()
-    told = dict.fromkeys((unit.target for unit in units), "")
+    watch = _Watch(artefacts, curves)
     answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
 
     def work() -> None:
@@ -50,22 +54,63 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
             answer = answers.get(timeout=_LOOK_EVERY)
             if isinstance(answer, BaseException):
                 raise answer
-            yield received(answer)
+            receipt = received(answer)
+            watch.end(next(unit for unit in units if unit.target == receipt.target))
+            yield receipt
             done += 1
         for unit in list(running.values()):
-            words = _words(unit, artefacts)
-            if words != told[unit.target]:
-                print(f"  {unit.label}: {words}", flush=True)
-                told[unit.target] = words
+            watch.look(unit)
+
+
+class _Watch:
+    """Shows what the workers have said; in the driver."""
+
+    def __init__(self, artefacts: Store, curves: Curves | None) -> None:
+        self._store, self._curves, self._told = artefacts, curves, dict[str, str]()
+
+    def look(self, unit: Unit) -> None:
+        """At one fine-tune."""
+        path = _progress(unit)
+        if not self._store.exists(path):
+            return
+        said = json.loads(self._store.read(path))
+        if said["words"] != self._told.get(unit.target, ""):
+            print(f"  {unit.label}: {said['words']}", flush=True)
+            self._told[unit.target] = said["words"]
+        if self._curves:
+            for done, loss in said["losses"]:
+                self._curves.add(unit, done, {"train_loss": loss})
+
+    def end(self, unit: Unit) -> None:
+        """The same, for the last time."""
+        if self._curves:
+            self.look(unit)
+            self._curves.end(unit)
+
+
+class _Said:
+    """What a worker has said of a fine-tune, in a small file that the driver reads."""
+
+    def __init__(self, unit: Unit, artefacts: Store) -> None:
+        self._path, self._store, self._words = _progress(unit), artefacts, ""
+        self._losses: list[tuple[int, float]] = []
+
+    def tell(self, words: str) -> None:
+        """How far it is."""
+        self._words = words
+        self._write()
+
+    def report(self, done: int, loss: float) -> None:
+        """One more point of its curve: steps done, and their mean loss."""
+        self._losses.append((done, loss))
+        self._write()
+
+    def _write(self) -> None:
+        self._store.write_json(self._path, {"words": self._words, "losses": self._losses})
 
 
 def _progress(unit: Unit) -> str:
-    return f"scratch/train/{_name(unit)}.txt"
-
-
-def _words(unit: Unit, artefacts: Store) -> str:
-    path = _progress(unit)
-    return artefacts.read(path).decode() if artefacts.exists(path) else ""
+    return f"scratch/train/{_name(unit)}.json"
 
 
 def _name(unit: Unit) -> str:
@@ -114,10 +159,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any]:
         with last.as_directory() as folder:
             state = Path(folder, _STATE).read_bytes()
     worker = FinetuneWorker(config["root"], device=str(get_device()))
-    artefacts = Store(config["root"])
-    return attempt(
-        worker, unit, state=state, save=_save, tell=lambda words: artefacts.write(_progress(unit), words.encode())
-    )
+    said = _Said(unit, Store(config["root"]))
+    return attempt(worker, unit, state=state, save=_save, tell=said.tell, report=said.report)
 
 
 def _save(step: int, state: bytes) -> None:

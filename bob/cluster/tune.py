@@ -16,16 +16,20 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from bob.classify_worker import ClassifyWorker
+from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.settings import Point
+from bob.stopwatch import Stopwatch
 from bob.store import Store, key
 from bob.types import Receipt, Unit
 
 __all__ = ["longest_first", "run"]
 
 
-def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
+def run(
+    step: str, units: Sequence[Unit], artefacts: Store, slots: Slots, *, curves: Curves | None = None
+) -> Iterator[Receipt]:
     """Longest trainings first; processes are reused, so a trial costs no new imports or decoding.
 
     A trial commits its own receipt table, which is what selection and tables read; Tune's state is
@@ -35,7 +39,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trainable = tune.with_resources(
-        functools.partial(_trial, root=artefacts.root, slots=slots),
+        functools.partial(_trial, root=artefacts.root, slots=slots, tells=curves is not None),
         tune.PlacementGroupFactory([slots.bundle]),
     )
     tuner = Tuner(
@@ -54,7 +58,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
             name=f"sweep-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
             failure_config=tune.FailureConfig(max_failures=LOSSES),  # of processes: nothing is raised there
-            callbacks=[_Forward(arrived, artefacts.root)],
+            callbacks=[_Forward(arrived, artefacts.root, curves)],
             verbose=0,
         ),
     )
@@ -112,8 +116,8 @@ class _Scheduler(FIFOScheduler):
 class _Forward(Callback):
     """Hands a trial's answer to the driver the moment it ends; commits what ASHA has stopped."""
 
-    def __init__(self, arrived: queue.Queue, root: str) -> None:
-        self._arrived, self._root = arrived, root
+    def __init__(self, arrived: queue.Queue, root: str, curves: Curves | None) -> None:
+        self._arrived, self._root, self._curves = arrived, root, curves
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._start = time.monotonic()
 
@@ -123,17 +127,23 @@ class _Forward(Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Called by Tune."""
         if "row" in result and not result["answer"]:
-            self._rows.setdefault(trial.trial_id, []).append(json.loads(result["row"]))
+            row = json.loads(result["row"])
+            self._rows.setdefault(trial.trial_id, []).append(row)
+            if self._curves:
+                values = {name: value for name, value in row.items() if isinstance(value, float)}
+                self._curves.add(_unit(trial.config), row["epoch"], values)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Called by Tune."""
         rows = {row["epoch"]: row for row in self._rows.pop(trial.trial_id, [])}  # after a loss some come twice
+        if self._curves:
+            self._curves.end(_unit(trial.config))
         if answer := trial.last_result["answer"]:
             self._arrived.put(json.loads(answer))
             return
         unit, worker = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
-        start = time.monotonic() - trial.last_result["time_total_s"]
-        receipt = worker.commit(unit, list(rows.values()), point=Point(**unit.work["point"]), start=start)
+        times = Stopwatch(lap="work", begun=time.monotonic() - trial.last_result["time_total_s"])
+        receipt = worker.commit(unit, list(rows.values()), point=Point(**unit.work["point"]), times=times)
         note = f"stopped after epoch {len(rows)}, {receipt.note}"
         self._arrived.put(dataclasses.asdict(dataclasses.replace(receipt, note=note)))
 
@@ -142,7 +152,7 @@ def _unit(config: Mapping[str, Any]) -> Unit:
     return Unit(**json.loads(config["unit"]))
 
 
-def _trial(config: dict[str, Any], *, root: str, slots: Slots) -> None:
+def _trial(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) -> None:
     """In a process that serves many trials."""
     settle(slots)
     unit = _unit(config)
@@ -150,9 +160,10 @@ def _trial(config: dict[str, Any], *, root: str, slots: Slots) -> None:
     def report(row: Mapping[str, Any]) -> None:
         tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "row": json.dumps(row), "answer": ""})
 
-    # A report waits for the driver's answer, 0.4 s each beside epochs of 0.6 s: only ASHA has one to give.
+    # A report waits for the driver's answer, 0.4 s each beside epochs of 0.6 s: only ASHA has one to give, and curves
+    # want each epoch.
     halved = unit.work["sweep"]["search"] == "asha" and unit.work["phase"] == "sweep"
-    answer = attempt(_worker(root, slots.device), unit, report=report if halved else None)
+    answer = attempt(_worker(root, slots.device), unit, report=report if halved or tells else None)
     tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 from bob.diffusion import circle
+from bob.stopwatch import Stopwatch
 from bob.types import Request
 
 __all__ = ["SCHEDULERS", "Sources", "draw", "initial_noise", "latents"]
@@ -70,17 +71,33 @@ class Sources:
 
 
 def draw(
-    pipeline: "StableDiffusionPipeline", requests: Sequence[Request], sources: Sources
+    pipeline: "StableDiffusionPipeline",
+    requests: Sequence[Request],
+    sources: Sources,
+    *,
+    times: Stopwatch | None = None,
 ) -> "list[Image.Image | None]":
     """Draws one batch of requests that agree in all but prompts, sources, seeds and labels.
+
+    Args:
+        pipeline: that draws.
+        requests: of the batch.
+        sources: what some of them start from.
+        times: gets the laps `denoise`, with the inversion of sources, and `decode`.
 
     Returns:
         One RGB picture a request, in order; None where the model produced a value that is not finite. What began as
         an image has that one's aspect.
     """
-    with torch.inference_mode():
+    lap = times or Stopwatch(str(pipeline.device))
+    with torch.inference_mode(), lap("denoise"):
         drawn = latents(pipeline, requests, sources)
-        decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    with torch.inference_mode(), lap("decode"):
+        return _decoded(pipeline, requests, sources, drawn)
+
+
+def _decoded(pipeline: Any, requests: Sequence[Request], sources: Sources, drawn: Tensor) -> "list[Image.Image | None]":
+    decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
     processor: Any = pipeline.image_processor
     pixels = processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(requests))
     finite = torch.isfinite(pixels).flatten(1).all(1).tolist()

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bob import schema
 from bob.diffusion import checkpoints
+from bob.stopwatch import Stopwatch
 from bob.types import Filter, Request
 
 __all__ = ["Painter"]
@@ -27,6 +28,7 @@ class Painter:
 
     def __init__(self, device: str) -> None:
         """Takes any device, and uses none."""
+        self.times, self.occupancy = Stopwatch(), 0.0
         self._checkpoint, self._seconds = "", 0.0
 
     def use(self, checkpoint: str, *others: object, **more: object) -> None:
@@ -37,11 +39,13 @@ class Painter:
         """Rows of `schema.IMAGES`, and no rejected ones."""
         rows = []
         for start in range(0, len(requests), batch):
-            time.sleep(self._seconds)
+            with self.times("denoise"):
+                time.sleep(self._seconds)
             some = requests[start : start + batch]
             rows += [
                 schema.drawn(r, _noise(r), checkpoint=self._checkpoint, seconds=self._seconds / len(some)) for r in some
             ]
+        self.occupancy = len(requests) / (batch * -(-len(requests) // batch))
         return rows, []
 
     def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:

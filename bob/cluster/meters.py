@@ -1,0 +1,51 @@
+"""What Ray shows of our work beside its own: counters at each node's Prometheus endpoint, and so in Grafana.
+
+ray_bob_done_total          images, shots, steps, epochs; by step, as `bob status` names them, and what
+ray_bob_rejected_total      rows that could not be done, by step
+ray_bob_seconds_total       of workers, by step and lap; its rate is how many are at it
+ray_bob_unit_seconds        of a unit, by step: a histogram
+"""
+
+import functools
+from typing import NamedTuple
+
+from ray.util.metrics import Counter, Histogram
+
+from bob import plans
+from bob.types import Receipt, Unit
+
+__all__ = ["count"]
+
+_BOUNDS = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0]
+"""Of the histogram, in seconds."""
+
+
+class _Meters(NamedTuple):
+    done: Counter
+    rejected: Counter
+    seconds: Counter
+    unit: Histogram
+
+
+def count(unit: Unit, receipt: Receipt) -> None:
+    """Counts a unit that this process has done; Ray's agent on this node collects it every few seconds."""
+    if not receipt.times:  # it was there
+        return
+    meters, step = _meters(), unit.work.get("phase", unit.step)
+    meters.done.inc(receipt.size, {"step": step, "what": plans.STEPS[step][1]})
+    if receipt.rejected:
+        meters.rejected.inc(receipt.rejected, {"step": step})
+    for lap, seconds in receipt.times.items():
+        if seconds:  # Ray takes no zeros
+            meters.seconds.inc(seconds, {"step": step, "lap": lap})
+    meters.unit.observe(receipt.seconds, {"step": step})
+
+
+@functools.cache
+def _meters() -> _Meters:
+    return _Meters(
+        done=Counter("bob_done", "What is done, in the step's own unit.", tag_keys=("step", "what")),
+        rejected=Counter("bob_rejected", "Rows that could not be done.", tag_keys=("step",)),
+        seconds=Counter("bob_seconds", "Seconds of workers.", tag_keys=("step", "lap")),
+        unit=Histogram("bob_unit_seconds", "Seconds of a unit.", boundaries=_BOUNDS, tag_keys=("step",)),
+    )
