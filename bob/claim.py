@@ -90,6 +90,8 @@ class _Own:
     def __init__(self, artefacts: Store, command: str) -> None:
         self._store, self._name = artefacts, f"{uuid.uuid4().hex}.json"
         self.lost = False
+        self._taken: set[str] = set()
+        """The claims that this command has taken over."""
         self._claim = _Claim(
             host=platform.node(),
             machine=_machine(),
@@ -126,7 +128,7 @@ class _Own:
         """Shows that this command lives, until told to stop; ends the command if its claim was taken away."""
         while not stop.wait(every):
             with contextlib.suppress(OSError, ValueError):  # a lost connection may come back
-                if not self._is_there():
+                if not self._is_there() or self._is_overtaken():
                     self.lost = True
                     main = threading.main_thread().ident
                     assert main is not None
@@ -136,6 +138,16 @@ class _Own:
 
     def _is_there(self) -> bool:
         return self._store.exists(f"{_FOLDER}/{self._name}")
+
+    def _is_overtaken(self) -> bool:
+        """Whether another is at work, though this one's claim is there.
+
+        A command that slept between its look for its claim and its next sign of life wakes to write it anew.
+        """
+        others = self._others()
+        for name in self._taken & others.keys():
+            self._store.delete(f"{_FOLDER}/{name}")
+        return any(other.entered for name, other in others.items() if name not in self._taken)
 
     def _write(self, *, entered: bool = False) -> None:
         self._claim = replace(self._claim, entered=entered, beat=self._claim.beat + 1)
@@ -187,6 +199,7 @@ class _Own:
                     return other
             first = {name: first[name] for name in now}
         for name in first:
+            self._taken.add(name)
             self._store.delete(f"{_FOLDER}/{name}")
         return None
 

@@ -184,6 +184,19 @@ def test_a_command_on_another_machine_that_was_killed_is_watched_and_taken_over(
     assert "on another machine: watching for 1 s whether it is still at work" in capsys.readouterr().out
 
 
+def test_a_command_that_woke_with_a_sign_of_life_ends_when_it_finds_another_at_work(local, elsewhere):
+    """It slept between its look for its claim and its next sign of life, which makes the claim anew."""
+    elsewhere.signal(signal.SIGSTOP)
+    (name,) = local.names("claims")
+    held = local.read(f"claims/{name}")
+    with claim(local, "bob run", watch_for=1.0, beat_every=0.2):
+        local.write(f"claims/{name}", held)
+        elsewhere.signal(signal.SIGCONT)
+        assert elsewhere.says().startswith(f"refused: {local.root} was taken over by another machine")
+        time.sleep(0.5)  # this one beats on
+        assert len(local.names("claims")) == 1
+
+
 def test_a_command_that_slept_ends_when_it_finds_itself_taken_over(local, elsewhere):
     elsewhere.signal(signal.SIGSTOP)
     with claim(local, "bob run", watch_for=1.0):

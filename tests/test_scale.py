@@ -145,7 +145,7 @@ def test_a_simulated_run_says_so_everywhere(tmp_path, capsys, monkeypatch):
     code, said, _ = bob.run(*flags)
     assert code == 0
     assert "simulated by process " in said
-    assert "| bob (simulated:0.01, resnet_mini) |" in said
+    assert "| resnet_mini | BOB | simulated:0.01 |" in said
     assert not (out / "adapters").exists()
     artefacts = Store(str(out))
     (folder,) = (path.relative_to(out) for path in out.glob("images/*"))

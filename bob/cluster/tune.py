@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
@@ -34,6 +35,7 @@ def run(
     A trial commits its own receipt table, which is what selection and tables read; Tune's state is
     scratch and is never read again.
     """
+    _keep_keys_here()
     texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trainable = tune.with_resources(
@@ -67,6 +69,12 @@ def run(
             raise answer
         yield received(answer)
     thread.join()
+
+
+def _keep_keys_here() -> None:
+    """Tune writes the driver's access keys into its trials' environment, which Ray logs and the dashboard shows."""
+    kept = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(kept)
 
 
 def longest_first(units: Sequence[Unit]) -> list[Unit]:
