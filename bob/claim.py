@@ -28,6 +28,10 @@ _TRIES = 6  # the first, and five after stepping back
 _PAUSE = (0.2, 1.0)  # seconds
 
 
+_ENDS = signal.SIGUSR2
+"""Ends a command as Ctrl-C does. Not SIGINT itself, which a shell lets its background jobs ignore."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Claim:
     """What a claim's file holds."""
@@ -66,6 +70,7 @@ def claim(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for
     artefacts.require_writable()
     own, stop = _Own(artefacts, command), threading.Event()
     thread = threading.Thread(target=own.keep_beating, args=(stop, beat_every), daemon=True)
+    before = signal.signal(_ENDS, signal.default_int_handler)
     try:
         own.enter(watch_for)
         thread.start()
@@ -82,6 +87,7 @@ def claim(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for
         if thread.is_alive():
             thread.join()
         own.withdraw()
+        signal.signal(_ENDS, before)
 
 
 class _Own:
@@ -132,7 +138,7 @@ class _Own:
                     self.lost = True
                     main = threading.main_thread().ident
                     assert main is not None
-                    signal.pthread_kill(main, signal.SIGINT)  # as Ctrl-C: it also ends what waits
+                    signal.pthread_kill(main, _ENDS)  # it also ends what waits
                     return
                 self._write(entered=True)
 

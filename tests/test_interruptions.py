@@ -117,13 +117,13 @@ def killed(moment: str, *, after: int, done: bool) -> Iterator[None]:
     """Ends the process within at the call of a function: before it or when it is done, with no time to clean up."""
     module, original, dead, calls = MOMENTS[moment], getattr(MOMENTS[moment], moment), False, 0
 
-    def deadly(*arguments: Any) -> Any:
+    def deadly(*arguments: Any, **named: Any) -> Any:
         nonlocal calls, dead
         calls += 1
         if calls > after and not done:
             dead = True
             raise Killed
-        made = original(*arguments)
+        made = original(*arguments, **named)
         if calls > after:
             dead = True
             raise Killed
