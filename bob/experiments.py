@@ -13,12 +13,9 @@ from typing import Any
 from bob import backbones, layouts, methods, overlap, registry, show
 from bob.diffusion import checkpoints
 from bob.settings import Run
-from bob.show import Show
+from bob.show import Runs, Show
 
 __all__ = ["EXPERIMENTS", "SHOWS", "defaults", "load", "tiny"]
-
-Runs = Callable[[Sequence[int]], list[Run]]
-"""Seeds -> runs, one set for each seed."""
 
 ROWS = (
     ("real_only", "sd21"),

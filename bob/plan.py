@@ -27,7 +27,7 @@ from bob.units import Cell
 __all__ = ["Cluster", "Line", "Plan", "make", "show"]
 
 _SAMPLED = 64
-"""Units of a step, or requests of a method, that are looked at to know the others."""
+"""Requests of a method that are looked at to know the others."""
 _START = {"caption": 12.0, "finetune": 25.0, "generate": 12.0, "sweep": 12.0, "final": 2.0}
 """Seconds from the beginning of a step until its workers work: processes, imports, weights of a mini model."""
 _IMAGE = 450e3  # bytes of a PNG of 512 px; assumed
@@ -107,7 +107,7 @@ class Plan:
         for line in self.lines:
             if line.todo:
                 steps.setdefault(line.step, []).append(line)
-        return sum(_START.get(step, 12.0) + self._busy(some) for step, some in steps.items())
+        return sum(_START[step] + self._busy(some) for step, some in steps.items())
 
     def _busy(self, alike: Sequence[Line]) -> float:
         """Seconds of a step: all devices share its work, and no unit is shared."""
@@ -117,12 +117,9 @@ class Plan:
     @property
     def bytes(self) -> float:
         """Of what is to be made: images and adapters."""
-        left = {
-            step: sum(line.size * (1 - line.done / line.units) for line in self.lines if line.step == step)
-            for step in ("generate", "finetune")
-        }
+        images = sum(line.size * (1 - line.done / line.units) for line in self.lines if line.step == "generate")
         adapters = sum(line.units - line.done for line in self.lines if line.step == "finetune")
-        return left["generate"] * _IMAGE + adapters * _ADAPTER
+        return images * _IMAGE + adapters * _ADAPTER
 
 
 def make(

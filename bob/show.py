@@ -10,9 +10,10 @@ from bob.layouts import Layout
 from bob.settings import Run
 from bob.types import Outcome, Unit
 
-__all__ = ["Claims", "Custom", "Figure", "Parts", "Show", "Table"]
+__all__ = ["Claims", "Custom", "Figure", "Parts", "Runs", "Show", "Table"]
 
 Runs = Callable[[Sequence[int]], list[Run]]
+"""Seeds -> runs, one set for each seed."""
 
 
 @dataclass(frozen=True)
