@@ -1,46 +1,89 @@
 """Runs before their first step: which images they are trained and judged on."""
 
 import dataclasses
+import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bob import datasets, methods, schema, splits, store, units
+from bob import datasets, methods, schema, store, units
+from bob import splits as named
 from bob.budget import budget, groups
 from bob.datasets import Dataset
 from bob.settings import Run
 from bob.types import Shot, TrainingSet
 from bob.units import Cell
 
-__all__ = ["begin", "leave_out", "split"]
+__all__ = ["Split", "Splits", "begin", "leave_out", "split"]
 
 _SHOTS = 5
 """Training images per class where neither the user nor the data set says how many."""
 
 
-def split(run: Run, artefacts: store.Store) -> Cell:
-    """Draws the split of a run or takes the one it names, writes its table and checks that each shot can be opened."""
-    dataset = datasets.load(run.dataset, run.descriptor)
-    made, shots = begin(run, dataset)
-    if not artefacts.exists(made.split):
-        for shot in shots:
-            if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
-                dataset.open(shot)
-    _write_split(made.split, shots, _origin(run, dataset), artefacts)
-    return made
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images of a data set for training, validation and test."""
+
+    dataset: Dataset
+    shots: tuple[Shot, ...]
+    path: str
+    """Of its table in the store."""
+    count: int
+    """Training images per class; 0: the data set's own."""
+    val: int
+    """Validation images per class, as asked for."""
 
 
-def begin(run: Run, dataset: Dataset) -> tuple[Cell, tuple[Shot, ...]]:
-    """A run before its first step, and its split: train, val and test. Writes nothing.
+class Splits:
+    """The splits of one command, each drawn once, however many runs share it."""
+
+    def __init__(self, load: Callable[[str, str], Dataset] = datasets.load) -> None:
+        self._load, self._drawn = functools.cache(load), dict[Any, Split]()
+        self.kept = set[str]()
+        """Paths of those that the store has."""
+
+    def __call__(self, run: Run) -> Split:
+        """The split of a run, as the data set draws it or the run's file gives it.
+
+        Raises:
+            ValueError: if the data set has too few images, or the file does not fit it.
+        """
+        which = run.dataset, run.descriptor, run.shots, run.val, run.seed, run.splits
+        if which not in self._drawn:
+            self._drawn[which] = _draw(run, self._load(run.dataset, run.descriptor))
+        return self._drawn[which]
+
+
+def split(run: Run, artefacts: store.Store, splits: Splits | None = None) -> Cell:
+    """A run before its first step, its split written, after a look whether each shot can be opened.
+
+    Args:
+        run: of which.
+        artefacts: where the split is kept.
+        splits: of the command; None: this is its only run.
 
     Raises:
-        ValueError: if the data set has too few images, or the file of the split does not fit it.
+        ValueError: as `Splits` does, or if a picture cannot be opened; names it.
     """
-    method = methods.load(run.method)
-    shots, run = _drawn(run, dataset)
-    path = _split_path(run, shots, _origin(run, dataset))
-    train = tuple(shot for shot in shots if shot.split == "train")
+    splits = splits or Splits()
+    drawn = splits(run)
+    if drawn.path not in splits.kept:
+        if not artefacts.exists(drawn.path):
+            for shot in drawn.shots:
+                if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
+                    drawn.dataset.open(shot)
+        _write_split(drawn.path, drawn.shots, _origin(run, drawn.dataset), artefacts)
+        splits.kept.add(drawn.path)
+    return begin(run, drawn)
+
+
+def begin(run: Run, drawn: Split) -> Cell:
+    """A run before its first step. Writes nothing."""
+    dataset, method = drawn.dataset, methods.load(run.method)
+    run = dataclasses.replace(run, dataset=dataset.address, val=drawn.val, shots=drawn.count)
+    train = tuple(shot for shot in drawn.shots if shot.split == "train")
     of_class = Counter(shot.class_id for shot in train)
     counts = [of_class[class_id] for class_id in range(len(dataset.class_names))]
     training = TrainingSet(
@@ -51,24 +94,25 @@ def begin(run: Run, dataset: Dataset) -> tuple[Cell, tuple[Shot, ...]]:
         budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),
     )
     by_size = groups(counts, medium=dataset.medium) if dataset.medium else {}
-    return Cell(run, method, path, training, groups=by_size), shots
+    return Cell(run, method, drawn.path, training, groups=by_size)
 
 
 def _origin(run: Run, dataset: Dataset) -> dict[str, Any]:
     return {"dataset": dataset.name, "seed": run.seed, "class_names": dataset.class_names}
 
 
-def _drawn(run: Run, dataset: Dataset) -> tuple[tuple[Shot, ...], Run]:
-    """The split, and the run with what the data set or the file of the split decides about it."""
-    run = dataclasses.replace(run, dataset=dataset.address, val=run.val or dataset.val)
+def _draw(run: Run, dataset: Dataset) -> Split:
+    val, count = run.val or dataset.val, 0 if dataset.medium else run.shots or _SHOTS
     if not run.splits:
-        shots = 0 if dataset.medium else run.shots or _SHOTS
-        return dataset.split(shots=shots, val=run.val, seed=run.seed), dataclasses.replace(run, shots=shots)
-    given = splits.read(Path(run.splits).expanduser(), dataset, val=run.val, seed=run.seed)
-    most = max(Counter(shot.class_id for shot in given if shot.split == "train").values())
-    if run.shots not in (0, most):
-        raise ValueError(f"{run.splits} gives {most} shots per class, not {run.shots}: leave --shots out")
-    return given, dataclasses.replace(run, shots=0 if dataset.medium else most)
+        shots = dataset.split(shots=count, val=val, seed=run.seed)
+    else:
+        shots = named.read(Path(run.splits).expanduser(), dataset, val=val, seed=run.seed)
+        most = max(Counter(shot.class_id for shot in shots if shot.split == "train").values())
+        if run.shots not in (0, most):
+            raise ValueError(f"{run.splits} gives {most} shots per class, not {run.shots}: leave --shots out")
+        count = 0 if dataset.medium else most
+    path = _split_path(dataclasses.replace(run, shots=count), shots, _origin(run, dataset))
+    return Split(dataset=dataset, shots=shots, path=path, count=count, val=val)
 
 
 def _split_path(run: Run, shots: Sequence[Shot], origin: Mapping[str, Any]) -> str:

@@ -122,6 +122,9 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     words = store.without_keys(shlex.join(["bob", *arguments]))
     if command.log != "none":
         cluster.require(command.log, artefacts)
+    if command.at_once < 0 or (command.inline and command.at_once > 1):
+        most = "with --inline 0 or 1" if command.inline else "0 or more"
+        raise ValueError(f"--at-once must be {most}, got {command.at_once}")
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, words):
@@ -129,7 +132,8 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
         how["max_rejected"] = command.max_rejected
         shown = _shown(command)
         upto = min(command.upto, shown.ends, key=pipeline.UPTO.index)
-        outcomes = pipeline.execute(runs, upto=upto, **how)
+        at_once = 1 if command.inline else cluster.at_once(command.at_once, command.resources, words)
+        outcomes = pipeline.execute(runs, upto=upto, at_once=at_once, **how)
         if upto == shown.ends:
             pipeline.measure(shown.units(outcomes, artefacts), runs=runs, **how)
             _show(command, outcomes, artefacts)

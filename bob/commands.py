@@ -50,6 +50,9 @@ class RunCommand:
     """Rows that may be quarantined before the command fails."""
     upto: Literal["caption", "finetune", "generate", "classify"] = "classify"
     """The last step to do, and all before it; tables come after `classify`."""
+    at_once: int = 0
+    """Data sets and seeds that go through the steps side by side, so that a step's last units leave no device idle;
+    0: on a cluster one for every four GPUs that it has or can start, elsewhere 1."""
     table_only: bool = False
     """Make nothing but the table of what is there, marking what is missing; while another command is at work, too."""
     submit: str = ""

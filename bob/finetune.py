@@ -87,30 +87,32 @@ def train(
     schedule = get_scheduler(after, optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=total)
     identity = _identity(pairs, tuning, settings, seed)
     first = _restore(resume.unpack(state, identity, tell=tell or print), trained, optimizer, schedule)
-    losses: list[float] = []
-    for step in range(first, total):
-        loss = _loss(pipeline, *batches(step))
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise ValueError(f"the loss of the fine-tune is {losses[-1]} at step {step}: lower its lr")
+    losses: list[Tensor] = []
+    for done in range(first + 1, total + 1):
+        loss = _loss(pipeline, *batches(done - 1))
+        losses.append(loss.detach())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(clipped, settings.max_norm)
         optimizer.step()
         schedule.step()
-        done = step + 1
+        pauses = done % settings.checkpoint_every == 0
+        if not pauses and done not in kept and done < total:
+            continue
+        values = _finite(losses, done)
         if done in kept and keep is not None:
             keep(kept[done], adapter(pipeline, tuning))
-        if report is not None and (done % settings.checkpoint_every == 0 or done == total):
-            report(done, math.fsum(losses) / len(losses))
+        if report is not None and (pauses or done == total):
+            report(done, math.fsum(values) / len(values))
+        if pauses:
             losses.clear()
-        if done % settings.checkpoint_every == 0 and done < total:
+        if pauses and done < total:
             if save is not None:
                 held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}
                 save(done, resume.pack(identity, held))
             if tell is not None:
                 left = (time.monotonic() - start) / (done - first) * (total - done)
-                tell(f"step {done} of {total}, loss {loss.item():.4f}, {left:.0f} s left")
+                tell(f"step {done} of {total}, loss {values[-1]:.4f}, {left:.0f} s left")
     unet.eval()
     text_encoder.eval()
 
@@ -150,6 +152,15 @@ def _loss(pipeline: StableDiffusionPipeline, latents: Tensor, noise: Tensor, tim
     velocity = schedule.config["prediction_type"] == "v_prediction"
     target = schedule.get_velocity(latents, noise, times) if velocity else noise
     return nn.functional.mse_loss(predicted.float(), target.float())
+
+
+def _finite(losses: Sequence[Tensor], done: int) -> list[float]:
+    """The losses of the last steps of `done`. Waits for the GPU, which a look at each step's would stop each time."""
+    values = torch.stack(list(losses)).tolist()
+    for step, value in enumerate(values, done - len(values)):
+        if not math.isfinite(value):
+            raise ValueError(f"the loss of the fine-tune is {value} at step {step}: lower its lr")
+    return values
 
 
 class _Batches:

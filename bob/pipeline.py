@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from bob import backbones, captioners, datasets, methods, plans, registry, schema, store, suffixes, units
-from bob.cells import leave_out, split
+from bob import abreast, backbones, captioners, datasets, methods, plans, registry, schema, store, suffixes, units
+from bob.cells import Splits, leave_out, split
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.types import Context, Outcome, Receipt, Unit
@@ -48,8 +48,13 @@ def execute(
     report: Report,
     max_rejected: int = 0,
     upto: str = "classify",
+    at_once: int = 1,
 ) -> list[Outcome]:
     """Does all that the runs need and is not there yet.
+
+    Runs of another data set or seed need nothing of each other. With `at_once` over 1 those of each go through the
+    steps by themselves, so that the devices which one step leaves idle towards its end do another's; with 1 all do a
+    step together, which loads each model once.
 
     Args:
         runs: the cells to fill.
@@ -58,43 +63,72 @@ def execute(
         report: shows progress.
         max_rejected: rows that may be quarantined before the whole fails at the end.
         upto: one of `UPTO`: the last step that is done.
+        at_once: data sets and seeds that are at work side by side.
 
     Returns:
         What each run has come to, in their order.
 
     Raises:
-        ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected.
+        ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected. What needs
+            nothing of that is done before.
     """
     if upto not in UPTO:
         raise ValueError(registry.unknown("step to end with", upto, UPTO))
     check(runs, artefacts=artefacts, max_rejected=max_rejected)
     artefacts.require_writable()
     artefacts.clear_stale()
-    cells = {run: split(run, artefacts) for run in dict.fromkeys(runs)}
-    do = functools.partial(_do, runs=runs, artefacts=artefacts, executor=executor, report=report, upto=upto)
-    _steps(list(cells.values()), artefacts, do, max_rejected=max_rejected, upto=upto)
+    splits = Splits()
+    cells = {run: split(run, artefacts, splits) for run in dict.fromkeys(runs)}
+    do = functools.partial(_do, artefacts=artefacts, executor=executor, report=report, upto=upto)
+
+    def part(some: Sequence[Run]) -> list[str] | Exception:
+        mine = [cells[run] for run in dict.fromkeys(some)]
+        try:
+            return _steps(mine, artefacts, functools.partial(do, runs=some), max_rejected=max_rejected, upto=upto)
+        except Exception as error:  # the other parts need nothing of this one
+            if len(some) < len(runs):
+                print(f"{some[0].dataset} seed {some[0].seed}: stopped: {error}", flush=True)
+            return error
+
+    lacking = list[str]()
+    for found in list(abreast.each(part, _apart(runs) if at_once > 1 else [runs], at_once=at_once)):
+        if isinstance(found, Exception):
+            raise found
+        lacking += found
+    _require_few(lacking, max_rejected, artefacts)
     return [_outcome(cells[run]) for run in runs]
 
 
-def _steps(cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str) -> None:
+def _apart(runs: Sequence[Run]) -> list[list[Run]]:
+    """Those of each data set and seed, which share nothing with the others; the most runs first."""
+    parts: dict[tuple[str, str, int], list[Run]] = {}
+    for run in runs:
+        parts.setdefault((run.dataset, run.descriptor, run.seed), []).append(run)
+    return sorted(parts.values(), key=len, reverse=True)
+
+
+def _steps(cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str) -> list[str]:
+    """Returns the units that had to reject some rows, now or earlier."""
     do("caption", (unit for cell in cells for unit in units.captions(cell)))
-    unread = read_captions(cells, artefacts)
-    _require_few(unread, max_rejected, artefacts)
+    lacking = read_captions(cells, artefacts)
+    _require_few(lacking, max_rejected, artefacts)
     for cell in cells:
         leave_out(cell, artefacts)
         _condense(cell, artefacts)
     if upto == "caption":
-        return
+        return lacking
     do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
     if upto == "finetune":
-        return
+        return lacking
     do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
-    _require_few([*unread, *_undrawn(cells, artefacts)], max_rejected, artefacts)
+    lacking += _undrawn(cells, artefacts)
+    _require_few(lacking, max_rejected, artefacts)
     if upto == "generate":
-        return
+        return lacking
     swept = [list(units.sweep(cell)) for cell in cells]
     do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
     do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
+    return lacking
 
 
 def measure(

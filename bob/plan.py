@@ -6,6 +6,7 @@ and what depends on them is not done.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import re
@@ -138,11 +139,12 @@ def make(
     """
     wanted: dict[str, tuple[str, Unit, float]] = {}
     stand_ins: dict[str, None] = {}
-    captioned = True
+    splits, captioned = cells.Splits(functools.partial(_dataset, stand_ins)), True
     for run in dict.fromkeys(runs):
-        cell = _cell(run, stand_ins)
+        cell = cells.begin(run, splits(run))
         captions = list(units.captions(cell))
-        there = not stand_ins and all(artefacts.exists(unit.target) for unit in captions)
+        is_here = run.dataset.partition(":")[0] not in stand_ins
+        there = is_here and all(artefacts.exists(unit.target) for unit in captions)
         captioned = captioned and there
         if there:
             pipeline.read_captions([cell], artefacts)
@@ -163,15 +165,16 @@ def make(
     )
 
 
-def _cell(run: Run, stand_ins: dict[str, None]) -> Cell:
-    kind = run.dataset.partition(":")[0]
+def _dataset(stand_ins: dict[str, None], name: str, descriptor: str) -> datasets.Dataset:
+    """The data set, or one of its size, which is then noted."""
+    kind = name.partition(":")[0]
     try:
-        return cells.begin(run, datasets.load(run.dataset, run.descriptor))[0]
+        return datasets.load(name, descriptor)
     except ValueError:
         if kind not in _standin.SIZES:
             raise
     stand_ins[kind] = None
-    return cells.begin(run, _standin.stand_in(run.dataset))[0]
+    return _standin.stand_in(name)
 
 
 def _make_up(cell: Cell) -> None:

@@ -1,6 +1,7 @@
 """What the user sees while something is done: a bar on a terminal, lines with rate and time left in a log."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,6 +21,9 @@ _WORDS = {
     "classify": ("step 4, classifiers", "epochs"),
 }
 
+_BAR = threading.Lock()
+"""A terminal has room for one bar: of steps that are done side by side, the first has it."""
+
 
 def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iterable[Receipt]:
     """A moving bar above the lines on a terminal; the lines alone in a log."""
@@ -28,14 +32,17 @@ def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iter
     print(f"{name}: {todo} units to do, {done} done before", flush=True)
     if not todo:
         return
-    if not console.is_terminal:
+    if not console.is_terminal or not _BAR.acquire(blocking=False):
         yield from lines(step, todo, receipts)
         return
-    with _bar(name, console) as bar:
-        task = bar.add_task(step, total=todo)
-        for receipt in lines(step, todo, receipts):
-            bar.advance(task)
-            yield receipt
+    try:
+        with _bar(name, console) as bar:
+            task = bar.add_task(step, total=todo)
+            for receipt in lines(step, todo, receipts):
+                bar.advance(task)
+                yield receipt
+    finally:
+        _BAR.release()
 
 
 def lines(step: str, todo: int, receipts: Iterable[Receipt]) -> Iterator[Receipt]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from bob import datasets, parquet, schema, store
+from bob import datasets, heap, parquet, schema, store
 from bob.classify_worker import ClassifyWorker
 from bob.commit import commit
 from bob.diffusion import checkpoints
@@ -200,6 +200,7 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
     """An executor that does everything in this process, one unit after another."""
 
     def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
+        heap.keep_freed()
         worker = WORKERS[step](artefacts.root, device=device)
         for unit in units:
             yield worker(unit)

@@ -12,7 +12,7 @@ LAYERS = (
         *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
         *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
         *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack", "bob.printed"),
-        *("bob.metrics", "bob.commit", "bob.stopwatch"),
+        *("bob.metrics", "bob.commit", "bob.stopwatch", "bob.abreast", "bob.heap"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),

@@ -14,12 +14,40 @@ from bob.cluster.resources import Resources, Slots
 from bob.store import Store
 from bob.types import Receipt, Unit
 
-__all__ = ["Resources", "execute", "in_job", "require"]
+__all__ = ["Resources", "at_once", "execute", "in_job", "require"]
+
+_EACH = 4
+"""Devices that one part of an experiment keeps busy by itself: on fewer, loading the models again costs more than the
+end of a step, where some idle."""
+_MANY = 1_000_000  # units
+_CORES = 16  # that count for a device, where there is no GPU
 
 
 def in_job() -> bool:
     """Whether this process is the driver of a job that was submitted to a cluster."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def at_once(asked: int, resources: Resources, note: str) -> int:
+    """How many parts of an experiment, of `pipeline.execute`, are to be done side by side. Joins Ray if over 1.
+
+    Args:
+        asked: by the user; 0: on a cluster as many as it has devices for, else 1.
+        resources: what a unit of each step takes.
+        note: what this is, for the cluster's list of jobs.
+
+    Raises:
+        ValueError: if the cluster has no node for an image, and can start none.
+    """
+    from bob.cluster import session
+
+    if asked == 1 or not (asked or session.joins()):
+        return 1
+    session.start(note)
+    if asked:
+        return asked
+    slots = session.slots("generate", _MANY, resources.generate)
+    return max(1, int(slots.count / (1 if slots.gpus else _CORES) / _EACH))
 
 
 def execute(

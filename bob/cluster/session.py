@@ -14,11 +14,12 @@ import ray.exceptions
 import ray.job_config
 from ray._private.state import state
 
+from bob import heap
 from bob.cluster import in_job, meters
 from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.types import Receipt, Unit
 
-__all__ = ["LOSSES", "attempt", "received", "settle", "slots", "start"]
+__all__ = ["LOSSES", "attempt", "joins", "received", "settle", "slots", "start"]
 
 LOSSES = 20
 """How often the processes of one unit may be lost before we ask what is wrong."""
@@ -52,7 +53,7 @@ def start(note: str = "") -> None:
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     stop = signal.getsignal(signal.SIGTERM)
-    if os.environ.get("RAY_ADDRESS") or in_job():
+    if joins():
         about = ray.job_config.JobConfig(metadata={"bob": note})
         ray.init(job_config=about, logging_level=logging.ERROR, log_to_driver=False)
     else:
@@ -65,6 +66,11 @@ def start(note: str = "") -> None:
         )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, stop)  # Ray has put its own there, whose exit code says nothing
+
+
+def joins() -> bool:
+    """Whether `start` joins a cluster, and does not start one."""
+    return bool(os.environ.get("RAY_ADDRESS")) or in_job()
 
 
 def slots(step: str, units: int, share: Share) -> Slots:
@@ -90,6 +96,7 @@ def _nodes() -> list[Nodes]:
 
 def settle(slots: Slots) -> None:
     """Makes a process of Ray's ready for units; to be called again where Ray has moved it, as Train and Tune do."""
+    heap.keep_freed()
     os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # of torch, where it is imported later, if at all
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(slots.threads)

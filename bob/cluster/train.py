@@ -1,12 +1,8 @@
 """Fine-tunes on Ray Train: one trainer a unit, named by its key, which is how it resumes."""
 
-import collections
-import contextlib
 import dataclasses
 import json
-import queue
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
 
+from bob import abreast
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
@@ -31,35 +28,24 @@ def run(
     step: str, units: Sequence[Unit], artefacts: Store, slots: Slots, *, curves: Curves | None = None
 ) -> Iterator[Receipt]:
     """`slots.count` trainers at once; Train's own folder is scratch, the adapter is the worker's."""
-    scratch, waiting, running = artefacts.scratch("train"), collections.deque(units), dict[str, Unit]()
+    scratch, running = artefacts.scratch("train"), dict[str, Unit]()
     watch = _Watch(artefacts, curves)
-    answers: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
 
-    def work() -> None:
-        with contextlib.suppress(IndexError):  # none waits any more
-            while True:
-                unit = waiting.popleft()
-                running[unit.target] = unit
-                try:
-                    answers.put(_fit(unit, artefacts.root, scratch, slots))
-                except BaseException as error:  # whatever it is, the driver raises it
-                    answers.put(error)
-                running.pop(unit.target)
+    def fit(unit: Unit) -> tuple[Unit, dict[str, Any]]:
+        running[unit.target] = unit
+        try:
+            return unit, _fit(unit, artefacts.root, scratch, slots)
+        finally:
+            running.pop(unit.target)
 
-    for _ in range(slots.count):
-        threading.Thread(target=work, daemon=True).start()  # a command that is stopped waits for none of them
-    done = 0
-    while done < len(units):
-        with contextlib.suppress(queue.Empty):
-            answer = answers.get(timeout=_LOOK_EVERY)
-            if isinstance(answer, BaseException):
-                raise answer
-            receipt = received(answer)
-            watch.end(next(unit for unit in units if unit.target == receipt.target))
-            yield receipt
-            done += 1
+    def look() -> None:
         for unit in list(running.values()):
             watch.look(unit)
+
+    for unit, answer in abreast.each(fit, units, at_once=slots.count, look=look, every=_LOOK_EVERY):
+        receipt = received(answer)
+        watch.end(unit)
+        yield receipt
 
 
 class _Watch:
