@@ -1,6 +1,6 @@
 """A sweep of 16 configurations through Ray Tune, beside the same trainings as DataDream's scripts would run them.
 
-    python benchmarks/classify.py --out FOLDER [--backbone resnet_mini --epochs 10 --threads 1 2]
+    python benchmarks/classify.py --out FOLDER [--backbone resnet_mini --epochs 10 --threads 1 2 --precisions float32]
 
 On skyworld, 5 shots, BOB's drawn images. Ours: `bob.cluster`, one process a core, pictures decoded once. Theirs: one
 training after another, with so many of torch's threads, reading its pictures from PNG files at every step, as a data
@@ -122,6 +122,31 @@ def theirs(data: pixels.Data, run: Run, points: list[Point], *, seed: int) -> tu
     return time.monotonic() - start, time.process_time() - used, reached
 
 
+def measured(
+    found: dict[str, list], data: pixels.Data, run: Run, points: list[Point], artefacts: Store, given: Any
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Prints seconds, in turn; returns what ours reached in each precision, and theirs."""
+    print("| load | who | seconds | of CPU time | theirs / ours | with Ray's start |")
+    print("|---|---|---|---|---|---|", flush=True)
+    reached: dict[str, list[float]] = {}
+    wanted: list[float] = []
+    for _ in range(given.repetitions):
+        times = {}
+        for name, some in found.items():
+            load = os.getloadavg()[0]
+            start, mine, used, reached[name] = ours(some, artefacts)
+            times[name] = mine, mine + start
+            print(f"| {load:.1f} | ours, {name} | {mine:.1f} | {used:.0f} | | {start:.1f} s |", flush=True)
+        for threads in given.threads:
+            torch.set_num_threads(threads)
+            load = os.getloadavg()[0]
+            other, used, wanted = theirs(data, run, points, seed=run.seed)
+            ratios = [", ".join(f"{other / both[k]:.2f} {name}" for name, both in times.items()) for k in (0, 1)]
+            who = f"theirs, {threads} threads"
+            print(f"| {load:.1f} | {who} | {other:.1f} | {used:.0f} | {' | '.join(ratios)} |", flush=True)
+    return reached, wanted
+
+
 def profile(data: pixels.Data, run: Run, point: Point) -> list[str]:
     """Lines of where one training's time goes; parts lie within one another, so they do not add up."""
     watch = cProfile.Profile()
@@ -147,6 +172,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for what is drawn, and for PNG files")
     parser.add_argument("--backbone", default="resnet_mini")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1], help="of theirs")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], help="of ours")
     for name, default in (("epochs", 10), ("repetitions", 2), ("finetune-epochs", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
@@ -157,35 +183,26 @@ def main() -> None:
         base, sweep=sweep, finetune=dataclasses.replace(base.finetune, epochs=given.finetune_epochs)
     )
     artefacts = Store(str(given.out))
-    found = swept(run, artefacts)
-    points = [Point(**unit.work["point"]) for unit in found]
-    data = png_data(found[0], run, artefacts, given.out / "png")
+    found = {
+        name: swept(dataclasses.replace(run, sweep=dataclasses.replace(sweep, precision=name)), artefacts)
+        for name in given.precisions
+    }
+    first = next(iter(found.values()))
+    points = [Point(**unit.work["point"]) for unit in first]
+    data = png_data(first[0], run, artefacts, given.out / "png")
     print(
         f"\n{len(points)} configurations of {given.backbone}, {given.epochs} epochs of {len(data.synthetic)} drawn and"
         f" {len(data.real)} x {data.copies} real pictures, {os.cpu_count()} cores\n"
     )
-    print(
-        "| load | Ray's start | ours | CPU time | their threads | theirs | CPU time | theirs / ours | with the start |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    for _ in range(given.repetitions):
-        load = os.getloadavg()[0]
-        begun, mine, used, reached = ours(found, artefacts)
-        for threads in given.threads:
-            torch.set_num_threads(threads)
-            other, theirs_used, wanted = theirs(data, run, points, seed=run.seed)
-            ratios = f"{other / mine:.2f} | {other / (begun + mine):.2f}"
-            cells = [f"{load:.1f}", f"{begun:.1f} s", f"{mine:.1f} s", f"{used:.0f} s", f"{threads}"]
-            cells += [f"{other:.1f} s", f"{theirs_used:.0f} s", ratios]
-            print("| " + " | ".join(cells) + " |", flush=True)
+    reached, wanted = measured(found, data, run, points, artefacts, given)
     torch.set_num_threads(1)
-    apart = [abs(a - b) for a, b in zip(reached, wanted, strict=True)]
     _, _, again = theirs(data, run, points[:4], seed=1)
-    spread = [abs(a - b) for a, b in zip(again, wanted, strict=False)]
-    print(
-        f"\nBest validation accuracies: apart by {statistics.fmean(apart):.2f} points on average, {max(apart):.2f} at"
-        f" most; another seed: {statistics.fmean(spread):.2f} and {max(spread):.2f} (first 4).\n"
-    )
+    print("\nBest validation accuracies, points apart from theirs on average (signed) and at most:\n")
+    for name, accuracies in [*reached.items(), ("another seed, the first 4", again)]:
+        apart = [a - b for a, b in zip(accuracies, wanted, strict=False)]
+        size = [abs(points) for points in apart]
+        print(f"- {name}: {statistics.fmean(size):.2f} ({statistics.fmean(apart):+.2f}) and {max(size):.2f}")
+    print()
     print("| one training of theirs | time | share |\n|---|---|---|")
     print("\n".join(profile(data, run, points[0])))
 

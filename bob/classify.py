@@ -60,7 +60,7 @@ def train(
         seed: of the run.
         mixup: False leaves CutMix alone (the Diff-Mix rows).
         with_test: measure on the test set after each epoch that is the best on validation so far.
-        device: where to train; bfloat16 autocast on a GPU, float32 on a CPU.
+        device: where to train.
         state: to resume from; one that is damaged or of another training is told of and not used.
         save: called at the end of an epoch, but the last, with (epochs done, state).
         save_every: seconds that have to pass between two calls of `save`.

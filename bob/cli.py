@@ -171,7 +171,9 @@ def _plan(command: PlanCommand) -> int:
         rates = throughput.measured(store.Store(command.measured))
     elif on.device == "cpu" and artefacts.names("plans"):
         rates = throughput.measured(artefacts)
-    plan.show(plan.make(runs, artefacts, cluster=on, rates=rates), price=command.price)
+    classifies = experiments.SHOWS[command.experiment].ends == "classify"
+    made = plan.make(runs, artefacts, cluster=on, rates=rates, classifies=classifies)
+    plan.show(made, price=command.price)
     return 0
 
 

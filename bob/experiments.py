@@ -1,6 +1,6 @@
 """What can be run by name: functions that return lists of `Run`. A number in a table leads to one of these.
 
-    bob run NAME --out OUT [--seeds 0 1 2]         bob plan NAME says what it costs
+    bob run NAME --out OUT [--seeds 0 1 2]         bob plan NAME --cluster 8xH100 says what it costs
 
 Those of the paper want its data sets and weights (`bob doctor`). Each has a twin on skyworld, `skyworld_table1` ...,
 that wants nothing and runs on a laptop.
@@ -125,7 +125,7 @@ def tiny(run: Run) -> Run:
 def table1(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 1: few-shot accuracy of three backbones on four data sets, ten rows of methods.
 
-    bob run table1 --out s3://bucket/bob
+    bob run table1 --out s3://bucket/bob          599 GPU-hours on H100s by `bob plan`
 
     The paper: BOB is best in 19 of 24 settings, by up to 7.3 points.
     """
@@ -143,7 +143,7 @@ def table1(seeds: Sequence[int] = (0,)) -> list[Run]:
 def table2(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 2: long-tail accuracy of ResNet-50 at imbalance factors 100, 50 and 10.
 
-    bob run table2 --out s3://bucket/bob
+    bob run table2 --out s3://bucket/bob          338 GPU-hours on H100s
 
     The paper: BOB is best on CUB-LT at each factor (63.06 at 100; Diff-II 56.10), and on Flower-LT.
     """
@@ -165,7 +165,7 @@ def _aircraft(method: str, checkpoint: str = "sd21", **fields: Any) -> Run:
 def table3(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 3: marginalisation none, class-level and data-set-level, without and with preservation.
 
-    bob run table3 --out s3://bucket/bob          six sets of images from two adapters
+    bob run table3 --out s3://bucket/bob          27.2 GPU-hours on H100s: six sets of images from two adapters
 
     The paper: 68.00 with neither, 73.78 with both on the whole data set, 64.38 at worst.
     """
@@ -176,7 +176,7 @@ def table3(seeds: Sequence[int] = (0,)) -> list[Run]:
 def table6(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 6: DataDream and BOB fine-tuned for 200, 400, 1,000 and 2,000 epochs, checkpoints of one run.
 
-    bob run table6 --out s3://bucket/bob
+    bob run table6 --out s3://bucket/bob          94.4 GPU-hours on H100s
 
     The paper: both are best at 1,000 (69.11 and 75.22), BOB ahead at each.
     """
@@ -202,7 +202,7 @@ def _drawn(methods: Sequence[tuple[str, str]], seeds: Sequence[int]) -> list[Run
 def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 3: shots of one class beside what Diff-II, DataDream and BOB draw of it; nothing is classified.
 
-    bob run figure3 --out s3://bucket/bob
+    bob run figure3 --out s3://bucket/bob          25.3 GPU-hours on H100s
 
     The paper: Diff-II's backgrounds are plain, DataDream's aircraft stand on the ground, BOB's contexts vary.
     """
@@ -213,7 +213,7 @@ def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
 def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 4: density over the classes of the FID between what is drawn and the real images.
 
-    bob run figure4 --out s3://bucket/bob          the images of Figure 3
+    bob run figure4 --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
 
     The paper: modes at 26 (BOB), 31 (DataDream) and 37 (Diff-II). Compare the order, not the values: see `bob.figures`.
     """
@@ -224,7 +224,9 @@ def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
 def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 5: how well a captioner itself knows the classes, against the accuracy that BOB reaches with it.
 
-    bob run figure5 --out s3://bucket/bob          GPT-4o wants OPENAI_API_KEY; any server of its kind will do
+    bob run figure5 --out s3://bucket/bob          20.1 GPU-hours on H100s
+
+    GPT-4o wants OPENAI_API_KEY; any server of its kind will do.
 
     The paper: 73.78 with Qwen2.5-VL-7B, about as much with GPT-4o, which knows 80 % of the classes, 70.88 with the 3B.
     """
@@ -243,7 +245,7 @@ def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
 def figure6(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 6: histogram over the classes of DataDream's FID minus BOB's.
 
-    bob run figure6 --out s3://bucket/bob          the images of Figure 3
+    bob run figure6 --out s3://bucket/bob          19.2 GPU-hours on H100s, two sets of Figure 3's images
 
     The paper: BOB's is lower in 91 of 100 classes, by more than 5 in 29.
     """
@@ -308,6 +310,6 @@ def _on_skyworld(run: Run) -> Run:
     return _after(made, (run.after or last) * epochs[-1] // last, epochs)
 
 
-_add_changed("", lambda run: run, "")
+_add_changed("", lambda run: run, "; 1,039 GPU-hours on H100s")
 _add_changed("skyworld_", _on_skyworld, ", on skyworld with mini models")
 _add_changed("smoke_", lambda run: tiny(_on_skyworld(run)), ", on skyworld with budgets that mean nothing")

@@ -8,7 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["key", "key_of_rows", "plain"]
+__all__ = ["YOUNGER", "key", "key_of_rows", "plain"]
+
+YOUNGER = {"younger": True}
+"""Metadata of a dataclass's field that keys are older than: at its default it is left out of them."""
 
 _ROWS = 1 << 10  # as Python's objects at once: of more, its garbage collector takes longer than all else
 
@@ -46,7 +49,10 @@ def plain(value: Any) -> Any:
         TypeError: for anything else, which has no place in a key or manifest.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        fields = [
+            f for f in dataclasses.fields(value) if not (f.metadata == YOUNGER and getattr(value, f.name) == f.default)
+        ]
+        return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields}}
     if isinstance(value, Mapping):
         return {str(name): plain(held) for name, held in value.items()}
     if isinstance(value, list | tuple):
@@ -54,3 +60,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")
+
+
+def _is_left_out(field: dataclasses.Field, of: Any) -> bool:
+    return field.metadata == YOUNGER and getattr(of, field.name) == field.default

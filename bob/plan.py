@@ -2,7 +2,7 @@
 
 The runs become the same work units as in `bob run`, so that shared work is counted once and what a store holds is known
 for done. Where a data set is not here, one of its size stands in; where captions are not made yet, made-up ones do,
-and what depends on them is not done.
+and what depends on them is not done. The features and answers that some figures measure are not counted.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def wall(self) -> float:
-        """Seconds: each step begins when the one before has ended."""
+        """Seconds where each step begins when the one before has ended; data sets that overlap need fewer."""
         steps: dict[str, list[Line]] = {}
         for line in self.lines:
             if line.todo:
@@ -124,7 +124,12 @@ class Plan:
 
 
 def make(
-    runs: Sequence[Run], artefacts: store.Store, *, cluster: Cluster, rates: Mapping[tuple[str, str], Rate]
+    runs: Sequence[Run],
+    artefacts: store.Store,
+    *,
+    cluster: Cluster,
+    rates: Mapping[tuple[str, str], Rate],
+    classifies: bool = True,
 ) -> Plan:
     """What the runs need, what of it is there, and how long the rest takes.
 
@@ -133,6 +138,7 @@ def make(
         artefacts: the store; may not be there yet.
         cluster: what it is to run on.
         rates: (step, model) -> what was measured; goes before the table's.
+        classifies: False: the runs end with their images, as those of a figure do.
 
     Raises:
         ValueError: as `bob run` would, for settings that do not fit.
@@ -152,8 +158,9 @@ def make(
             _make_up(cell)
         steps = {"caption": captions, "finetune": list(units.finetune(cell))}
         steps["generate"], evaluations = _generations(cell, exact=there)
-        steps["sweep"] = list(units.sweep(cell))
-        steps["final"] = [units.final(cell, steps["sweep"])]
+        if classifies:
+            steps["sweep"] = list(units.sweep(cell))
+            steps["final"] = [units.final(cell, steps["sweep"])]
         for step, some in steps.items():
             wanted |= {unit.target: (step, unit, evaluations) for unit in some}
     return Plan(
@@ -248,7 +255,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     for line in plan.lines:
         name, unit = plans.STEPS[line.step]
         rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
-        hours = f"{line.seconds / 3600:,.3g}" if line.rate or not line.todo else "not known"
+        hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
         counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
         table.add_row(name, line.model, *counts, rate, hours, numbers.get(line.rate.source, "") if line.rate else "")
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
@@ -270,14 +277,18 @@ def _total(plan: Plan, price: float) -> str:
             f"{plan.runs} runs; how long is not known: no rate of {', '.join(unknown)} on {plan.cluster.device}. Run"
             " something with it, such as smoke, and name its folder: --measured OUT"
         )
-    hours = plan.device_seconds / 3600
     words = [
-        f"{hours:,.3g} device-hours",
+        f"{_hours(plan.device_seconds)} device-hours",
         f"{_clock(plan.wall)} from beginning to end",
         f"{progress.amount(plan.bytes)} to keep",
-        *([f"{hours * price:,.2f} at {price:g} for a device-hour"] if price else []),
+        *([f"{plan.device_seconds / 3600 * price:,.2f} at {price:g} for a device-hour"] if price else []),
     ]
     return f"{plan.runs} runs on {plan.cluster.count} x {plan.cluster.device}: {', '.join(words)}"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
 
 
 def _clock(seconds: float) -> str:

@@ -3,9 +3,10 @@
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from bob import keys
 from bob.seeds import derive
 
 __all__ = ["DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
@@ -152,6 +153,9 @@ class SweepSettings:
     points between the grid's ends; `asha` stops the worse ones of the grid early, on Ray only."""
     samples: int = 16
     """Of the random search: how many points."""
+    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata=keys.YOUNGER)
+    """What the model is passed through in: `auto` is bfloat16 (autocast) on a GPU and float32 on a CPU. On CPUs that
+    compute in bfloat16 (AVX512_BF16, AMX) that is faster too, and moves an accuracy as another seed would."""
 
     def __post_init__(self) -> None:
         _positive(self, "lrs", "layer_decays", "sweep_epochs", "final_epochs", "batch", "mixup_alpha", "samples")
@@ -162,6 +166,8 @@ class SweepSettings:
                 raise ValueError(f"{name} is empty: the sweep needs one value at least")
         if self.search not in ("grid", "random", "asha"):
             raise ValueError(f"search must be grid, random or asha, got {self.search!r}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
 
     def points(self, *, has_synthetic: bool, seed: int = 0) -> tuple[Point, ...]:
         """What is swept, in a fixed order; lambda is an axis only where there are synthetic images.

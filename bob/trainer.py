@@ -36,6 +36,7 @@ class Trainer:
     ) -> None:
         self.data, self.backbone, self.point, self.settings = data, backbone, point, settings
         self.epochs, self.seed, self.mixup, self.device = epochs, seed, mixup, device
+        self.lower = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
         self.step = 0
         self.batches = memory.Batches("evaluating")
         with _seeded(derive("classify", "head", seed), device):
@@ -103,7 +104,7 @@ class Trainer:
 
     def _forward(self, images: Tensor) -> Tensor:
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lower):
             return self.model(images).float()
 
     def _floats(self, pixels: np.ndarray) -> Tensor:

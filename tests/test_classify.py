@@ -125,6 +125,23 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone(name):
     assert first[0]["train_loss"] != next(of(data(), epochs=2, seed=1))["train_loss"]
 
 
+@every_mini
+def test_bfloat16_moves_a_loss_a_little_and_gives_the_same_bits_twice(name):
+    lower = dataclasses.replace(SETTINGS, precision="bfloat16")
+    full, first, again = (
+        list(train(data(), backbone_name=name, settings=settings, epochs=2)) for settings in (SETTINGS, lower, lower)
+    )
+    assert first == again
+    losses = [[row["train_loss"] for row in rows] for rows in (full, first)]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_on_a_cpu_auto_is_float32():
+    exact = dataclasses.replace(SETTINGS, precision="float32")
+    assert list(train(data(), epochs=1)) == list(train(data(), settings=exact, epochs=1))
+
+
 def test_global_state_is_left_alone_between_epochs_too():
     rows = train(data(), epochs=2)
     before = torch.get_rng_state()

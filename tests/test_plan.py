@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,39 @@ def test_table_3_is_counted_without_its_data(nowhere):
     assert made.bytes == pytest.approx(60_000 * 450e3 + 2 * 17.5e6)
     one = found["finetune", "sd21"].seconds / 2
     assert made.wall > one  # two fine-tunes keep two of eight devices busy
+
+
+COSTS = {
+    name: found[1]
+    for name, runs in experiments.EXPERIMENTS.items()
+    if (found := re.search(r"([\d.,]+) GPU-hours on H100s", runs.__doc__ or ""))
+}
+
+
+def test_what_the_papers_experiments_cost_is_said():
+    assert COSTS.keys() >= {
+        "claims",
+        "paper",
+        "table1",
+        "table2",
+        "table3",
+        "table6",
+        *(f"figure{k}" for k in (3, 4, 5, 6)),
+    }
+
+
+@pytest.mark.parametrize(("name", "hours"), COSTS.items())
+def test_what_is_said_to_cost_so_much_does(name, hours, nowhere):
+    cluster, ends = plan.Cluster.parse("8xH100"), experiments.SHOWS[name].ends
+    runs = experiments.load(name, (0,))
+    made = plan.make(runs, nowhere, cluster=cluster, rates={}, classifies=ends == "classify")
+    assert float(hours.replace(",", "")) == pytest.approx(made.device_seconds / 3600, rel=0.005)
+
+
+def test_a_figure_costs_no_trainings(nowhere):
+    cluster = plan.Cluster.parse("1xA100")
+    made = plan.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={}, classifies=False)
+    assert {line.step for line in made.lines} == {"caption", "finetune", "generate"}
 
 
 def test_seeds_and_methods_that_share_are_counted_once(nowhere):

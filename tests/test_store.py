@@ -14,7 +14,7 @@ import pytest
 from pyarrow import fs
 
 from bob.files import locate
-from bob.settings import DrawSettings, Point, Run
+from bob.settings import DrawSettings, Point, Run, SweepSettings
 from bob.stopwatch import Stopwatch
 from bob.store import FORMAT, Store, key, provenance, slug
 
@@ -37,6 +37,7 @@ def files(store: Store) -> list[str]:
         ((), "4f53cda18c2baa0c"),
         (("generate", 1, {"b": [1, 2.5, None], "a": True}, ("x", "ü")), "adb6df66075e4740"),
         ((Point(lr=1e-3, weight_decay=0.0, lam=0.5),), "36bddbdd6aafc8d5"),
+        ((SweepSettings(),), "28cf3bbdd23983f9"),  # from before it had a precision
     ],
 )
 def test_a_key_never_changes(parts, golden):
@@ -46,12 +47,11 @@ def test_a_key_never_changes(parts, golden):
 
 def test_a_key_depends_on_every_input_and_on_no_order_of_names():
     run = Run(dataset="skyworld", method="bob")
-    changed = [
-        dataclasses.replace(run, **{name: value})
-        for name, value in {"dataset": "cub", "shots": 6, "seed": 1, "draw": DrawSettings(steps=49)}.items()
-    ]
+    lower = SweepSettings(precision="bfloat16")
+    changes = {"dataset": "cub", "shots": 6, "seed": 1, "draw": DrawSettings(steps=49), "sweep": lower}
+    changed = [dataclasses.replace(run, **{name: value}) for name, value in changes.items()]
     spellings: list[Any] = [(), (1,), ("1",), (1.0,), (True,), (None,), ([],), ([[]],), ("a", "b"), (["a", "b"],)]
-    assert len({key(*parts) for parts in spellings} | {key(r) for r in (run, *changed)}) == len(spellings) + 5
+    assert len({key(*parts) for parts in spellings} | {key(r) for r in (run, *changed)}) == len(spellings) + 6
     assert key({"a": 1, "b": 2}) == key({"b": 2, "a": 1})
     assert key(run) == key(dataclasses.replace(run))
     assert key(("a", 1)) == key(["a", 1])  # as it comes back from JSON
