@@ -1,75 +1,33 @@
 """Step 1: what a captioner reads from the shots, and the bank that it fills. Plain PyTorch, no Ray."""
 
-import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import pyarrow as pa
 
-from bob import captioners, datasets, memory, schema
+from bob.ask import Asker, Row
+from bob.captioners import Answer
 from bob.captioners._cleaning import PROMPT_VERSION, clean
 from bob.types import Context, Shot
 
 __all__ = ["PROMPT_VERSION", "Reader", "bank"]
 
-Row = dict[str, Any]
 
-_BATCH = 16  # pictures in memory at once: a photo of a camera takes 70 MB
-
-
+@final
 @dataclass(frozen=True, kw_only=True)
-class Reader:
-    """Captions shots, one worker's share at a time; its weights are loaded at the first, once."""
+class Reader(Asker):
+    """Captions shots: rows of `schema.CAPTIONS`, raw and cleaned, for no class name must leak."""
 
-    captioner: str
-    """As the user wrote it: `qwen_vl`, `qwen_vl:3b` ..."""
-    dataset: str
-    """As the user wrote it: opens the pictures and tells the class names, which must not leak."""
-    descriptor: str = ""
-    """One word for what all classes are; empty: the data set's own."""
-    device: str = "cpu"
-    """As torch names it: `cpu`, `cuda`, `cuda:1`."""
+    step = "caption"
+    doing = "captioning"
 
-    def __call__(self, shots: Sequence[Shot]) -> tuple[list[Row], list[Row]]:
-        """Captions some shots, whichever and in whatever groups they come.
+    def _ask(self, pictures: list[Any]) -> Sequence[Answer]:
+        return self._model.caption(pictures, descriptor=self._noun)
 
-        Returns:
-            Rows of `schema.CAPTIONS` in the order of the shots, answers raw and cleaned; and rows of
-            `schema.REJECTED` for shots whose picture cannot be opened or over which the captioner raises.
-
-        Raises:
-            ValueError: if the data set, the captioner or its weights are not there, or memory does not
-                hold one picture.
-            Exception: what is raised over every single one of several shots.
-        """
-        self.load()  # before any row: that these are not there is no shot's fault
-        data, model = self._data, self._model
-        descriptor = self.descriptor or data.descriptor
-
-        def read(some: Sequence[Shot]) -> list[captioners.Answer]:
-            return model.caption([data.open(shot) for shot in some], descriptor=descriptor)
-
-        rows, rejected = [], []
-        for shot, answer in zip(shots, self._batches.each(shots, read, size=_BATCH), strict=True):
-            if isinstance(answer, Exception):
-                rejected.append(schema.rejection(shot.image_id, "caption", answer))
-            else:
-                rows.append(self._row(shot, answer, descriptor))
-        return rows, rejected
-
-    def load(self) -> None:
-        """Loads data set and captioner, unless they are; raises as a call does."""
-        self._data  # noqa: B018
-        self._model  # noqa: B018
-
-    def note(self) -> str:
-        """A few words for the receipt if memory has run out since this was last asked."""
-        return self._batches.note()
-
-    def _row(self, shot: Shot, answer: captioners.Answer, descriptor: str) -> Row:
-        words = {"descriptor": descriptor, "class_names": self._data.class_names}
+    def _row(self, shot: Shot, answer: Answer) -> Row:
+        words = {"descriptor": self._noun, "class_names": self._data.class_names}
         background, in_background = clean(answer.background_raw, about="background", **words)
         pose, in_pose = clean(answer.pose_raw, about="pose", **words)
         return {
@@ -83,18 +41,6 @@ class Reader:
             "revision": self._model.revision,
             "prompt_version": PROMPT_VERSION,
         }
-
-    @functools.cached_property
-    def _batches(self) -> memory.Batches:
-        return memory.Batches("captioning")
-
-    @functools.cached_property
-    def _data(self) -> datasets.Dataset:
-        return datasets.load(self.dataset)
-
-    @functools.cached_property
-    def _model(self) -> captioners.Captioner:
-        return captioners.load(self.captioner, device=self.device)
 
 
 def bank(captions: pa.Table) -> dict[str, Context]:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from bob import datasets, heap, parquet, schema, store
+from bob.ask_worker import CaptionWorker, RecogniseWorker
 from bob.classify_worker import ClassifyWorker
 from bob.commit import commit
 from bob.diffusion import checkpoints
-from bob.measure_worker import EmbedWorker, RecogniseWorker
+from bob.embed_worker import EmbedWorker
 from bob.settings import FinetuneSettings
 from bob.stopwatch import Stopwatch
 from bob.types import Filter, Receipt, Request, Shot, TrainPair, Tuning, Unit
@@ -27,31 +28,6 @@ class Worker(Protocol):
     def __call__(self, unit: Unit) -> Receipt:
         """Does one unit and commits it."""
         ...
-
-
-class CaptionWorker:
-    """Step 1. A unit's work: captioner, dataset, descriptor, shots."""
-
-    def __init__(self, root: str, *, device: str) -> None:
-        self._store, self._device = store.Store(root), device
-        self._readers: dict[tuple[str, str, str], Any] = {}
-
-    def __call__(self, unit: Unit) -> Receipt:
-        """Captions the unit's shots; one that could not be read goes to the unit's `rejected` file."""
-        from bob import caption
-
-        times, work = Stopwatch(self._device), unit.work
-        which = (work["captioner"], work["dataset"], work["descriptor"])
-        if which not in self._readers:
-            captioner, dataset, descriptor = which
-            self._readers = {
-                which: caption.Reader(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device)
-            }
-        reader = self._readers[which]
-        reader.load()
-        with times("work"):
-            rows, rejected = reader([Shot(**shot) for shot in work["shots"]])
-        return commit(unit, rows, schema.CAPTIONS, rejected, self._store, times=times, note=reader.note())
 
 
 class FinetuneWorker:

@@ -20,9 +20,10 @@ LAYERS = (
     ("bob.methods", "bob.pixels", "bob.splits"),
     ("bob.trainer", "bob.layouts", "bob.contact_sheet"),
     ("bob.typeset", "bob.claims"),
+    ("bob.ask",),
     ("bob.caption", "bob.finetune", "bob.generate", "bob.classify", "bob.tabulate", "bob.overlap"),
     ("bob.embed", "bob.recognise"),
-    ("bob.classify_worker", "bob.measure_worker", "bob.held"),
+    ("bob.classify_worker", "bob.embed_worker", "bob.ask_worker", "bob.held"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks", "bob.measured_checks", "bob.figures"),
     ("bob.cells",),
     ("bob.show", "bob.throughput", "bob.pipeline", "bob.pace"),
@@ -36,7 +37,7 @@ LAYERS = (
 
 TOOLS = "bob.skyworld"
 """What lies here beside world and render makes the weights: imports up to layer 6, imported by none."""
-TOOLS_LAYER = 7
+TOOLS_LAYER = 8
 
 REGISTRIES = ("bob.methods", "bob.datasets", "bob.captioners", "bob.backbones")
 """Their files know nothing of one another, so that one can be added, copied or taken out."""

@@ -1,4 +1,4 @@
-"""What a worker process does with the units that measure: features of images, and classes that a captioner names."""
+"""What a worker process does with the units that measure images: their features."""
 
 import io
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from bob.commit import commit
 from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Shot, Unit
 
-__all__ = ["EmbedWorker", "RecogniseWorker"]
+__all__ = ["EmbedWorker"]
 
 
 class EmbedWorker:
@@ -44,27 +44,3 @@ class EmbedWorker:
     def _real(self, unit: Unit) -> tuple[list[str], list[int], Callable[[int], Image.Image]]:
         dataset, shots = datasets.load(unit.work["dataset"]), [Shot(**shot) for shot in unit.work["shots"]]
         return [shot.image_id for shot in shots], [shot.class_id for shot in shots], lambda k: dataset.open(shots[k])
-
-
-class RecogniseWorker:
-    """A unit's work: captioner, dataset, descriptor, shots."""
-
-    def __init__(self, root: str, *, device: str) -> None:
-        self._store, self._device = store.Store(root), device
-        self._which: tuple[str, str, str] | None = None
-
-    def __call__(self, unit: Unit) -> Receipt:
-        """Shows the captioner the unit's images; one that cannot be read goes to the unit's `rejected` file."""
-        from bob.recognise import Recogniser
-
-        times, work = Stopwatch(self._device), unit.work
-        captioner, dataset, descriptor = which = (work["captioner"], work["dataset"], work["descriptor"])
-        if self._which != which:
-            self._which, self._recogniser = (
-                which,
-                Recogniser(captioner=captioner, dataset=dataset, descriptor=descriptor, device=self._device),
-            )
-        self._recogniser.load()
-        with times("work"):
-            rows, rejected = self._recogniser([Shot(**shot) for shot in work["shots"]])
-        return commit(unit, rows, schema.RECOGNISED, rejected, self._store, times=times, note=self._recogniser.note())
