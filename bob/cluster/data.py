@@ -27,8 +27,10 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     context.execution_no_progress_timeout_s = -1  # a unit may take longer than Ray's half hour
     context.actor_init_retry_on_errors = True
     context.target_max_block_size = 1  # byte: each receipt comes when its unit is done, not with the last of its block
-    answers = ray.data.from_arrow(list(blocks(units))).map_batches(
-        _Actor,
+    rows = ray.data.from_arrow(list(blocks(units)))
+    rows.set_name(step)
+    answers = rows.map_batches(
+        type(step, (_Actor,), {}),  # the dashboard calls actors as their class
         fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),

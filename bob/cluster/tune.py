@@ -38,10 +38,9 @@ def run(
     _keep_keys_here()
     texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-    trainable = tune.with_resources(
-        functools.partial(_trial, root=artefacts.root, slots=slots, tells=curves is not None),
-        tune.PlacementGroupFactory([slots.bundle]),
-    )
+    trial = functools.partial(classify, root=artefacts.root, slots=slots, tells=curves is not None)
+    functools.update_wrapper(trial, classify, assigned=("__name__",))  # what the dashboard calls its actors
+    trainable = tune.with_resources(trial, tune.PlacementGroupFactory([slots.bundle]))
     tuner = Tuner(
         trainable,
         param_space={"unit": tune.grid_search(texts)},
@@ -152,7 +151,7 @@ def _unit(config: Mapping[str, Any]) -> Unit:
     return Unit(**json.loads(config["unit"]))
 
 
-def _trial(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) -> None:
+def classify(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) -> None:
     """In a process that serves many trials."""
     settle(slots)
     unit = _unit(config)
