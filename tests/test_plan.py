@@ -82,7 +82,13 @@ def test_what_the_papers_experiments_cost_is_said():
     }
 
 
-@pytest.mark.parametrize(("name", "hours"), COSTS.items())
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        pytest.param(name, hours, marks=[pytest.mark.slow] * (name in ("table1", "table2", "claims", "paper")))
+        for name, hours in COSTS.items()
+    ],
+)
 def test_what_is_said_to_cost_so_much_does(name, hours, nowhere):
     cluster, ends = plan.Cluster.parse("8xH100"), experiments.SHOWS[name].ends
     runs = experiments.load(name, (0,))

@@ -39,7 +39,7 @@ def run(
     texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trial = functools.partial(classify, root=artefacts.root, slots=slots, tells=curves is not None)
-    functools.update_wrapper(trial, classify, assigned=("__name__",))  # what the dashboard calls its actors
+    vars(trial)["__name__"] = classify.__name__  # what the dashboard calls its actors
     trainable = tune.with_resources(trial, tune.PlacementGroupFactory([slots.bundle]))
     tuner = Tuner(
         trainable,
