@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import ray
 import torch
 from PIL import Image
@@ -91,8 +90,8 @@ def best(rows: list[dict[str, Any]]) -> float:
     return 100 * max(row["val_accuracy"] for row in rows)
 
 
-def ours(found: list, artefacts: Store) -> tuple[float, float, float, list[float]]:
-    """Seconds until Ray is there, of the sweep, of CPU time; each configuration's best validation accuracy."""
+def ours(found: list, artefacts: Store) -> tuple[float, float, list[float]]:
+    """Seconds until Ray is there, and of the sweep; each configuration's best validation accuracy."""
     for unit in found:
         artefacts.delete(unit.target)
     os.environ["BOB_CACHE"] = tempfile.mkdtemp()  # nothing decoded yet
@@ -102,48 +101,47 @@ def ours(found: list, artefacts: Store) -> tuple[float, float, float, list[float
     for _ in cluster.execute("classify", found, artefacts):
         pass
     taken = time.monotonic() - ready
-    used = sum(sum(p.cpu_times()[:2]) for p in psutil.Process().children(recursive=True))
     ray.shutdown()  # its idle processes would share the cores with theirs
     reached = []
     for unit in found:
         rows = artefacts.read_table(unit.target).to_pylist()
         reached.append(100 * max(r["value"] for r in rows if (r["split"], r["metric"]) == ("val", "accuracy")))
-    return ready - start, taken, used, reached
+    return ready - start, taken, reached
 
 
-def theirs(data: pixels.Data, run: Run, points: list[Point], *, seed: int) -> tuple[float, float, list[float]]:
-    """Seconds, those of CPU time, and each configuration's best validation accuracy."""
-    start, used, reached = time.monotonic(), time.process_time(), []
+def theirs(data: pixels.Data, run: Run, points: list[Point], *, seed: int) -> tuple[float, list[float]]:
+    """Seconds, and each configuration's best validation accuracy."""
+    start, reached = time.monotonic(), []
     for point in points:
         rows = classify.train(
             data, run.backbone, point, settings=run.sweep, epochs=run.sweep.sweep_epochs, seed=seed, mixup=True
         )
         reached.append(best(list(rows)))
-    return time.monotonic() - start, time.process_time() - used, reached
+    return time.monotonic() - start, reached
 
 
 def measured(
     found: dict[str, list], data: pixels.Data, run: Run, points: list[Point], artefacts: Store, given: Any
 ) -> tuple[dict[str, list[float]], list[float]]:
     """Prints seconds, in turn; returns what ours reached in each precision, and theirs."""
-    print("| load | who | seconds | of CPU time | theirs / ours | with Ray's start |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| load | who | seconds | theirs / ours | with Ray's start |")
+    print("|---|---|---|---|---|", flush=True)
     reached: dict[str, list[float]] = {}
     wanted: list[float] = []
     for _ in range(given.repetitions):
         times = {}
         for name, some in found.items():
             load = os.getloadavg()[0]
-            start, mine, used, reached[name] = ours(some, artefacts)
+            start, mine, reached[name] = ours(some, artefacts)
             times[name] = mine, mine + start
-            print(f"| {load:.1f} | ours, {name} | {mine:.1f} | {used:.0f} | | {start:.1f} s |", flush=True)
+            print(f"| {load:.1f} | ours, {name} | {mine:.1f} | | {start:.1f} s |", flush=True)
         for threads in given.threads:
             torch.set_num_threads(threads)
             load = os.getloadavg()[0]
-            other, used, wanted = theirs(data, run, points, seed=run.seed)
+            other, wanted = theirs(data, run, points, seed=run.seed)
             ratios = [", ".join(f"{other / both[k]:.2f} {name}" for name, both in times.items()) for k in (0, 1)]
             who = f"theirs, {threads} threads"
-            print(f"| {load:.1f} | {who} | {other:.1f} | {used:.0f} | {' | '.join(ratios)} |", flush=True)
+            print(f"| {load:.1f} | {who} | {other:.1f} | {' | '.join(ratios)} |", flush=True)
     return reached, wanted
 
 
@@ -196,7 +194,7 @@ def main() -> None:
     )
     reached, wanted = measured(found, data, run, points, artefacts, given)
     torch.set_num_threads(1)
-    _, _, again = theirs(data, run, points[:4], seed=1)
+    _, again = theirs(data, run, points[:4], seed=1)
     print("\nBest validation accuracies, points apart from theirs on average (signed) and at most:\n")
     for name, accuracies in [*reached.items(), ("another seed, the first 4", again)]:
         apart = [a - b for a, b in zip(accuracies, wanted, strict=False)]
