@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bob import cells, datasets, pipeline, plans, progress, store, throughput, units
 from bob.datasets import _standin
+from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.throughput import Rate
 from bob.types import Context, Unit
@@ -31,8 +32,10 @@ _SAMPLED = 64
 """Requests of a method that are looked at to know the others."""
 _START = {"caption": 12.0, "finetune": 25.0, "generate": 12.0, "sweep": 12.0, "final": 2.0}
 """Seconds from the beginning of a step until its workers work: processes, imports, weights of a mini model."""
-_IMAGE = 450e3  # bytes of a PNG of 512 px; assumed
-_ADAPTER = 17.5e6  # bytes at rank 16: benchmarks/2026-11-22-full-size.md
+_IMAGE = {False: 450e3, True: 2e3}
+"""Is the model a mini -> bytes of a PNG, of 512 px (assumed) or 32 px (measured)."""
+_ADAPTER = {False: 17.5e6, True: 0.21e6}
+"""The same of an adapter, at rank 16 (benchmarks/2026-11-22-full-size.md) or 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +121,14 @@ class Plan:
     @property
     def bytes(self) -> float:
         """Of what is to be made: images and adapters."""
-        images = sum(line.size * (1 - line.done / line.units) for line in self.lines if line.step == "generate")
-        adapters = sum(line.units - line.done for line in self.lines if line.step == "finetune")
-        return images * _IMAGE + adapters * _ADAPTER
+        drawn = [line for line in self.lines if line.step == "generate"]
+        tuned = [line for line in self.lines if line.step == "finetune"]
+        images = sum(line.size * (1 - line.done / line.units) * _IMAGE[_is_mini(line)] for line in drawn)
+        return images + sum((line.units - line.done) * _ADAPTER[_is_mini(line)] for line in tuned)
+
+
+def _is_mini(line: Line) -> bool:
+    return checkpoints.settings(line.model).mini
 
 
 def make(
