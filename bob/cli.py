@@ -122,9 +122,8 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     words = store.without_keys(shlex.join(["bob", *arguments]))
     if command.log != "none":
         cluster.require(command.log, artefacts)
-    if command.at_once < 0 or (command.inline and command.at_once > 1):
-        most = "with --inline 0 or 1" if command.inline else "0 or more"
-        raise ValueError(f"--at-once must be {most}, got {command.at_once}")
+    if command.at_once < 0:
+        raise ValueError(f"--at-once must be 0 or more, got {command.at_once}")
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
     with claim.claim(artefacts, words):

@@ -211,8 +211,11 @@ def _refuse_idle(command: RunCommand, arguments: list[str]) -> None:
     """Flags that would change nothing."""
     if command.seeds and not command.experiment:
         raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
-    if command.inline and (command.submit or command.log != "none" or command.resources != _SHARES):
-        raise ValueError("--inline does everything in this process, so --submit, --log and --resources are not for it")
+    on_ray = command.submit or command.log != "none" or command.at_once > 1 or command.resources != _SHARES
+    if command.inline and on_ray:
+        raise ValueError(
+            "--inline does everything in this process, so --submit, --log, --at-once and --resources are not for it"
+        )
     flags = {flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"}
     idle = sorted(flags & {field.name for field in dataclasses.fields(Run)})
     if command.experiment and idle:

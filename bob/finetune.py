@@ -104,15 +104,15 @@ def train(
             keep(kept[done], adapter(pipeline, tuning))
         if report is not None and (pauses or done == total):
             report(done, math.fsum(values) / len(values))
-        if pauses:
-            losses.clear()
-        if pauses and done < total:
-            if save is not None:
-                held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}
-                save(done, resume.pack(identity, held))
-            if tell is not None:
-                left = (time.monotonic() - start) / (done - first) * (total - done)
-                tell(f"step {done} of {total}, loss {values[-1]:.4f}, {left:.0f} s left")
+        if not pauses:
+            continue
+        losses.clear()
+        if save is not None and done < total:
+            held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}
+            save(done, resume.pack(identity, held))
+        if tell is not None and done < total:
+            left = (time.monotonic() - start) / (done - first) * (total - done)
+            tell(f"step {done} of {total}, loss {values[-1]:.4f}, {left:.0f} s left")
     unet.eval()
     text_encoder.eval()
 
