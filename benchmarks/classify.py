@@ -4,28 +4,32 @@
 
 On skyworld, 5 shots, BOB's drawn images. Ours: `bob.cluster`, one process a core, pictures decoded once. Theirs: one
 training after another, with so many of torch's threads, reading its pictures from PNG files at every step, as a data
-loader without a cache does. Both call the same `classify.train` with the same seeds. Prints the times, how far the
-accuracies are apart beside what another seed does, and where the time of one training goes, as Markdown.
+loader without a cache does: each in a process of its own, as DataDream's script starts them, and, which that does not,
+all in one process that has torch already. All call the same `classify.train` with the same seeds. Prints the times, how
+far the accuracies are apart beside what another seed does, and where the time of one training goes, as Markdown.
 """
 
 import argparse
 import cProfile
 import dataclasses
 import io
+import itertools
 import os
 import pstats
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import plain_training
 import ray
 import torch
-from PIL import Image
+from plain_training import best, training
 
-from bob import backbones, classify, cluster, experiments, pipeline, pixels, progress, units, workers
+from bob import cluster, experiments, pipeline, progress, units, workers
 from bob.classify_worker import ClassifyWorker
 from bob.cluster import session
 from bob.settings import Point, Run
@@ -42,23 +46,6 @@ PARTS = {
 """What a line of the profile stands for -> functions whose time, with all below them, it is."""
 
 
-class Pngs:
-    """Pictures that are read from their files whenever they are asked for; in all else a uint8 array of them."""
-
-    def __init__(self, files: list[Path], backbone: backbones.Backbone) -> None:
-        self.files, self.backbone = files, backbone
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        made = []
-        for row in rows:
-            with Image.open(self.files[row]) as picture:
-                made.append(self.backbone.prepare(picture))
-        return np.stack(made) if made else np.zeros((0, self.backbone.kept, self.backbone.kept, 3), np.uint8)
-
-
 def swept(run: Run, artefacts: Store) -> list:
     """The sweep's units, after doing all that comes before them, in this process."""
     cell = pipeline.split(run, artefacts)
@@ -70,24 +57,6 @@ def swept(run: Run, artefacts: Store) -> list:
     drawn = units.generations(cell, artefacts)
     pipeline._do("generate", drawn, runs=[run], artefacts=artefacts, executor=inline, report=report)
     return list(units.sweep(cell))
-
-
-def png_data(unit: Any, run: Run, artefacts: Store, folder: Path) -> pixels.Data:
-    """The run's data with its training and validation pictures as files below `folder`."""
-    held = ClassifyWorker(artefacts.root, device="cpu")._data(unit.work, run)
-    backbone, made = backbones.load(run.backbone), {}
-    for name in ("real", "val", "synthetic"):
-        files = [folder / name / f"{k:05d}.png" for k in range(len(getattr(held, name)))]
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for file, picture in zip(files, getattr(held, name), strict=True):
-            Image.fromarray(picture).save(file)
-        made[name] = Pngs(files, backbone)
-    return dataclasses.replace(held, **made)
-
-
-def best(rows: list[dict[str, Any]]) -> float:
-    """Per cent."""
-    return 100 * max(row["val_accuracy"] for row in rows)
 
 
 def ours(found: list, artefacts: Store) -> tuple[float, float, list[float]]:
@@ -109,25 +78,28 @@ def ours(found: list, artefacts: Store) -> tuple[float, float, list[float]]:
     return ready - start, taken, reached
 
 
-def theirs(data: pixels.Data, run: Run, points: list[Point], *, seed: int) -> tuple[float, list[float]]:
-    """Seconds, and each configuration's best validation accuracy."""
-    start, reached = time.monotonic(), []
-    for point in points:
-        rows = classify.train(
-            data, run.backbone, point, settings=run.sweep, epochs=run.sweep.sweep_epochs, seed=seed, mixup=True
-        )
-        reached.append(best(list(rows)))
+def theirs(folder: Path, count: int, *, seed: int, threads: int) -> tuple[float, list[float]]:
+    """Seconds of so many configurations in this process, and each one's best validation accuracy."""
+    torch.set_num_threads(threads)
+    start = time.monotonic()
+    reached = [best(training(folder, k, seed=seed)) for k in range(count)]
     return time.monotonic() - start, reached
 
 
-def measured(
-    found: dict[str, list], data: pixels.Data, run: Run, points: list[Point], artefacts: Store, given: Any
-) -> tuple[dict[str, list[float]], list[float]]:
-    """Prints seconds, in turn; returns what ours reached in each precision, and theirs."""
+def scripts(folder: Path, count: int, *, seed: int, threads: int) -> tuple[float, list[float]]:
+    """The same, each in a process of its own."""
+    start, reached = time.monotonic(), []
+    for k in range(count):
+        command = [sys.executable, plain_training.__file__, str(folder), str(k), str(seed), str(threads)]
+        reached.append(float(subprocess.run(command, capture_output=True, check=True, text=True).stdout))
+    return time.monotonic() - start, reached
+
+
+def measured(found: dict[str, list], folder: Path, artefacts: Store, given: Any) -> dict[str, list[float]]:
+    """Prints seconds, in turn; returns what ours reached in each precision, and theirs by threads."""
     print("| load | who | seconds | theirs / ours | with Ray's start |")
     print("|---|---|---|---|---|", flush=True)
     reached: dict[str, list[float]] = {}
-    wanted: list[float] = []
     for _ in range(given.repetitions):
         times = {}
         for name, some in found.items():
@@ -135,22 +107,20 @@ def measured(
             start, mine, reached[name] = ours(some, artefacts)
             times[name] = mine, mine + start
             print(f"| {load:.1f} | ours, {name} | {mine:.1f} | | {start:.1f} s |", flush=True)
-        for threads in given.threads:
-            torch.set_num_threads(threads)
+        ways = {"a process each": scripts, "all in one process": theirs}
+        for threads, (who, way) in itertools.product(given.threads, ways.items()):
             load = os.getloadavg()[0]
-            other, wanted = theirs(data, run, points, seed=run.seed)
+            other, reached[str(threads)] = way(folder, len(some), seed=0, threads=threads)
             ratios = [", ".join(f"{other / both[k]:.2f} {name}" for name, both in times.items()) for k in (0, 1)]
-            who = f"theirs, {threads} threads"
-            print(f"| {load:.1f} | {who} | {other:.1f} | {' | '.join(ratios)} |", flush=True)
-    return reached, wanted
+            print(f"| {load:.1f} | theirs, {who}, {threads} threads | {other:.1f} | {' | '.join(ratios)} |", flush=True)
+    return reached
 
 
-def profile(data: pixels.Data, run: Run, point: Point) -> list[str]:
+def profile(folder: Path) -> list[str]:
     """Lines of where one training's time goes; parts lie within one another, so they do not add up."""
     watch = cProfile.Profile()
     watch.enable()
-    options: dict[str, Any] = {"settings": run.sweep, "epochs": run.sweep.sweep_epochs, "seed": 0}
-    list(classify.train(data, run.backbone, point, **options))
+    training(folder, 0, seed=0)
     watch.disable()
     stats: Any = pstats.Stats(watch, stream=io.StringIO())
     whole, lines = stats.total_tt, []
@@ -187,22 +157,26 @@ def main() -> None:
     }
     first = next(iter(found.values()))
     points = [Point(**unit.work["point"]) for unit in first]
-    data = png_data(first[0], run, artefacts, given.out / "png")
+    data, folder = ClassifyWorker(artefacts.root, device="cpu")._data(first[0].work, run), given.out / "png"
+    plain_training.written(folder, data, run.backbone, points, sweep)
     print(
         f"\n{len(points)} configurations of {given.backbone}, {given.epochs} epochs of {len(data.synthetic)} drawn and"
         f" {len(data.real)} x {data.copies} real pictures, {os.cpu_count()} cores\n"
     )
-    reached, wanted = measured(found, data, run, points, artefacts, given)
-    torch.set_num_threads(1)
-    _, again = theirs(data, run, points[:4], seed=1)
-    print("\nBest validation accuracies, points apart from theirs on average (signed) and at most:\n")
-    for name, accuracies in [*reached.items(), ("another seed, the first 4", again)]:
+    reached = measured(found, folder, artefacts, given)
+    wanted = reached.pop(str(given.threads[0]))
+    reached["another seed, the first 4"] = theirs(folder, 4, seed=1, threads=given.threads[0])[1]
+    print(
+        f"\nBest validation accuracies beside theirs with {given.threads[0]} threads, points apart on average (signed)"
+    )
+    print("and at most:\n")
+    for name, accuracies in reached.items():
         apart = [a - b for a, b in zip(accuracies, wanted, strict=False)]
         size = [abs(points) for points in apart]
         print(f"- {name}: {statistics.fmean(size):.2f} ({statistics.fmean(apart):+.2f}) and {max(size):.2f}")
     print()
     print("| one training of theirs | time | share |\n|---|---|---|")
-    print("\n".join(profile(data, run, points[0])))
+    print("\n".join(profile(folder)))
 
 
 if __name__ == "__main__":

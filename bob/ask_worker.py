@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 import pyarrow as pa
 
-from bob import schema, store
+from bob import heap, schema, store
 from bob.commit import commit
 from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Shot, Unit
@@ -29,12 +29,12 @@ class _AskWorker(abc.ABC):
     def __call__(self, unit: Unit) -> Receipt:
         """Asks about the unit's shots; one that could not be read goes to the unit's `rejected` file."""
         times, work = Stopwatch(self._device), unit.work
-        kind = self._kind()
-        wanted = kind(
-            captioner=work["captioner"], dataset=work["dataset"], descriptor=work["descriptor"], device=self._device
-        )
-        self._asker = asker = self._asker if self._asker and self._asker == wanted else wanted
-        asker.load()
+        with heap.importing():
+            wanted = self._kind()(
+                captioner=work["captioner"], dataset=work["dataset"], descriptor=work["descriptor"], device=self._device
+            )
+            self._asker = asker = self._asker if self._asker and self._asker == wanted else wanted
+            asker.load()
         with times("work"):
             rows, rejected = asker([Shot(**shot) for shot in work["shots"]])
         return commit(unit, rows, self.rows, rejected, self._store, times=times, note=asker.note())

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bob import datasets, schema, store
+from bob import datasets, heap, schema, store
 from bob.settings import Point, Run, SweepSettings
 from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Shot, Unit
@@ -37,7 +37,8 @@ class ClassifyWorker:
         Raises:
             ValueError: if every training of the sweep broke off, or the final one before there was anything to measure.
         """
-        from bob import classify, memory
+        with heap.importing():
+            from bob import classify, memory
 
         times, work = Stopwatch(self._device), unit.work
         history: list[dict[str, Any]] = []
@@ -141,7 +142,9 @@ class ClassifyWorker:
         which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
             return self._held[1]
-        dataset, backbone = datasets.load(work["dataset"], run.descriptor), backbones.load(run.backbone)
+        with heap.importing():
+            backbone = backbones.load(run.backbone)
+        dataset = datasets.load(work["dataset"], run.descriptor)
         shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from bob import datasets, schema, store
+from bob import datasets, heap, schema, store
 from bob.commit import commit
 from bob.stopwatch import Stopwatch
 from bob.types import Receipt, Shot, Unit
@@ -21,13 +21,15 @@ class EmbedWorker:
 
     def __call__(self, unit: Unit) -> Receipt:
         """Embeds the unit's images; one that cannot be read goes to the unit's `rejected` file."""
-        from bob.embed import Embedder
-
         times, name = Stopwatch(self._device), unit.work["extractor"]
         if self._name != name:
-            self._name, self._embedder = name, Embedder(name, device=self._device)
+            with heap.importing():
+                from bob.embed import Embedder
+
+                self._embedder = Embedder(name, device=self._device)
+                self._embedder.load()
+            self._name = name
         ids, class_ids, load = self._drawn(unit) if "images" in unit.work else self._real(unit)
-        self._embedder.load()
         with times("work"):
             rows, rejected = self._embedder(ids, class_ids, load)
         return commit(unit, rows, schema.FEATURES, rejected, self._store, times=times, note=self._embedder.note())

@@ -1,9 +1,11 @@
-"""How a process keeps the memory of tensors that are gone, on a CPU."""
+"""What a process does about memory that is free: it keeps it, and does not look for it where there is none."""
 
 import contextlib
 import ctypes
+import gc
+from collections.abc import Iterator
 
-__all__ = ["keep_freed"]
+__all__ = ["importing", "keep_freed"]
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _KEPT = 256 << 20  # bytes
@@ -20,3 +22,19 @@ def keep_freed() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP, _LARGEST)
         library.mallopt(_TRIM, _KEPT)
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Looks for no garbage meanwhile.
+
+    Modules come with objects by the hundred thousand, which stay: looking through them again and again is a third of
+    the time of importing torch and diffusers.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -54,11 +54,13 @@ class FinetuneWorker:
             tell: shows a line of progress; by default prints it.
             report: is given the curve of the loss as it comes, as `finetune.train` says.
         """
-        import torch
-
-        from bob import finetune
-
         times, work = Stopwatch(self._device), unit.work
+        with heap.importing():
+            import torch
+
+            from bob import finetune
+
+            pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
         folder = unit.target.rpartition("/")[0]
         resumable = f"{folder}/state.pt"
         if state is None and self._store.exists(resumable):
@@ -66,7 +68,6 @@ class FinetuneWorker:
         dataset = datasets.load(work["dataset"])
         shots = {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
         pairs = [TrainPair(**pair) for pair in work["pairs"]]
-        pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
         tuning = Tuning.parse(work["tuning"])
         shown = finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs])
         times.switch("work")
@@ -117,14 +118,15 @@ class GenerateWorker:
         requests = [_request(row) for row in table.to_pylist()]
         shots = self._shots(work["split"]) if any(request.source_ids for request in requests) else {}
         dataset = datasets.load(work["dataset"]) if shots else None
-        self._make_ready(work["checkpoint"], times)
-        self._painter.use(
-            work["checkpoint"],
-            adapter,
-            lambda: self._adapter(adapter),
-            dataset=work["dataset"] if shots else "",
-            source=dataset and (lambda image_id: dataset.open(shots[image_id])),
-        )
+        with heap.importing():
+            self._make_ready(work["checkpoint"], times)
+            self._painter.use(
+                work["checkpoint"],
+                adapter,
+                lambda: self._adapter(adapter),
+                dataset=work["dataset"] if shots else "",
+                source=dataset and (lambda image_id: dataset.open(shots[image_id])),
+            )
         rows, rejected = self._painter.draw(requests, batch=work["batch"])
         rule = parquet.manifest(asked.columns, default={}).get("filter")
         if rule:

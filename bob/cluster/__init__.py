@@ -5,12 +5,12 @@ what they make; receipts alone come back.
 """
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from bob import heap
 from bob.cluster.curves import require
-from bob.cluster.resources import Resources, Slots
+from bob.cluster.resources import Resources
 from bob.store import Store
 from bob.types import Receipt, Unit
 
@@ -76,18 +76,27 @@ def execute(
         ValueError: what a worker raised for something that the user can mend; or if a unit fits on no node.
         RuntimeError: if Ray gave up on a unit.
     """
-    from bob.cluster import curves, data, session, train, tune
+    from bob.cluster import curves, session
 
     drawn = curves.Curves(log, artefacts) if log != "none" and step in ("finetune", "classify") else None
-    stages: dict[str, Callable[[str, Sequence[Unit], Store, Slots], Iterator[Receipt]]] = {
-        "caption": data.run,
-        "finetune": functools.partial(train.run, curves=drawn),
-        "generate": data.run,
-        "embed": data.run,
-        "recognise": data.run,
-        "classify": functools.partial(tune.run, curves=drawn),
-    }
+    with heap.importing():
+        stage = _stage(step)
     session.start(note)
     slots = session.slots(step, len(units), getattr(resources or Resources(), step))
     with contextlib.closing(drawn) if drawn else contextlib.nullcontext():
-        yield from stages[step](step, units, artefacts, slots)
+        yield from stage(step, units, artefacts, slots, **({"curves": drawn} if drawn else {}))
+
+
+def _stage(step: str) -> Callable[..., Iterator[Receipt]]:
+    """Imports no other stage's part of Ray: that of Train alone brings torch, two seconds."""
+    if step == "finetune":
+        from bob.cluster import train
+
+        return train.run
+    if step == "classify":
+        from bob.cluster import tune
+
+        return tune.run
+    from bob.cluster import data
+
+    return data.run
