@@ -41,9 +41,9 @@ _QUIET = {
 
 
 _ONE_HEAP = ("MALLOC_ARENA_MAX", "1")
-"""Of a local Ray's processes. Train and Tune do each unit in a thread of its own, to which glibc gives a heap, whose freed
-memory no other thread takes: 75 MB more at each of the first trainings. It is read as a process begins, so on a cluster
-`cluster.yaml` and the image set it."""
+"""Of a local Ray's processes. Train and Tune do each unit in a thread of its own, and glibc gives each a heap whose
+freed memory no other thread takes: 75 MB more at each of the first trainings. It is read as a process begins, so on a
+cluster `cluster.yaml` and the image set it."""
 
 
 def start(note: str = "") -> None:
