@@ -1,10 +1,13 @@
-"""Memory of tensors that are gone is used again."""
+"""Memory of tensors that are gone is used again; while importing none is looked for."""
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from bob import heap
 
 FAULTS = """
 import resource, sys
@@ -29,3 +32,17 @@ def faults(how: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's setting")
 def test_pages_are_cleared_once():
     assert faults("kept") * 10 < faults("given back")
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_looked_for_as_before_once_imports_have_ended_or_failed(enabled: bool):
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with heap.importing(), heap.importing():
+            assert not gc.isenabled()
+        assert gc.isenabled() == enabled
+        with pytest.raises(ImportError), heap.importing():
+            raise ImportError
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
