@@ -52,8 +52,9 @@ def written(folder: Path, held: Data, backbone: str, points: list[Point], settin
     (folder / "about.json").write_text(json.dumps(about | more))
 
 
-def training(folder: Path, configuration: int, *, seed: int, epochs: int | None = None) -> list[dict[str, Any]]:
+def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, Any]]:
     """The rows of `classify.train`, from the files."""
+    heap.keep_freed()  # as the processes of ours do
     about = json.loads((folder / "about.json").read_text())
     backbone = backbones.load(about["backbone"])
     pictures: dict[str, Any] = {name: Pngs(folder / name, backbone) for name in PARTS}
@@ -67,7 +68,7 @@ def training(folder: Path, configuration: int, *, seed: int, epochs: int | None 
             backbone.name,
             Point(**about["points"][configuration]),
             settings=dataclasses.replace(settings, precision="float32"),
-            epochs=epochs or settings.sweep_epochs,
+            epochs=settings.sweep_epochs,
             seed=seed,
         )
     )
@@ -79,6 +80,5 @@ def best(rows: list[dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    heap.keep_freed()
     torch.set_num_threads(int(sys.argv[4]))
     print(best(training(Path(sys.argv[1]), int(sys.argv[2]), seed=int(sys.argv[3]))))
