@@ -29,7 +29,7 @@ import ray
 import torch
 from plain_training import best, training
 
-from bob import cluster, experiments, pipeline, progress, units, workers
+from bob import cluster, experiments, pipeline, progress, walk, workers
 from bob.classify_worker import ClassifyWorker
 from bob.cluster import session
 from bob.settings import Point, Run
@@ -48,15 +48,10 @@ PARTS = {
 
 def swept(run: Run, artefacts: Store) -> list:
     """The sweep's units, after doing all that comes before them, in this process."""
-    cell = pipeline.split(run, artefacts)
-    inline = workers.inline("cpu")
-    report: Any = progress.report
-    pipeline._do("caption", units.captions(cell), runs=[run], artefacts=artefacts, executor=inline, report=report)
-    pipeline.read_captions([cell], artefacts)
-    pipeline._do("finetune", units.finetune(cell), runs=[run], artefacts=artefacts, executor=inline, report=report)
-    drawn = units.generations(cell, artefacts)
-    pipeline._do("generate", drawn, runs=[run], artefacts=artefacts, executor=inline, report=report)
-    return list(units.sweep(cell))
+    inline, report = workers.inline("cpu"), progress.report
+    pipeline.execute([run], artefacts=artefacts, executor=inline, report=report, upto="generate")
+    [(_, wanted)] = (found for found in walk.walk([pipeline.split(run, artefacts)], artefacts) if found[0] == "sweep")
+    return wanted
 
 
 def ours(found: list, artefacts: Store) -> tuple[float, float, list[float]]:

@@ -16,7 +16,7 @@ from bob.settings import Run
 from bob.types import Shot, TrainingSet
 from bob.units import Cell
 
-__all__ = ["Split", "Splits", "begin", "leave_out", "split"]
+__all__ = ["Split", "Splits", "begin", "drop_uncaptioned", "split"]
 
 _SHOTS = 5
 """Training images per class where neither the user nor the data set says how many."""
@@ -129,7 +129,7 @@ def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], ar
     artefacts.write_table(path, table, store.provenance(origin))
 
 
-def leave_out(cell: Cell, artefacts: store.Store) -> None:
+def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> None:
     """Takes the shots without a caption out of a run that wants captions, out of its classifier's real images too."""
     run, training = cell.run, cell.training
     kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
@@ -146,7 +146,8 @@ def leave_out(cell: Cell, artefacts: store.Store) -> None:
     shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
     origin = {"dataset": training.dataset, "seed": run.seed, "class_names": training.class_names}
     cell.split = _split_path(run, shots, origin)
-    _write_split(cell.split, shots, origin, artefacts)
+    if writes:
+        _write_split(cell.split, shots, origin, artefacts)
     cell.training = dataclasses.replace(training, shots=kept)
     left = len(training.shots) - len(kept)
     print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)

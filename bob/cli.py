@@ -31,6 +31,7 @@ from bob import (
     throughput,
     unpack,
     verify,
+    walk,
     workers,
 )
 from bob.commands import (
@@ -130,7 +131,7 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
         how: Any = {"artefacts": artefacts, "executor": executor, "report": progress.report}
         how["max_rejected"] = command.max_rejected
         shown = _shown(command)
-        upto = min(command.upto, shown.ends, key=pipeline.UPTO.index)
+        upto = min(command.upto, shown.ends, key=walk.UPTO.index)
         at_once = 1 if command.inline else cluster.at_once(command.at_once, command.resources, words)
         outcomes = pipeline.execute(runs, upto=upto, at_once=at_once, **how)
         if upto == shown.ends:

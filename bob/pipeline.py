@@ -4,37 +4,31 @@ Captions, adapters and images are shared by every run that needs them: one adapt
 backbones. A unit's path holds a hash of all that it depends on, so the same command resumes.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
-from bob import abreast, backbones, captioners, datasets, methods, plans, registry, schema, store, suffixes, units
-from bob.cells import Splits, leave_out, split
+from bob import abreast, backbones, captioners, datasets, methods, plans, registry, schema, store
+from bob.cells import Splits, split
 from bob.diffusion import checkpoints
 from bob.settings import Run
-from bob.types import Context, Outcome, Receipt, Unit
+from bob.types import Outcome, Receipt, Unit
 from bob.units import Cell
+from bob.walk import UPTO, walk
 
 __all__ = [
     "UPTO",
     "Executor",
     "Report",
-    "begun",
     "check",
     "execute",
     "measure",
-    "read_captions",
+    "outcome",
     "split",
 ]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
 """(step, units, store) -> a receipt for each unit as it is done, in any order."""
-
-UPTO = ("caption", "finetune", "generate", "classify")
-"""The steps that `execute` may end with."""
 
 Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 """(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
@@ -96,7 +90,7 @@ def execute(
             raise found
         lacking += found
     _require_few(lacking, max_rejected, artefacts)
-    return [_outcome(cells[run]) for run in runs]
+    return [outcome(cells[run]) for run in runs]
 
 
 def _apart(runs: Sequence[Run]) -> list[list[Run]]:
@@ -109,26 +103,20 @@ def _apart(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _steps(cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str) -> list[str]:
     """Returns the units that had to reject some rows, now or earlier."""
-    do("caption", (unit for cell in cells for unit in units.captions(cell)))
-    lacking = read_captions(cells, artefacts)
-    _require_few(lacking, max_rejected, artefacts)
-    for cell in cells:
-        leave_out(cell, artefacts)
-        _condense(cell, artefacts)
-    if upto == "caption":
-        return lacking
-    do("finetune", (unit for cell in cells for unit in units.finetune(cell)))
-    if upto == "finetune":
-        return lacking
-    do("generate", (unit for cell in cells for unit in units.generations(cell, artefacts)))
-    lacking += _undrawn(cells, artefacts)
-    _require_few(lacking, max_rejected, artefacts)
-    if upto == "generate":
-        return lacking
-    swept = [list(units.sweep(cell)) for cell in cells]
-    do("classify", (unit for sweep in swept for unit in sweep), plan="sweep")
-    do("classify", (units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)), plan="final")
+    lacking = list[str]()
+    for step, wanted in walk(cells, artefacts, upto=upto):
+        do(step, wanted)
+        if step in ("caption", "generate"):
+            lacking += _rejecting(wanted, artefacts)
+            _require_few(lacking, max_rejected, artefacts)
     return lacking
+
+
+def _rejecting(wanted: Iterable[Unit], artefacts: store.Store) -> list[str]:
+    """The units that had to reject some rows, now or earlier."""
+    beside = {store.quarantine(unit.target): unit.target for unit in wanted}
+    there = artefacts.present(beside)
+    return [target for quarantine, target in beside.items() if quarantine in there]
 
 
 def measure(
@@ -156,8 +144,7 @@ def measure(
     for step in dict.fromkeys(unit.step for unit in wanted):
         some = [unit for unit in wanted if unit.step == step]
         _do(step, some, runs=runs, artefacts=artefacts, executor=executor, report=report)
-    lacking = dict.fromkeys(unit.target for unit in wanted if artefacts.exists(store.quarantine(unit.target)))
-    _require_few(list(lacking), max_rejected, artefacts)
+    _require_few(_rejecting(wanted, artefacts), max_rejected, artefacts)
 
 
 def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0) -> None:
@@ -189,30 +176,31 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
 
 
 def _do(
-    step: str,
+    planned: str,
     made: Iterable[Unit],
     *,
     runs: Sequence[Run],
     artefacts: store.Store,
     executor: Executor,
     report: Report,
-    plan: str = "",
     upto: str = "",
 ) -> None:
-    """Notes what one step wants, each unit once, and does what of it is not there yet."""
+    """Notes what one step of `plans.STEPS` wants, each unit once, and does what of it is not there yet."""
     wanted = {unit.target: unit for unit in made}
     ends = "" if upto == UPTO[-1] else upto
-    plans.write(plan or step, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
+    plans.write(planned, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
     done = artefacts.present(wanted)
     todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
     if wanted:
+        step = plans.step_of(planned)
         receipts = executor(step, todo, artefacts) if todo else iter(())
         for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
             pass
 
 
-def _outcome(cell: Cell) -> Outcome:
+def outcome(cell: Cell) -> Outcome:
+    """What a run has come to, as far as its cell knows."""
     shots = cell.training.shots
     return Outcome(
         run=cell.run,
@@ -224,55 +212,6 @@ def _outcome(cell: Cell) -> Outcome:
         images=cell.images,
         final=cell.final,
     )
-
-
-def begun(run: Run, artefacts: store.Store) -> Outcome:
-    """What is known of a run before its first step: its data set and its split."""
-    return _outcome(split(run, artefacts))
-
-
-def read_captions(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
-    """Gives the training sets their contexts; returns the units that had to reject some shots, now or earlier."""
-    lacking: dict[str, None] = {}
-    for cell in cells:
-        if cell.method.needs_captions:
-            wanted = list(units.captions(cell))
-            lacking |= dict.fromkeys(unit.target for unit in wanted if artefacts.exists(store.quarantine(unit.target)))
-            contexts = {
-                row["image_id"]: Context(background=row["background"], pose=row["pose"])
-                for row in pa.concat_tables([_captions(unit, artefacts) for unit in wanted]).to_pylist()
-            }
-            cell.training = dataclasses.replace(cell.training, contexts=contexts)
-            cell.captions = tuple(unit.target for unit in wanted)
-    return list(lacking)
-
-
-def _captions(unit: Unit, artefacts: store.Store) -> pa.Table:
-    """A caption for each shot that was not rejected: a table that is short of others is a damaged one."""
-    beside = store.quarantine(unit.target)
-    rejected = len(artefacts.read_checked(beside, schema.REJECTED)) if artefacts.exists(beside) else 0
-    return artefacts.read_checked(unit.target, schema.CAPTIONS, least=unit.size - rejected)
-
-
-def _condense(cell: Cell, artefacts: store.Store) -> None:
-    """Gives a run that wants them its suffixes: the file that is there, which a user may have edited, or a new one."""
-    training = cell.training
-    if not cell.method.needs_suffixes:
-        return
-    contexts = [dataclasses.astuple(context) for context in training.contexts.values()]
-    name = f"{store.slug(training.dataset)}-{cell.run.setting}-{store.key(sorted(contexts))}"
-    path = f"suffixes/{name}.txt"
-    if not artefacts.exists(path):
-        artefacts.write(path, ("\n".join(suffixes.condense(training.contexts.values())) + "\n").encode())
-    listed = suffixes.parse(artefacts.read(path).decode(), artefacts.place(path))
-    cell.training = dataclasses.replace(training, suffixes=listed)
-
-
-def _undrawn(cells: Sequence[Cell], artefacts: store.Store) -> list[str]:
-    """The units that had to reject some requests, now or earlier."""
-    folders = dict.fromkeys(cell.images for cell in cells if cell.images)
-    files = dict.fromkeys(f"{folder}/{name}" for folder in folders for name in artefacts.names(folder))
-    return [file for file in files if store.quarantine(file) in files]
 
 
 def _require_few(lacking: Sequence[str], max_rejected: int, artefacts: store.Store) -> None:

@@ -5,7 +5,6 @@ for done. Where a data set is not here, one of its size stands in; where caption
 and what depends on them is not done. The features and answers that some figures measure are not counted.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -18,13 +17,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bob import cells, datasets, pipeline, plans, progress, store, throughput, units
+from bob import cells, datasets, plans, progress, store, throughput
 from bob.datasets import _standin
 from bob.diffusion import checkpoints
 from bob.settings import Run
 from bob.throughput import Rate
-from bob.types import Context, Unit
+from bob.types import Unit
 from bob.units import Cell
+from bob.walk import walk
 
 __all__ = ["Cluster", "Line", "Plan", "make", "show"]
 
@@ -156,21 +156,11 @@ def make(
     splits, captioned = cells.Splits(functools.partial(_dataset, stand_ins)), True
     for run in dict.fromkeys(runs):
         cell = cells.begin(run, splits(run))
-        captions = list(units.captions(cell))
-        is_here = run.dataset.partition(":")[0] not in stand_ins
-        there = is_here and all(artefacts.exists(unit.target) for unit in captions)
-        captioned = captioned and there
-        if there:
-            pipeline.read_captions([cell], artefacts)
-        else:
-            _make_up(cell)
-        steps = {"caption": captions, "finetune": list(units.finetune(cell))}
-        steps["generate"], evaluations = _generations(cell, exact=there)
-        if classifies:
-            steps["sweep"] = list(units.sweep(cell))
-            steps["final"] = [units.final(cell, steps["sweep"])]
-        for step, some in steps.items():
+        cell.provisional = run.dataset.partition(":")[0] in stand_ins
+        for step, some in walk([cell], artefacts, upto="classify" if classifies else "generate", writes=False):
+            evaluations = _evaluations(cell) if step == "generate" else 0.0
             wanted |= {unit.target: (step, unit, evaluations) for unit in some}
+        captioned = captioned and not cell.provisional
     return Plan(
         lines=tuple(_lines(wanted.values(), artefacts, cluster, rates)),
         cluster=cluster,
@@ -192,29 +182,10 @@ def _dataset(stand_ins: dict[str, None], name: str, descriptor: str) -> datasets
     return _standin.stand_in(name)
 
 
-def _make_up(cell: Cell) -> None:
-    """A context for each shot, none like another."""
-    if cell.method.needs_captions:
-        contexts = {
-            shot.image_id: Context(background=f"background {k}", pose=f"pose {k}")
-            for k, shot in enumerate(cell.training.shots)
-        }
-        cell.training = dataclasses.replace(cell.training, contexts=contexts)
-    if cell.method.needs_suffixes:
-        cell.training = dataclasses.replace(cell.training, suffixes=("somewhere",))
-
-
-def _generations(cell: Cell, *, exact: bool) -> tuple[list[Unit], float]:
-    """Its units, and evaluations of the U-Net for an image. Only what has real captions has real keys."""
-    some = list(itertools.islice(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed), _SAMPLED))
-    if not some:
-        return [], 0.0
-    if exact:
-        units.ask(cell, None)
-    else:
-        cell.drawn = sum(cell.method.asked(cell.training, k) for k in range(len(cell.training.class_names)))
-        cell.images = f"images/{store.key(cell.training.dataset, cell.run.setting, cell.run.method, cell.adapter)}"
-    return list(units.slices(cell)), throughput.evaluations(vars(request) for request in some)
+def _evaluations(cell: Cell) -> float:
+    """Evaluations of the U-Net for an image, by the first of its requests."""
+    requests = cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed)
+    return throughput.evaluations(vars(request) for request in itertools.islice(requests, _SAMPLED))
 
 
 def _lines(
@@ -234,7 +205,7 @@ def _lines(
             if of == step:
                 done = [unit.target in there for unit, _ in some]
                 left = [amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done]
-                kind = throughput.step_of(step)
+                kind = plans.step_of(step)
                 rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
                 yield Line(
                     step=step,
@@ -269,7 +240,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     for source, number in numbers.items():
         print(f"{number} {source}")
-    for step in dict.fromkeys(throughput.step_of(line.step) for line in plan.lines):
+    for step in dict.fromkeys(plans.step_of(line.step) for line in plan.lines):
         print(f"a second of {step}: {throughput.UNITS[step]}, on one {plan.cluster.device}")
     if plan.stand_ins:
         print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")

@@ -11,7 +11,7 @@ from bob import schema, store
 from bob.settings import Run
 from bob.types import Unit
 
-__all__ = ["LAST", "STEPS", "read", "write"]
+__all__ = ["LAST", "STEPS", "read", "step_of", "write"]
 
 STEPS = {
     "caption": ("captions", "shots"),
@@ -26,6 +26,11 @@ STEPS = {
 
 LAST = "final"
 """The step that every run comes to, unless its plans note another; a command without a plan for that is not so far."""
+
+
+def step_of(planned: str) -> str:
+    """The step that a step of `STEPS` is one of: sweep and final are both `classify`."""
+    return "classify" if planned in ("sweep", "final") else planned
 
 
 def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store, upto: str = "") -> None:

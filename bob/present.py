@@ -1,10 +1,11 @@
-"""What runs have come to so far, told from what is there: nothing is made, and nothing written."""
+"""Outcomes of runs, resolved from the store without writing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from bob import files, pipeline, store
+from bob import cells, pipeline, store
 from bob.settings import Run
-from bob.types import Outcome, Receipt, Unit
+from bob.types import Outcome
+from bob.walk import walk
 
 __all__ = ["outcomes"]
 
@@ -15,38 +16,15 @@ def outcomes(runs: Sequence[Run], artefacts: store.Store) -> list[Outcome]:
     Raises:
         ValueError: as `pipeline.execute`, but for rejected rows.
     """
-    untouched = _Untouched(artefacts.root)
-    return [_outcome(run, untouched) for run in runs]
+    pipeline.check(runs, artefacts=artefacts)
+    splits = cells.Splits()
+    return [_outcome(run, splits, artefacts) for run in runs]
 
 
-def _outcome(run: Run, untouched: store.Store) -> Outcome:
-    try:
-        [found] = pipeline.execute(
-            [run],
-            artefacts=untouched,
-            executor=_nothing,
-            report=lambda step, todo, done, receipts: receipts,
-            max_rejected=10**9,
-        )
-        if untouched.exists(found.final):
-            return found
-    except FileNotFoundError:  # what a step reads of the one before it
-        pass
-    return pipeline.begun(run, untouched)
-
-
-def _nothing(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
-    return iter(())
-
-
-class _Untouched(store.Store):
-    """A store where all stays as it is."""
-
-    def _create(self, path: str, fill: files.Fill) -> None: ...
-
-    def delete(self, path: str) -> None:
-        """Not even that."""
-
-    def clear_stale(self, *, age: float = 0.0) -> int:
-        """None."""
-        return 0
+def _outcome(run: Run, splits: cells.Splits, artefacts: store.Store) -> Outcome:
+    cell = cells.begin(run, splits(run))
+    begun = pipeline.outcome(cell)
+    for _ in walk([cell], artefacts, writes=False):
+        if cell.provisional:
+            return begun
+    return pipeline.outcome(cell) if artefacts.exists(cell.final) else begun

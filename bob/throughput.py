@@ -9,7 +9,7 @@ from typing import Any
 
 from bob import plans, store
 
-__all__ = ["DEVICES", "RATES", "UNITS", "Rate", "amount", "evaluations", "measured", "step_of"]
+__all__ = ["DEVICES", "RATES", "UNITS", "Rate", "amount", "evaluations", "measured"]
 
 UNITS = {
     "caption": "pictures",
@@ -105,11 +105,6 @@ def evaluations(rows: Iterable[Mapping[str, Any]]) -> float:
     return sum(counts) / max(1, len(counts))
 
 
-def step_of(planned: str) -> str:
-    """The step that a step of `plans.STEPS` is one of."""
-    return "classify" if planned in ("sweep", "final") else planned
-
-
 def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
     """(step, model) -> the rate of one worker of this store, by the manifests of some finished units of each.
 
@@ -120,7 +115,7 @@ def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
     noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
     seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in plans.read(artefacts, noted).to_pylist():
-        step = step_of(row["step"])
+        step = plans.step_of(row["step"])
         if row["target"] in files and step in UNITS:
             work = artefacts.manifest(row["target"])
             of_image = _evaluations(artefacts, row["target"]) if step == "generate" else 0.0

@@ -17,7 +17,7 @@ from bob.settings import Point, Run
 from bob.types import Filter, Shot, TrainingSet, TrainPair, Tuning, Unit
 from bob.versions import STEPS
 
-__all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "slices", "sweep"]
+__all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "sweep"]
 
 _CAPTION_UNIT = 32  # shots
 
@@ -36,6 +36,8 @@ class Cell:
     drawn: int = 0
     """How many images that folder is to hold."""
     final: str = ""
+    provisional: bool = False
+    """Whether its pictures or its captions are made up, so that its keys are not those of the run itself."""
     groups: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     """Of a long tail: class ids of the many-, medium- and few-shot classes."""
 
@@ -113,14 +115,30 @@ def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[st
     return [(sha1[pair.image_id], pair.prompt) for pair in pairs]
 
 
-def generations(cell: Cell, artefacts: store.Store) -> Iterator[Unit]:
-    """Step 3: slices of the request table, which is written here."""
-    ask(cell, artefacts)
-    return slices(cell)
+def generations(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Iterator[Unit]:
+    """Step 3: slices of the request table, which is written here unless it is there.
+
+    Args:
+        cell: with its adapter; is given the folder of its images, which is named after the requests, and their number.
+        artefacts: where the request table is kept.
+        writes: False: the table is not written. That of a provisional run is not made at all: its requests are counted.
+    """
+    if cell.provisional:
+        _count(cell)
+    else:
+        ask(cell, artefacts, writes=writes)
+    return _slices(cell)
 
 
-def slices(cell: Cell) -> Iterator[Unit]:
-    """Step 3, where the cell knows what is to be drawn."""
+def _count(cell: Cell) -> None:
+    """Notes how many images are to be drawn, and a name for their folder that is no key of their requests."""
+    run, training = cell.run, cell.training
+    if next(iter(cell.method.requests(training, draw=run.draw, seed=run.seed)), None) is not None:
+        cell.drawn = sum(cell.method.asked(training, k) for k in range(len(training.class_names)))
+        cell.images = f"images/{store.key(training.dataset, run.setting, run.method, cell.adapter)}"
+
+
+def _slices(cell: Cell) -> Iterator[Unit]:
     run, draw = cell.run, cell.run.draw
     name, group = label(cell, "method", "checkpoint"), f"{run.checkpoint} {cell.adapter}"
     for number, start in enumerate(range(0, cell.drawn, draw.unit)):
@@ -142,13 +160,8 @@ def slices(cell: Cell) -> Iterator[Unit]:
         )
 
 
-def ask(cell: Cell, artefacts: store.Store | None) -> None:
-    """Notes in the cell how many images are to be drawn, and the folder that is named after the requests.
-
-    Args:
-        cell: with its adapter.
-        artefacts: where the request table is written, unless it is there; None: nowhere.
-    """
+def ask(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> None:
+    """Notes in the cell how many images are to be drawn, and the folder that is named after the requests."""
     run, sources, rule = cell.run, dict[str, None](), cell.method.filtered(cell.training)
     # By way of a disk, for there may be more than memory holds.
     with parquet.spooled(_requests(cell, sources), schema.REQUESTS) as rows:
@@ -156,11 +169,11 @@ def ask(cell: Cell, artefacts: store.Store | None) -> None:
             return
         inputs = [STEPS["generate"], _weights(run), run.draw.unit, *_beside(cell, sources, rule)]
         cell.drawn, cell.images = len(rows), f"images/{_name(cell)}-{store.key_of_rows(inputs, rows)}"
-        if artefacts is None:
-            return
         path = f"{cell.images}/requests.parquet"
         if artefacts.exists(path):
             _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written
+            return
+        if not writes:
             return
         kept = {"filter": dataclasses.asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
         origin = {"inputs": inputs, "split": cell.split}

@@ -26,6 +26,7 @@ LAYERS = (
     ("bob.classify_worker", "bob.embed_worker", "bob.ask_worker", "bob.held"),
     ("bob.workers", "bob.progress", "bob.units", "bob.plans", "bob.checks", "bob.measured_checks", "bob.figures"),
     ("bob.cells",),
+    ("bob.walk",),
     ("bob.show", "bob.throughput", "bob.pipeline", "bob.pace"),
     ("bob.experiments", "bob.plan", "bob.report", "bob.export", "bob.status", "bob.verify", "bob.doctor"),
     ("bob.cluster", "bob.present"),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bob import cli, experiments, plan, throughput
+from bob import cli, datasets, experiments, pipeline, plan, throughput, workers
 from bob.datasets import _standin
+from bob.settings import Run
 from bob.store import Store
 from bob.throughput import Rate
 
@@ -150,3 +151,51 @@ def test_experiments_are_listed(capsys):
     assert ended.value.code == 0
     listed = capsys.readouterr().out
     assert all(f"\n{name} " in f"\n{listed}" for name in experiments.EXPERIMENTS)
+
+
+def planned(run: Run, artefacts: Store) -> dict[str, plan.Line]:
+    made = plan.make([run], artefacts, cluster=plan.Cluster.parse("2xcpu"), rates={})
+    return {line.step: line for line in made.lines}
+
+
+def caption(run: Run, artefacts: Store, *, max_rejected: int = 0) -> None:
+    pipeline.execute(
+        [run],
+        artefacts=artefacts,
+        executor=workers.inline("cpu"),
+        report=lambda step, todo, done, receipts: receipts,
+        upto="caption",
+        max_rejected=max_rejected,
+    )
+
+
+def test_diff_ii_is_planned_once_its_captions_are_made(base, local):
+    run = dataclasses.replace(base, method="diff_ii", captioner="qwen_vl:skyworld")
+    caption(run, local)
+    before = local.listing()
+    found = planned(run, local)
+    assert (found["caption"].done, found["generate"].size) == (found["caption"].units, 12)
+    for path in list(before):
+        if path.startswith("suffixes/"):
+            local.delete(path)
+    assert planned(run, local) == found, "a list of suffixes that is not there yet is made up as a run would make it"
+    assert {path for path in local.listing() if not path.startswith("suffixes/")} == {
+        path for path in before if not path.startswith("suffixes/")
+    }, "a plan writes nothing"
+
+
+def test_a_run_is_planned_without_the_shot_whose_caption_was_rejected(base, local, monkeypatch):
+    run = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
+    lost = pipeline.split(run, local).training.shots[0]
+    opened = datasets.load(run.dataset).open
+
+    def broken(self, shot):
+        if shot.image_id == lost.image_id:
+            raise ValueError("a planted fault")
+        return opened(shot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(datasets.load(run.dataset)), "open", broken)
+        caption(run, local, max_rejected=1)
+    assert planned(run, local)["finetune"].size == 4  # 2 epochs of 5 pairs, 3 a step
+    assert planned(run, local)["finetune"].todo == 4 * 3
