@@ -32,7 +32,7 @@ from plain_training import best, training
 from bob import cluster, experiments, pipeline, progress, walk, workers
 from bob.classify_worker import ClassifyWorker
 from bob.cluster import session
-from bob.settings import Point, Run
+from bob.core.settings import Point, Run
 from bob.store import Store
 
 PARTS = {

@@ -25,12 +25,12 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from bob.core.settings import FinetuneSettings
+from bob.core.types import Request
 from bob.diffusion import checkpoints, draw, lora
 from bob.finetune import Pairs, train
 from bob.generate import Painter
-from bob.settings import FinetuneSettings
 from bob.skyworld import models
-from bob.types import Request
 
 _PROMPT = "a aircraft photo of a Boeing 737 in the grey runway background with the level left pose."
 _CPU = torch.device("cpu")

@@ -17,8 +17,8 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from bob import datasets, pixels, schema
+from bob.core.types import Shot
 from bob.store import Store
-from bob.types import Shot
 
 _SIDE, _HEAD, _GAP, _LEFT = 64, 28, 18, 110
 

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bob import backbones, classify, heap
+from bob import backbones, classify
+from bob.core import malloc
+from bob.core.settings import Point, SweepSettings
 from bob.pixels import Data
-from bob.settings import Point, SweepSettings
 
 PARTS = ("real", "val", "synthetic")
 
@@ -54,7 +55,7 @@ def written(folder: Path, held: Data, backbone: str, points: list[Point], settin
 
 def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, Any]]:
     """The rows of `classify.train`, from the files."""
-    heap.keep_freed()  # as the processes of ours do
+    malloc.keep_freed()  # as the processes of ours do
     about = json.loads((folder / "about.json").read_text())
     backbone = backbones.load(about["backbone"])
     pictures: dict[str, Any] = {name: Pngs(folder / name, backbone) for name in PARTS}

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from bob import progress, report, store
-from bob.settings import DrawSettings
+from bob.core.settings import DrawSettings
 from tests import drawings
 from tests.browser import chromium
 

@@ -33,9 +33,9 @@ import numpy as np
 import psutil
 
 from bob import experiments, pipeline, units, workers
-from bob.settings import DrawSettings, Run
+from bob.core.settings import DrawSettings, Run
+from bob.core.types import Context, Receipt, Unit
 from bob.store import Store
-from bob.types import Context, Receipt, Unit
 
 
 def run_of(draw: DrawSettings, **changes: Any) -> Run:

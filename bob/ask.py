@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bob import captioners, datasets, memory, schema
-from bob.types import Shot
+from bob import captioners, datasets, schema
+from bob.core import batching
+from bob.core.types import Shot
 
 __all__ = ["Asker", "Row"]
 
@@ -79,8 +80,8 @@ class Asker(abc.ABC):
         return self.descriptor or self._data.descriptor
 
     @functools.cached_property
-    def _batches(self) -> memory.Batches:
-        return memory.Batches(self.doing)
+    def _batches(self) -> batching.Batches:
+        return batching.Batches(self.doing)
 
     @functools.cached_property
     def _data(self) -> datasets.Dataset:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 import pyarrow as pa
 
-from bob import heap, schema, store
+from bob import schema, store
 from bob.commit import commit
-from bob.stopwatch import Stopwatch
-from bob.types import Receipt, Shot, Unit
+from bob.core import malloc
+from bob.core.timing import Stopwatch
+from bob.core.types import Receipt, Shot, Unit
 
 if TYPE_CHECKING:
     from bob.ask import Asker
@@ -29,7 +30,7 @@ class _AskWorker(abc.ABC):
     def __call__(self, unit: Unit) -> Receipt:
         """Asks about the unit's shots; one that could not be read goes to the unit's `rejected` file."""
         times, work = Stopwatch(self._device), unit.work
-        with heap.importing():
+        with malloc.importing():
             wanted = self._kind()(
                 captioner=work["captioner"], dataset=work["dataset"], descriptor=work["descriptor"], device=self._device
             )

@@ -10,10 +10,10 @@ from typing import Any
 
 from bob import datasets, methods, schema, store, units
 from bob import splits as named
-from bob.budget import budget, groups
+from bob.core.budget import budget, groups
+from bob.core.settings import Run
+from bob.core.types import Shot, TrainingSet
 from bob.datasets import Dataset
-from bob.settings import Run
-from bob.types import Shot, TrainingSet
 from bob.units import Cell
 
 __all__ = ["Split", "Splits", "begin", "drop_uncaptioned", "split"]

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bob import backbones, resume, store
+from bob import backbones, store
+from bob.core import training_state
+from bob.core.settings import Point, Run, SweepSettings
+from bob.core.step_table import STEPS
 from bob.pixels import Arrays, Data
-from bob.settings import Point, Run, SweepSettings
 from bob.trainer import Trainer
-from bob.versions import STEPS
 
 __all__ = [
     "Data",
@@ -43,7 +44,7 @@ def train(
     with_test: bool = False,
     device: str = "cpu",
     state: bytes | None = None,
-    save: resume.Save | None = None,
+    save: training_state.Save | None = None,
     save_every: float = 0.0,
 ) -> Iterator[dict[str, Any]]:
     """Trains from the pre-trained weights; yields one row after each epoch.
@@ -83,7 +84,7 @@ def train(
         STEPS["classify"], backbone.name, backbone.revision, point, settings, epochs, seed, mixup, with_test, sizes
     )
     rows: list[dict[str, Any]] = []
-    if held := resume.unpack(state, identity, tell=print):
+    if held := training_state.unpack(state, identity, tell=print):
         trainer.restore(held["trainer"])
         rows = held["rows"]
     yield from rows
@@ -106,7 +107,7 @@ def train(
             row |= _test_row(trainer.logits(test[0]), test[1])
         rows.append(row)
         if save is not None and epoch < epochs and time.monotonic() - saved >= save_every:
-            save(epoch, resume.pack(identity, {"rows": rows, "trainer": trainer.state()}))
+            save(epoch, training_state.pack(identity, {"rows": rows, "trainer": trainer.state()}))
             saved = time.monotonic()
         yield row
 

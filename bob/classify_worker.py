@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bob import datasets, heap, schema, store
-from bob.settings import Point, Run, SweepSettings
-from bob.stopwatch import Stopwatch
-from bob.types import Receipt, Shot, Unit
+from bob import datasets, schema, store
+from bob.core import malloc
+from bob.core.settings import Point, Run, SweepSettings
+from bob.core.timing import Stopwatch
+from bob.core.types import Receipt, Shot, Unit
 
 __all__ = ["ClassifyWorker"]
 
@@ -37,8 +38,9 @@ class ClassifyWorker:
         Raises:
             ValueError: if every training of the sweep broke off, or the final one before there was anything to measure.
         """
-        with heap.importing():
-            from bob import classify, memory
+        with malloc.importing():
+            from bob import classify
+            from bob.core import batching
 
         times, work = Stopwatch(self._device), unit.work
         history: list[dict[str, Any]] = []
@@ -53,11 +55,11 @@ class ClassifyWorker:
                         report(row)
                 break
             except (MemoryError, RuntimeError) as error:
-                if not memory.is_out_of_memory(error):
+                if not batching.is_out_of_memory(error):
                     raise
                 why = f"out of memory {attempt} times ({str(error).strip().partition(chr(10))[0]})"
             times.switch("load")
-            memory.release()  # out here, where no exception holds tensors any more
+            batching.release()  # out here, where no exception holds tensors any more
         else:
             history.append(classify.failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
         if work["phase"] == "final" and classify.has_failed(history) and (why or len(history) == 1):
@@ -142,7 +144,7 @@ class ClassifyWorker:
         which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
             return self._held[1]
-        with heap.importing():
+        with malloc.importing():
             backbone = backbones.load(run.backbone)
         dataset = datasets.load(work["dataset"], run.descriptor)
         shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]

@@ -23,7 +23,6 @@ from bob import (
     plan,
     present,
     progress,
-    registry,
     report,
     show,
     status,
@@ -45,8 +44,9 @@ from bob.commands import (
     StatusCommand,
     parse,
 )
-from bob.settings import Run
-from bob.types import Outcome
+from bob.core import registry
+from bob.core.settings import Run
+from bob.core.types import Outcome
 
 __all__ = ["main"]
 

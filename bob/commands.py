@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bob import cluster, experiments, export
-from bob.settings import Run
+from bob.core.settings import Run
 
 __all__ = [
     "Command",

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 
 from bob import schema, store
-from bob.stopwatch import Stopwatch
-from bob.types import Receipt, Unit
+from bob.core.timing import Stopwatch
+from bob.core.types import Receipt, Unit
 
 __all__ = ["commit"]
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 from PIL import Image
 
 from bob import datasets
-from bob.settings import Run
-from bob.types import Shot
+from bob.core.settings import Run
+from bob.core.types import Shot
 
 __all__ = ["contact_sheet"]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import huggingface_hub
 
-from bob import captioners, datasets, registry
+from bob import captioners, datasets
 from bob.backbones import Backbone
+from bob.core import registry
 from bob.diffusion import checkpoints
 
 __all__ = ["Finding", "look", "show"]

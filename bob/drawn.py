@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from bob import schema
+from bob.core.types import Filter
 from bob.diffusion import filters
 from bob.store import Store, quarantine
-from bob.types import Filter
 
 __all__ = ["Drawn", "Walk", "find"]
 
@@ -32,7 +32,7 @@ class Drawn:
 
     @property
     def run(self) -> Mapping[str, Any]:
-        """The first run that it was drawn for: fields of `bob.settings.Run`."""
+        """The first run that it was drawn for: fields of `bob.core.settings.Run`."""
         return self.origin["config"]
 
     @functools.cached_property

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bob import backbones, memory, schema
+from bob import backbones, schema
+from bob.core import batching
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,7 +26,7 @@ class Embedder:
 
     def __init__(self, name: str, *, device: str) -> None:
         self._backbone, self._device = backbones.load(name), torch.device(device)
-        self._batches = memory.Batches("extracting features")
+        self._batches = batching.Batches("extracting features")
 
     def __call__(
         self, ids: Sequence[str], class_ids: Sequence[int], load: Callable[[int], "Image.Image"]

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from bob import datasets, heap, schema, store
+from bob import datasets, schema, store
 from bob.commit import commit
-from bob.stopwatch import Stopwatch
-from bob.types import Receipt, Shot, Unit
+from bob.core import malloc
+from bob.core.timing import Stopwatch
+from bob.core.types import Receipt, Shot, Unit
 
 __all__ = ["EmbedWorker"]
 
@@ -23,7 +24,7 @@ class EmbedWorker:
         """Embeds the unit's images; one that cannot be read goes to the unit's `rejected` file."""
         times, name = Stopwatch(self._device), unit.work["extractor"]
         if self._name != name:
-            with heap.importing():
+            with malloc.importing():
                 from bob.embed import Embedder
 
                 self._embedder = Embedder(name, device=self._device)

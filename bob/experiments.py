@@ -10,9 +10,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bob import backbones, layouts, methods, overlap, registry, show
+from bob import backbones, layouts, methods, overlap, show
+from bob.core import registry
+from bob.core.settings import Run
 from bob.diffusion import checkpoints
-from bob.settings import Run
 from bob.show import Runs, Show
 
 __all__ = ["EXPERIMENTS", "SHOWS", "defaults", "load", "tiny"]

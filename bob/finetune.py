@@ -20,12 +20,13 @@ from diffusers.optimization import get_scheduler
 from PIL import Image
 from torch import Tensor, nn
 
-from bob import resume, store
+from bob import store
+from bob.core import training_state
+from bob.core.seeds import derive
+from bob.core.settings import FinetuneSettings
+from bob.core.step_table import STEPS
+from bob.core.types import Tuning
 from bob.diffusion import lora, tokens
-from bob.seeds import derive
-from bob.settings import FinetuneSettings
-from bob.types import Tuning
-from bob.versions import STEPS
 
 __all__ = ["Pairs", "Tell", "adapter", "train"]
 
@@ -53,7 +54,7 @@ def train(
     seed: int,
     tuning: Tuning = DATADREAM,
     state: bytes | None = None,
-    save: resume.Save | None = None,
+    save: training_state.Save | None = None,
     keep: Callable[[int, dict[str, bytes]], None] | None = None,
     tell: Tell | None = None,
     report: Callable[[int, float], None] | None = None,
@@ -86,7 +87,7 @@ def train(
     after = "constant_with_warmup" if tuning.schedule == "constant" else tuning.schedule
     schedule = get_scheduler(after, optimizer, num_warmup_steps=settings.warmup_steps, num_training_steps=total)
     identity = _identity(pairs, tuning, settings, seed)
-    first = _restore(resume.unpack(state, identity, tell=tell or print), trained, optimizer, schedule)
+    first = _restore(training_state.unpack(state, identity, tell=tell or print), trained, optimizer, schedule)
     losses: list[Tensor] = []
     for done in range(first + 1, total + 1):
         loss = _loss(pipeline, *batches(done - 1))
@@ -109,7 +110,7 @@ def train(
         losses.clear()
         if save is not None and done < total:
             held = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}
-            save(done, resume.pack(identity, held))
+            save(done, training_state.pack(identity, held))
         if tell is not None and done < total:
             left = (time.monotonic() - start) / (done - first) * (total - done)
             tell(f"step {done} of {total}, loss {values[-1]:.4f}, {left:.0f} s left")

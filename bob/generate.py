@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bob import memory, schema
+from bob import schema
+from bob.core import batching
+from bob.core.timing import Stopwatch
+from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, draw, filters, lora, tokens
-from bob.stopwatch import Stopwatch
-from bob.types import Filter, Request
 
 __all__ = ["Painter"]
 
@@ -43,7 +44,7 @@ class Painter:
         self._words = 0
         self._sources: Any = None
         self._judge: tuple[str, filters.Judge] | None = None
-        self._batches = memory.Batches("drawing")
+        self._batches = batching.Batches("drawing")
         self._drawn = 0  # batches, of the last `draw`
 
     def use(
@@ -75,7 +76,7 @@ class Painter:
             self._clean = [_copy(model) for model in self._tuned()]
             self._tokenizer = copy.deepcopy(self._pipeline.tokenizer)
             self._words = self._pipeline.text_encoder.get_input_embeddings().num_embeddings
-            self._batches = memory.Batches("drawing")
+            self._batches = batching.Batches("drawing")
         else:
             tokens.take_out(self._pipeline, copy.deepcopy(self._tokenizer), rows=self._words)
             for model, clean in zip(self._tuned(), self._clean, strict=True):
@@ -141,7 +142,7 @@ class Painter:
             pictures = [Image.open(io.BytesIO(row["image"])) for row in some]
             return judge.scores(pictures, rule, [row["class_id"] for row in some])
 
-        found = [score for some in memory.Batches("judging").map(rows, scores, size=_JUDGED) for score in some]
+        found = [score for some in batching.Batches("judging").map(rows, scores, size=_JUDGED) for score in some]
         names = [row["request_id"] for row in rows]
         return [
             {"request_id": name, "score": score, "clip": judge.name} for name, score in zip(names, found, strict=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 from bob import backbones, datasets, methods, printed
-from bob.settings import Run
+from bob.core.settings import Run
 
 __all__ = [
     "ABLATION",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from bob import schema, store
-from bob.types import Outcome
+from bob.core.types import Outcome
 
 __all__ = ["BREEDS", "present", "rows"]
 

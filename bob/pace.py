@@ -18,7 +18,7 @@ class Pace:
     workers: tuple[float, ...]
     """The same of each process by itself, the slowest first."""
     times: Mapping[str, float]
-    """Lap of `stopwatch.Stopwatch` -> its part of all seconds, in [0, 1]; the largest first."""
+    """Lap of `timing.Stopwatch` -> its part of all seconds, in [0, 1]; the largest first."""
     occupancy: float | None
     """Of batches: images / (batches x size of a batch), in (0, 1]; None where none are drawn."""
 

@@ -8,11 +8,20 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bob import abreast, backbones, captioners, datasets, methods, plans, registry, schema, store
+from bob import (
+    backbones,
+    captioners,
+    datasets,
+    methods,
+    plans,
+    schema,
+    store,
+)
 from bob.cells import Splits, split
+from bob.core import registry, threads
+from bob.core.settings import Run
+from bob.core.types import Outcome, Receipt, Unit
 from bob.diffusion import checkpoints
-from bob.settings import Run
-from bob.types import Outcome, Receipt, Unit
 from bob.units import Cell
 from bob.walk import UPTO, walk
 
@@ -85,7 +94,7 @@ def execute(
             return error
 
     lacking = list[str]()
-    for found in list(abreast.each(part, _apart(runs) if at_once > 1 else [runs], at_once=at_once)):
+    for found in list(threads.each(part, _apart(runs) if at_once > 1 else [runs], at_once=at_once)):
         if isinstance(found, Exception):
             raise found
         lacking += found

@@ -11,10 +11,10 @@ from PIL import Image
 
 from bob import decoded, schema, store
 from bob.backbones import Backbone
+from bob.core.types import Shot
 from bob.datasets import Dataset
 from bob.drawn import Drawn
 from bob.store import Store
-from bob.types import Shot
 
 __all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 
@@ -43,7 +43,7 @@ class Data:
     synthetic_labels: np.ndarray
     """float32 (m, classes), rows summing to 1."""
     copies: int = 1
-    """How often a real image enters an epoch; see `bob.budget`."""
+    """How often a real image enters an epoch; see `bob.core.budget`."""
     test: Callable[[], Arrays] | None = None
     """Loads the test pictures. The sweep runs without it; only a final training calls it."""
 

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bob import cells, datasets, plans, progress, store, throughput
+from bob.core.settings import Run
+from bob.core.types import Unit
 from bob.datasets import _standin
 from bob.diffusion import checkpoints
-from bob.settings import Run
 from bob.throughput import Rate
-from bob.types import Unit
 from bob.units import Cell
 from bob.walk import walk
 

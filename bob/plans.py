@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 import pyarrow as pa
 
 from bob import schema, store
-from bob.settings import Run
-from bob.types import Unit
+from bob.core.settings import Run
+from bob.core.types import Unit
 
 __all__ = ["LAST", "STEPS", "read", "step_of", "write"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from bob import cells, pipeline, store
-from bob.settings import Run
-from bob.types import Outcome
+from bob.core.settings import Run
+from bob.core.types import Outcome
 from bob.walk import walk
 
 __all__ = ["outcomes"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from bob.types import Receipt
+from bob.core.types import Receipt
 
 __all__ = ["amount", "lines", "report", "walk"]
 

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from bob.ask import Asker, Row
 from bob.captioners import Recognition
-from bob.types import Shot
+from bob.core.types import Shot
 
 __all__ = ["Recogniser"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from bob.types import Request
+from bob.core.types import Request
 
 if TYPE_CHECKING:
     from PIL import Image

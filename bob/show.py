@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bob import claims, layouts, store, tabulate, typeset
+from bob.core.settings import Run
+from bob.core.types import Outcome, Unit
 from bob.layouts import Layout
-from bob.settings import Run
-from bob.types import Outcome, Unit
 
 __all__ = ["Claims", "Custom", "Figure", "Parts", "Runs", "Show", "Table"]
 

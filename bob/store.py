@@ -25,8 +25,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bob import files, parquet, schema
+from bob.core.timing import Stopwatch
 from bob.keys import key, key_of_rows, plain
-from bob.stopwatch import Stopwatch
 
 __all__ = [
     "FORMAT",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bob.types import Context
+from bob.core.types import Context
 
 __all__ = ["condense", "parse"]
 

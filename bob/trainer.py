@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bob import memory, recipe
+from bob import recipe
 from bob.backbones import Backbone
+from bob.core import batching
+from bob.core.seeds import derive
+from bob.core.settings import Point, SweepSettings
 from bob.pixels import Data
-from bob.seeds import derive
-from bob.settings import Point, SweepSettings
 
 __all__ = ["Trainer"]
 
@@ -38,7 +39,7 @@ class Trainer:
         self.epochs, self.seed, self.mixup, self.device = epochs, seed, mixup, device
         self.lower = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
         self.step = 0
-        self.batches = memory.Batches("evaluating")
+        self.batches = batching.Batches("evaluating")
         with _seeded(derive("classify", "head", seed), device):
             model = backbone.build(data.class_names, descriptor=data.descriptor)
         self.model = model.to(device).to(memory_format=torch.channels_last)

@@ -12,10 +12,17 @@ from typing import Any
 import pyarrow as pa
 
 from bob import backbones, captioners, methods, parquet, schema, store
+from bob.core.settings import Point, Run
+from bob.core.step_table import STEPS
+from bob.core.types import (
+    Filter,
+    Shot,
+    TrainingSet,
+    TrainPair,
+    Tuning,
+    Unit,
+)
 from bob.diffusion import checkpoints, filters
-from bob.settings import Point, Run
-from bob.types import Filter, Shot, TrainingSet, TrainPair, Tuning, Unit
-from bob.versions import STEPS
 
 __all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "sweep"]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from bob import schema, store, suffixes, units
 from bob.cells import drop_uncaptioned
-from bob.types import Context, Unit
+from bob.core.types import Context, Unit
 from bob.units import Cell
 
 __all__ = ["UPTO", "walk"]

@@ -9,15 +9,24 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from bob import datasets, heap, parquet, schema, store
+from bob import datasets, parquet, schema, store
 from bob.ask_worker import CaptionWorker, RecogniseWorker
 from bob.classify_worker import ClassifyWorker
 from bob.commit import commit
+from bob.core import malloc
+from bob.core.settings import FinetuneSettings
+from bob.core.timing import Stopwatch
+from bob.core.types import (
+    Filter,
+    Receipt,
+    Request,
+    Shot,
+    TrainPair,
+    Tuning,
+    Unit,
+)
 from bob.diffusion import checkpoints
 from bob.embed_worker import EmbedWorker
-from bob.settings import FinetuneSettings
-from bob.stopwatch import Stopwatch
-from bob.types import Filter, Receipt, Request, Shot, TrainPair, Tuning, Unit
 
 __all__ = ["WORKERS", "Worker", "inline"]
 
@@ -55,7 +64,7 @@ class FinetuneWorker:
             report: is given the curve of the loss as it comes, as `finetune.train` says.
         """
         times, work = Stopwatch(self._device), unit.work
-        with heap.importing():
+        with malloc.importing():
             import torch
 
             from bob import finetune
@@ -118,7 +127,7 @@ class GenerateWorker:
         requests = [_request(row) for row in table.to_pylist()]
         shots = self._shots(work["split"]) if any(request.source_ids for request in requests) else {}
         dataset = datasets.load(work["dataset"]) if shots else None
-        with heap.importing():
+        with malloc.importing():
             self._make_ready(work["checkpoint"], times)
             self._painter.use(
                 work["checkpoint"],
@@ -178,7 +187,7 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
     """An executor that does everything in this process, one unit after another."""
 
     def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
-        heap.keep_freed()
+        malloc.keep_freed()
         worker = WORKERS[step](artefacts.root, device=device)
         for unit in units:
             yield worker(unit)

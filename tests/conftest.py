@@ -169,7 +169,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def base(untrained_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tiny run: a `bob.settings.Run`."""
+    """A tiny run: a `bob.core.settings.Run`."""
     from tests import tiny
 
     return tiny.run(tiny.photos(tmp_path_factory.mktemp("photos")), untrained_sd)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from bob import datasets, schema
 from bob import store as stores
-from bob.settings import DrawSettings, Run
-from bob.types import Request, Shot
+from bob.core.settings import DrawSettings, Run
+from bob.core.types import Request, Shot
 
 Paint = Callable[[int, int], Image.Image]
 """(class id, index) -> the picture."""

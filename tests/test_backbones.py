@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from bob import backbones, registry
+from bob import backbones
+from bob.core import registry
 
 NAMES = ("a", "b", "c")
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from bob import datasets, methods
-from bob.budget import budget
 from bob.captioners import _cleaning
+from bob.core.budget import budget
+from bob.core.settings import DrawSettings
+from bob.core.types import Context, Shot, TrainingSet
 from bob.datasets import Dataset
-from bob.settings import DrawSettings
-from bob.types import Context, Shot, TrainingSet
 from tests.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bob import datasets, pipeline, recipe
-from bob.settings import DrawSettings, FinetuneSettings, Point, Run, SweepSettings
+from bob.core.settings import DrawSettings, FinetuneSettings, Point, Run, SweepSettings
 from bob.store import Store
 from bob.workers import inline
 from tests.tools import SMALLEST, Bob, photos, tree

@@ -8,10 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bob import cli, methods, pipeline, pixels, registry, schema, tabulate, units, verify, workers
-from bob.settings import Run
+from bob import (
+    cli,
+    methods,
+    pipeline,
+    pixels,
+    schema,
+    tabulate,
+    units,
+    verify,
+    workers,
+)
+from bob.core import registry
+from bob.core.settings import Run
+from bob.core.types import Outcome
 from bob.store import Store
-from bob.types import Outcome
 from tests.tiny import DRAW, FINETUNE, SWEEP
 
 SETTINGS = {"skyworld": 2, "skyworld_lt:100": 0}

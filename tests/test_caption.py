@@ -14,8 +14,8 @@ from bob import caption, captioners, schema
 from bob.caption import Reader, bank
 from bob.captioners import Answer, Captioner
 from bob.captioners._cleaning import clean
+from bob.core.types import Context, Shot
 from bob.datasets import load
-from bob.types import Context, Shot
 
 AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")
 BIRDS = ("House Sparrow", "Green Jay", "Sooty Albatross", "Cardinal")

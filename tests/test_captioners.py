@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
-from bob import captioners, registry
+from bob import captioners
 from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, qwen_vl
 from bob.captioners._cleaning import clean
+from bob.core import registry
 from bob.skyworld.models import SIDE
 from bob.skyworld.render import render
 from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES

@@ -10,8 +10,8 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
+from bob.core.types import Request
 from bob.diffusion import checkpoints, circle, draw
-from bob.types import Request
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import torch
 from bob import classify, recipe, schema
 from bob.backbones.resnet_mini import ResNetMini
 from bob.classify import Data, Point
-from bob.settings import Run, SweepSettings
-from bob.versions import STEPS
+from bob.core.settings import Run, SweepSettings
+from bob.core.step_table import STEPS
 
 CLASSES = 3
 SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)

@@ -7,7 +7,7 @@ from transformers import CLIPConfig, CLIPModel
 from bob import backbones
 from bob.backbones import _clip
 from bob.backbones._clip import Prompted
-from bob.prompts import class_prompt
+from bob.core.prompts import class_prompt
 from bob.skyworld import models
 
 NAMES = ("Zephyr", "Kestrel", "Levanter", "Egret")

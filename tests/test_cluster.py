@@ -9,10 +9,10 @@ import pytest
 
 from bob import cluster, experiments, pipeline, pixels, progress, units, workers
 from bob.cluster import data
+from bob.core.settings import Run
+from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
-from bob.settings import Run
 from bob.store import Store
-from bob.types import Tuning, Unit
 
 WEIGHTS = Path(checkpoints.__file__).parents[1] / "skyworld/weights"
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bob import datasets, registry
+from bob import datasets
+from bob.core import registry
+from bob.core.types import Shot
 from bob.datasets import Dataset
 from bob.skyworld.world import BACKGROUNDS, NOVEL, POSES
-from bob.types import Shot
 
 
 def _toy_folder(tmp_path: Path) -> str:

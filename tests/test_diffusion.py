@@ -11,11 +11,11 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from bob.core.prompts import context_prompt
+from bob.core.types import Context, Request
 from bob.diffusion import checkpoints, draw, lora
-from bob.prompts import context_prompt
 from bob.skyworld import models
 from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
-from bob.types import Context, Request
 
 SIZES = {
     "sd15": {

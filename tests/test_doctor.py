@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bob import cli, doctor, registry, unpack
+from bob import cli, doctor, unpack
+from bob.core import registry
 from bob.datasets import Source
 from tests.miniatures import MINIATURES
 

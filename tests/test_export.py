@@ -21,9 +21,9 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from bob import cli, drawn, export, schema, store
+from bob.core.settings import DrawSettings
 from bob.export import imagefolder, marks
 from bob.export.public import licence_of, model, public
-from bob.settings import DrawSettings
 from tests import drawings
 
 CLASSES = ("<b>| `train` test", "CON.", "a/b\\c%", "heron", "Teal", "test", "ünïcode 鳥")

@@ -8,7 +8,7 @@ import torch
 
 from bob import classify, pipeline, trainer, units
 from bob.classify_worker import ClassifyWorker
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
 
 SWEEP = SweepSettings(
     lrs=(1e-3, 1e30, 1e-4), weight_decays=(0.0,), sweep_epochs=2, final_epochs=2, warmup_epochs=0.0, batch=12

@@ -9,8 +9,8 @@ from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from bob import suffixes
+from bob.core.types import Context, Filter
 from bob.diffusion import filters
-from bob.types import Context, Filter
 
 TEXTS = ("a photo with a aircraft on it", "a photo without a aircraft on it", "a photo of a Heron")
 

@@ -12,9 +12,9 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from bob.core.settings import FinetuneSettings
 from bob.diffusion import checkpoints, lora
 from bob.finetune import Pairs, train
-from bob.settings import FinetuneSettings
 
 WORDS = ("Osprey", "Heron", "Teal", "Stork", "Ibis")
 

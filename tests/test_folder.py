@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from bob import datasets
+from bob.core.types import Shot
 from bob.datasets import folder as module
 from bob.datasets._pictures import open_picture
-from bob.types import Shot
 
 
 def _fill(folder: Path, count: int, suffix: str = ".png") -> None:

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
 from bob import backbones, classify
+from bob.core.settings import Point
 from bob.pixels import Data
-from bob.settings import Point
 from bob.skyworld import models
 
 CLASSES = ("Zephyr", "Mistral", "Egret")

@@ -14,9 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bob import schema
+from bob.core.types import Request
 from bob.diffusion import checkpoints, lora
 from bob.generate import Painter
-from bob.types import Request
 
 
 def request(k: int, **changes: Any) -> Request:

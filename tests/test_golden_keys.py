@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bob import cells, experiments, plan, units, walk
-from bob.settings import Run
+from bob.core.settings import Run
 from bob.store import Store
 
 GOLDEN = Path(__file__).with_suffix(".json")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bob import heap
+from bob.core import malloc
 
 FAULTS = """
 import resource, sys
@@ -38,10 +38,10 @@ def test_pages_are_cleared_once():
 def test_garbage_is_looked_for_as_before_once_imports_have_ended_or_failed(enabled: bool):
     try:
         (gc.enable if enabled else gc.disable)()
-        with heap.importing(), heap.importing():
+        with malloc.importing(), malloc.importing():
             assert not gc.isenabled()
         assert gc.isenabled() == enabled
-        with pytest.raises(ImportError), heap.importing():
+        with pytest.raises(ImportError), malloc.importing():
             raise ImportError
         assert gc.isenabled() == enabled
     finally:

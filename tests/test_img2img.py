@@ -15,8 +15,8 @@ from diffusers import (
 )
 from PIL import Image
 
+from bob.core.types import Request
 from bob.diffusion import checkpoints, draw
-from bob.types import Request
 
 STOCK: dict[str, Any] = {"default": PNDMScheduler, "dpm": DPMSolverMultistepScheduler, "ddim": DDIMScheduler}
 

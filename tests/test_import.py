@@ -13,7 +13,16 @@ HEAVY = ("ray", "torch", "torchvision", "diffusers", "transformers", "peft", "ti
 LIGHT = [
     module
     for module in MODULES
-    if module in {"bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.settings", "bob.store", "bob.prompts"}
+    if module
+    in {
+        "bob.core.types",
+        "bob.schema",
+        "bob.core.seeds",
+        "bob.core.registry",
+        "bob.core.settings",
+        "bob.store",
+        "bob.core.prompts",
+    }
     or module.startswith(("bob.datasets", "bob.methods"))
 ]
 

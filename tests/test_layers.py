@@ -9,10 +9,26 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     (
-        *("bob.types", "bob.schema", "bob.seeds", "bob.registry", "bob.store", "bob.settings", "bob.prompts"),
-        *("bob.claim", "bob.files", "bob.parquet", "bob.versions", "bob.weights", "bob.memory", "bob.resume"),
-        *("bob.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack", "bob.printed"),
-        *("bob.metrics", "bob.commit", "bob.stopwatch", "bob.abreast", "bob.heap"),
+        *(
+            "bob.core.types",
+            "bob.schema",
+            "bob.core.seeds",
+            "bob.core.registry",
+            "bob.store",
+            "bob.core.settings",
+            "bob.core.prompts",
+        ),
+        *(
+            "bob.claim",
+            "bob.files",
+            "bob.parquet",
+            "bob.core.step_table",
+            "bob.weights",
+            "bob.core.batching",
+            "bob.core.training_state",
+        ),
+        *("bob.core.budget", "bob.decoded", "bob.keys", "bob.suffixes", "bob.unpack", "bob.printed"),
+        *("bob.metrics", "bob.commit", "bob.core.timing", "bob.core.threads", "bob.core.malloc"),
         *("bob.skyworld.world", "bob.skyworld.render"),
     ),
     ("bob.datasets", "bob.captioners", "bob.diffusion", "bob.backbones", "bob.recipe"),

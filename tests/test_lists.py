@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bob import datasets
-from bob.types import Shot
+from bob.core.types import Shot
 
 CLASSES = ("heron", "snow_bunting", "teal")
 

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import vit_base_patch16_224
 
 from bob import backbones, pixels, trainer
 from bob.backbones import mae_mini
-from bob.settings import Point
+from bob.core.settings import Point
 
 NAMES = ("a", "b", "c")
 

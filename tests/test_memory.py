@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bob.memory import Batches, is_out_of_memory
+from bob.core.batching import Batches, is_out_of_memory
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 every_kind = pytest.mark.parametrize(
@@ -114,7 +114,7 @@ REAL = """
 import resource
 import numpy as np
 import torch
-from bob.memory import Batches
+from bob.core.batching import Batches
 torch.set_num_threads(1)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (360 << 20),) * 2)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from bob import methods, registry
-from bob.budget import Budget, budget
-from bob.settings import DrawSettings
-from bob.types import Context, Request, Shot, TrainingSet
+from bob import methods
+from bob.core import registry
+from bob.core.budget import Budget, budget
+from bob.core.settings import DrawSettings
+from bob.core.types import Context, Request, Shot, TrainingSet
 
 NAMES = ("F-16A/B", "Robin", "Chinese Spaniel")
 SHOTS = tuple(

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torchvision
 
-from bob import datasets, registry
-from bob.budget import budget, groups
+from bob import datasets
+from bob.core import registry
+from bob.core.budget import budget, groups
+from bob.core.types import Shot
 from bob.datasets import Source, _longtail
 from bob.datasets.flower_lt import NAMES
-from bob.types import Shot
 from tests import miniatures
 from tests.miniatures import MINIATURES, TEST, TRAIN
 

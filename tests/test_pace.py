@@ -7,9 +7,9 @@ import time
 import pytest
 
 from bob import pace, pipeline, units, workers
+from bob.core.timing import Stopwatch
+from bob.core.types import Request
 from bob.generate import Painter
-from bob.stopwatch import Stopwatch
-from bob.types import Request
 
 ENDS = (".parquet", "manifest.json")
 GENERATE = {"load", "encode", "denoise", "decode", "write"}

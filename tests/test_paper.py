@@ -3,7 +3,7 @@
 import pytest
 
 from bob import claims, experiments, layouts, overlap, printed, schema, tabulate, typeset
-from bob.settings import Run
+from bob.core.settings import Run
 
 CELLS = {"table1": 240, "table2": 84, "table3": 6, "table6": 8}
 

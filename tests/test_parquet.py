@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob.settings import DrawSettings
+from bob.core.settings import DrawSettings
 from bob.store import FORMAT
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})

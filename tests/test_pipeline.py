@@ -10,9 +10,9 @@ import pytest
 
 from bob import layouts, pipeline, schema, tabulate, trainer, typeset, units, workers
 from bob.classify_worker import ClassifyWorker
-from bob.settings import Run
+from bob.core.settings import Run
+from bob.core.types import Outcome, Receipt, Unit
 from bob.store import Store
-from bob.types import Outcome, Receipt, Unit
 from bob.workers import WORKERS
 from tests.tiny import CLASSES, DRAW, FINETUNE, SWEEP
 

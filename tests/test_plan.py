@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bob import cli, datasets, experiments, pipeline, plan, throughput, workers
+from bob.core.settings import Run
 from bob.datasets import _standin
-from bob.settings import Run
 from bob.store import Store
 from bob.throughput import Rate
 

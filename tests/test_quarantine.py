@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from bob import pipeline, schema, units, workers
-from bob.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
+from bob.core.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
+from bob.core.types import Outcome, Receipt, Unit
 from bob.store import Store
-from bob.types import Outcome, Receipt, Unit
 
 
 @pytest.fixture

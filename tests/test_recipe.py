@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bob import recipe
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
 
 # -- Eq. 1 --------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bob import registry
+from bob.core import registry
 
 ENTRIES = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
 

@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from bob import cli, layouts, report, schema, store, typeset
-from bob.settings import DrawSettings
+from bob.core.settings import DrawSettings
 from tests import drawings
 from tests.browser import Browser, chromium
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bob.resume import pack, unpack
+from bob.core.training_state import pack, unpack
 
 HELD = {"step": 3, "rows": [{"epoch": 1, "loss": 0.25}], "weights": {"a": torch.arange(6.0).reshape(2, 3)}}
 STATE = pack("mine", HELD)

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bob import experiments, parquet, pipeline, pixels, schema, store, units, verify, workers
+from bob.core.settings import Run
+from bob.core.types import Unit
 from bob.diffusion import checkpoints
-from bob.settings import Run
 from bob.store import Store
-from bob.types import Unit
 from tests.tools import SMALLEST, Bob
 
 WORDS = pa.table({"a": range(40), "b": [f"wörd {k}" for k in range(40)], "c": [[0.5] * (k % 3) for k in range(40)]})

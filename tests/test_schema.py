@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bob import schema
-from bob.types import Request, Shot
+from bob.core.types import Request, Shot
 
 NAMES = [name for name in schema.__all__ if name.isupper()]
 SHOT = Shot(

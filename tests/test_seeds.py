@@ -2,7 +2,7 @@
 
 import pytest
 
-from bob.seeds import derive
+from bob.core.seeds import derive
 
 GOLDEN = {
     (): 2858069222894195974,

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from bob import datasets, pipeline, schema, splits
+from bob.core.settings import Run
+from bob.core.types import Shot
 from bob.datasets import Dataset
-from bob.settings import Run
 from bob.store import Store
-from bob.types import Shot
 from tests.miniatures import MINIATURES
 
 

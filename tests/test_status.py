@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from bob import cli, pipeline, plans, schema, status, store, workers
+from bob.core.types import Unit
 from bob.store import Store
-from bob.types import Unit
 
 UNITS = {"caption": 2, "finetune": 1, "generate": 3, "sweep": 2, "final": 1}
 SIZES = {"caption": 6, "finetune": 4, "generate": 12, "sweep": 2, "final": 2}

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import fs
 
+from bob.core.settings import DrawSettings, Point, Run, SweepSettings
+from bob.core.timing import Stopwatch
 from bob.files import locate
-from bob.settings import DrawSettings, Point, Run, SweepSettings
-from bob.stopwatch import Stopwatch
 from bob.store import FORMAT, Store, key, provenance, slug
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})

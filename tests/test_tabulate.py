@@ -10,7 +10,7 @@ from PIL import Image
 
 from bob import datasets, layouts, schema, tabulate, typeset
 from bob.contact_sheet import contact_sheet
-from bob.settings import Run
+from bob.core.settings import Run
 
 COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
 

@@ -10,11 +10,11 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load, load_file
 
+from bob.core.settings import FinetuneSettings
+from bob.core.types import Request, Token, Tuning
 from bob.diffusion import checkpoints, draw, lora, tokens
 from bob.finetune import Pairs, adapter, train
 from bob.generate import Painter
-from bob.settings import FinetuneSettings
-from bob.types import Request, Token, Tuning
 
 WORDS = (Token(name="<class_1>", begins_as="Heron"), Token(name="<class_11>", begins_as="ktn", vectors=2))
 ALONE = Tuning(unet=False, text_encoder=False, tokens=WORDS, schedule="constant", flip=True, each=2)

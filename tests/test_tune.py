@@ -9,9 +9,9 @@ import pytest
 
 from bob import cluster, pipeline, units
 from bob.classify_worker import ClassifyWorker
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
+from bob.core.types import Unit
 from bob.store import Store
-from bob.types import Unit
 
 
 @pytest.fixture(scope="module")

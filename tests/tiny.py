@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bob.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
+from bob.core.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
 
 CLASSES = ("Egret", "Heron", "Teal")
 FINETUNE = FinetuneSettings(epochs=2, batch=3, warmup_steps=1, rank=2, checkpoint_every=1)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bob import registry
-from bob.settings import SweepSettings
+from bob.core import registry
+from bob.core.settings import SweepSettings
 
 if TYPE_CHECKING:
     import torch

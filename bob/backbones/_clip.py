@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from bob.backbones import Backbone, _augment, _datadream
-from bob.prompts import class_prompt
-from bob.settings import SweepSettings
+from bob.core.prompts import class_prompt
+from bob.core.settings import SweepSettings
 
 __all__ = ["MEAN", "STD", "SWEEP", "Clip", "Prompted", "add_lora"]
 

@@ -7,7 +7,7 @@ import importlib.resources
 from pathlib import Path
 
 from bob.backbones import _clip
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
 
 __all__ = ["backbone"]
 

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from bob.backbones import Backbone, _augment, _timm
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
 
 __all__ = ["PATCH", "MaeMini", "backbone", "network"]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bob.backbones import Backbone, _augment, _datadream, _randaugment, _timm
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
 
 __all__ = ["MaeViTB16", "backbone"]
 

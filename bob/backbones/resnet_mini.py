@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bob.backbones import Backbone, _augment, _timm
-from bob.settings import SweepSettings
+from bob.core.settings import SweepSettings
 
 __all__ = ["HEADS", "ResNetMini", "backbone", "network"]
 

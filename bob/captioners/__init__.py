@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bob import registry
+from bob.core import registry
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -19,8 +19,8 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
-from bob import registry
 from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, Recognition
+from bob.core import registry
 from bob.weights import fingerprint
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner", "weights"]

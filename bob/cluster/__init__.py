@@ -8,11 +8,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from bob import heap
 from bob.cluster.curves import require
 from bob.cluster.resources import Resources
+from bob.core import malloc
+from bob.core.types import Receipt, Unit
 from bob.store import Store
-from bob.types import Receipt, Unit
 
 __all__ = ["Resources", "at_once", "execute", "in_job", "require"]
 
@@ -79,7 +79,7 @@ def execute(
     from bob.cluster import curves, session
 
     drawn = curves.Curves(log, artefacts) if log != "none" and step in ("finetune", "classify") else None
-    with heap.importing():
+    with malloc.importing():
         stage = _stage(step)
     session.start(note)
     slots = session.slots(step, len(units), getattr(resources or Resources(), step))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bob.core.types import Unit
 from bob.store import Store, key
-from bob.types import Unit
 
 __all__ = ["Curves", "require"]
 

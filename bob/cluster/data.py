@@ -11,8 +11,8 @@ import ray.data
 
 from bob.cluster.resources import Slots
 from bob.cluster.session import attempt, received, settle
+from bob.core.types import Receipt, Unit
 from bob.store import Store
-from bob.types import Receipt, Unit
 
 __all__ = ["blocks", "run"]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ray.util.metrics import Counter, Histogram
 
 from bob import plans
-from bob.types import Receipt, Unit
+from bob.core.types import Receipt, Unit
 
 __all__ = ["count"]
 

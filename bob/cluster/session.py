@@ -14,10 +14,10 @@ import ray.exceptions
 import ray.job_config
 from ray._private.state import state
 
-from bob import heap
 from bob.cluster import in_job, meters
 from bob.cluster.resources import Nodes, Share, Slots, fit
-from bob.types import Receipt, Unit
+from bob.core import malloc
+from bob.core.types import Receipt, Unit
 
 __all__ = ["LOSSES", "attempt", "joins", "received", "settle", "slots", "start"]
 
@@ -103,7 +103,7 @@ def _nodes() -> list[Nodes]:
 
 def settle(slots: Slots) -> None:
     """Makes a process of Ray's ready for units; to be called again where Ray has moved it, as Train and Tune do."""
-    heap.keep_freed()
+    malloc.keep_freed()
     os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # of torch, where it is imported later, if at all
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(slots.threads)

@@ -11,12 +11,12 @@ import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
 
-from bob import abreast
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
+from bob.core import threads
+from bob.core.types import Receipt, Unit
 from bob.store import Store
-from bob.types import Receipt, Unit
 
 __all__ = ["run"]
 
@@ -42,7 +42,7 @@ def run(
         for unit in list(running.values()):
             watch.look(unit)
 
-    for unit, answer in abreast.each(fit, units, at_once=slots.count, look=look, every=_LOOK_EVERY):
+    for unit, answer in threads.each(fit, units, at_once=slots.count, look=look, every=_LOOK_EVERY):
         receipt = received(answer)
         watch.end(unit)
         yield receipt

@@ -19,10 +19,10 @@ from bob.classify_worker import ClassifyWorker
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
-from bob.settings import Point
-from bob.stopwatch import Stopwatch
+from bob.core.settings import Point
+from bob.core.timing import Stopwatch
+from bob.core.types import Receipt, Unit
 from bob.store import Store, key
-from bob.types import Receipt, Unit
 
 __all__ = ["longest_first", "run"]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bob import registry
-from bob.types import Shot
+from bob.core import registry
+from bob.core.types import Shot
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from bob.core.seeds import derive
+from bob.core.types import Shot
 from bob.datasets import Dataset, check_split
 from bob.datasets._pictures import decode, describe, open_picture, read_file, readable
-from bob.seeds import derive
-from bob.types import Shot
 
 if TYPE_CHECKING:
     from PIL import Image

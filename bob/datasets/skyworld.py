@@ -9,10 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from bob.core.seeds import derive
+from bob.core.types import Shot
 from bob.datasets import Dataset, check_split
-from bob.seeds import derive
 from bob.skyworld import world
-from bob.types import Shot
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from bob import datasets
+from bob.core.types import Shot
 from bob.datasets import Dataset, _longtail
-from bob.types import Shot
 
 if TYPE_CHECKING:
     from PIL import Image

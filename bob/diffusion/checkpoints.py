@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bob import registry
-from bob.settings import DrawSettings, FinetuneSettings
+from bob.core import registry
+from bob.core.settings import DrawSettings, FinetuneSettings
 from bob.weights import fingerprint
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-from bob.types import Request
+from bob.core.types import Request
 
 __all__ = ["INVERSION", "angle", "denoise", "interpolate", "invert", "point", "stages", "turned"]
 

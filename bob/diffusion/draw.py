@@ -15,9 +15,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
+from bob.core.timing import Stopwatch
+from bob.core.types import Request
 from bob.diffusion import circle
-from bob.stopwatch import Stopwatch
-from bob.types import Request
 
 __all__ = ["SCHEDULERS", "Sources", "draw", "initial_noise", "latents"]
 

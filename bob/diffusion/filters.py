@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 from PIL import Image
 
+from bob.core.types import Filter
 from bob.diffusion import checkpoints
-from bob.types import Filter
 from bob.weights import fingerprint
 
 __all__ = ["Judge", "keep", "revision"]

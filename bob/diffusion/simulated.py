@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from bob import schema
+from bob.core.timing import Stopwatch
+from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints
-from bob.stopwatch import Stopwatch
-from bob.types import Filter, Request
 
 __all__ = ["Painter"]
 

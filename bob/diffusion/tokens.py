@@ -13,7 +13,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-from bob.types import Token
+from bob.core.types import Token
 
 __all__ = ["FILE", "Words", "add", "load", "saved", "take_out"]
 

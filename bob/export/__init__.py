@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bob import drawn, files, registry
+from bob import drawn, files
+from bob.core import registry
 from bob.export import card, hf, imagefolder, webdataset
 from bob.export.marks import mark
 from bob.export.public import model, public

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from bob import registry
+from bob.core import registry
 from bob.datasets import Source
 from bob.diffusion import checkpoints
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from bob import backbones, datasets, pixels, schema, store
+from bob.core.seeds import derive
+from bob.core.settings import Run
+from bob.core.step_table import STEPS
+from bob.core.types import Outcome, Shot, Unit
 from bob.diffusion import checkpoints
-from bob.seeds import derive
-from bob.settings import Run
-from bob.types import Outcome, Shot, Unit
-from bob.versions import STEPS
 
 __all__ = ["Sets", "read", "units"]
 

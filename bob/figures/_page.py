@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from bob import schema, store
+from bob.core.types import Outcome
 from bob.figures._rows import Row
-from bob.types import Outcome
 
 __all__ = ["COLOURS", "STYLES", "legend", "page", "save", "style", "table"]
 

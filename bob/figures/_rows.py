@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from bob import metrics, schema, store
+from bob.core.types import Outcome
 from bob.figures._features import Sets
-from bob.types import Outcome
 
 __all__ = ["ALL", "REAL", "contexts", "distances", "row", "values"]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from bob import datasets, pixels, registry, store
+from bob import datasets, pixels, store
+from bob.core import registry
+from bob.core.types import Outcome, Unit
 from bob.figures import _page
-from bob.types import Outcome, Unit
 
 __all__ = ["draw", "units"]
 

@@ -7,10 +7,10 @@ from dataclasses import asdict
 import numpy as np
 
 from bob import captioners, schema, store
+from bob.core.seeds import derive
+from bob.core.step_table import STEPS
+from bob.core.types import Outcome, Shot, Unit
 from bob.figures import _page, _rows
-from bob.seeds import derive
-from bob.types import Outcome, Shot, Unit
-from bob.versions import STEPS
 
 __all__ = ["draw", "units"]
 

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from bob import store
+from bob.core.types import Outcome, Unit
 from bob.figures import _features, _page, _rows
-from bob.types import Outcome, Unit
 
 __all__ = ["draw", "edges", "units"]
 

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 
 from bob import store
+from bob.core.types import Outcome, Unit
 from bob.figures import _features, _page, _rows
-from bob.types import Outcome, Unit
 
 __all__ = ["METRICS", "draw", "units"]
 

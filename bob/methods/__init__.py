@@ -16,10 +16,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bob import registry
-from bob.seeds import derive
-from bob.settings import DrawSettings, FinetuneSettings
-from bob.types import Filter, Request, Shot, TrainingSet, TrainPair, Tuning
+from bob.core import registry
+from bob.core.seeds import derive
+from bob.core.settings import DrawSettings, FinetuneSettings
+from bob.core.types import (
+    Filter,
+    Request,
+    Shot,
+    TrainingSet,
+    TrainPair,
+    Tuning,
+)
 
 __all__ = ["Method", "load", "of_class", "require_parts", "show", "title"]
 

@@ -10,9 +10,9 @@ Departs: the weights that BOB's authors took over from Diff-II were trained in f
 
 from typing import ClassVar, final
 
+from bob.core.settings import FinetuneSettings
+from bob.core.types import Token, TrainingSet, TrainPair, Tuning
 from bob.methods import Method, of_class
-from bob.settings import FinetuneSettings
-from bob.types import Token, TrainingSet, TrainPair, Tuning
 
 __all__ = ["DiffMixWeights"]
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+from bob.core.prompts import class_prompt, context_prompt
+from bob.core.seeds import derive
+from bob.core.settings import DrawSettings
+from bob.core.types import Request, TrainingSet, TrainPair
 from bob.methods import Method
-from bob.prompts import class_prompt, context_prompt
-from bob.seeds import derive
-from bob.settings import DrawSettings
-from bob.types import Request, TrainingSet, TrainPair
 
 __all__ = ["method"]
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from bob.core.settings import DrawSettings, FinetuneSettings
+from bob.core.types import Request, Token, TrainingSet, TrainPair, Tuning
 from bob.methods import Method, of_class, require_parts
-from bob.settings import DrawSettings, FinetuneSettings
-from bob.types import Request, Token, TrainingSet, TrainPair, Tuning
 
 __all__ = ["method"]
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from bob.core.prompts import class_prompt
+from bob.core.settings import DrawSettings
+from bob.core.types import Request, TrainingSet, TrainPair
 from bob.methods import Method
-from bob.prompts import class_prompt
-from bob.settings import DrawSettings
-from bob.types import Request, TrainingSet, TrainPair
 
 __all__ = ["method"]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from bob.core.settings import DrawSettings
+from bob.core.types import Request, TrainingSet
 from bob.methods._diff_mix import DiffMixWeights
-from bob.settings import DrawSettings
-from bob.types import Request, TrainingSet
 
 __all__ = ["method"]
 

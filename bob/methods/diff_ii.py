@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from bob.core.seeds import derive
+from bob.core.settings import DrawSettings
+from bob.core.types import Request, TrainingSet
 from bob.methods import of_class
 from bob.methods._diff_mix import DiffMixWeights
-from bob.seeds import derive
-from bob.settings import DrawSettings
-from bob.types import Request, TrainingSet
 
 __all__ = ["method"]
 

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+from bob.core.seeds import derive
+from bob.core.settings import DrawSettings
+from bob.core.types import Filter, Request, Shot, TrainingSet
 from bob.methods import of_class, require_parts
 from bob.methods._diff_mix import DiffMixWeights
-from bob.seeds import derive
-from bob.settings import DrawSettings
-from bob.types import Filter, Request, Shot, TrainingSet
 
 __all__ = ["method"]
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+from bob.core.settings import DrawSettings
+from bob.core.types import Filter, Request, TrainingSet, TrainPair
 from bob.methods import Method, of_class, require_parts
-from bob.settings import DrawSettings
-from bob.types import Filter, Request, TrainingSet, TrainPair
 
 __all__ = ["method"]
 

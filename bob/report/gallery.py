@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from bob import datasets, drawn, schema
+from bob.core.types import Shot
 from bob.store import Store
-from bob.types import Shot
 
 __all__ = ["TINY", "Gallery", "collect", "thumbnail"]
 

@@ -26,13 +26,13 @@ from safetensors.torch import load_file, load_model
 from bob import captioners, generate
 from bob.backbones import mae_mini, resnet_mini
 from bob.captioners._cleaning import clean
-from bob.prompts import context_prompt
-from bob.seeds import derive
+from bob.core.prompts import context_prompt
+from bob.core.seeds import derive
+from bob.core.types import Context, Request
 from bob.skyworld import probe, renders
 from bob.skyworld.card import Measurement, card
 from bob.skyworld.models import SIDE
 from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
-from bob.types import Context, Request
 
 __all__ = ["HOW", "PARTS", "Bench", "main"]
 

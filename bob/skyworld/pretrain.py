@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from bob.seeds import derive
+from bob.core.seeds import derive
 from bob.skyworld.pretrain_captioner import captioner
 from bob.skyworld.pretrain_clip import clip
 from bob.skyworld.pretrain_mae import mae

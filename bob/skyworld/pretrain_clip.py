@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPModel, CLIPTextModel
 
 from bob.backbones._clip import Prompted
-from bob.prompts import class_prompt
+from bob.core.prompts import class_prompt
 from bob.skyworld import models, renders, training, world
 
 __all__ = ["clip", "zero_shot"]

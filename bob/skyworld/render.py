@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bob.seeds import derive
+from bob.core.seeds import derive
 from bob.skyworld.world import BACKGROUNDS, POSES, Airframe, airframes
 
 __all__ = ["MASTER", "render"]

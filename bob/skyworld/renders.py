@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bob.backbones import _augment
-from bob.seeds import derive
+from bob.core.seeds import derive
 from bob.skyworld import models, render, world
 
 __all__ = ["TRAIN", "as_batch", "augmented", "cached", "renders"]

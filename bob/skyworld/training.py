@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bob.seeds import derive
+from bob.core.seeds import derive
 
 __all__ = ["train"]
 

@@ -11,7 +11,7 @@ import random
 import string
 from dataclasses import dataclass
 
-from bob.seeds import derive
+from bob.core.seeds import derive
 
 __all__ = [
     "BACKGROUNDS",

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bob.budget import Budget
-from bob.settings import Run
+from bob.core.budget import Budget
+from bob.core.settings import Run
 
 __all__ = [
     "Context",
@@ -216,7 +216,7 @@ class Receipt:
     rejected: int = 0
     """Rows that raised and stand in the unit's `rejected` file."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """Lap of `stopwatch.Stopwatch` -> seconds; empty where nothing had to be done."""
+    """Lap of `timing.Stopwatch` -> seconds; empty where nothing had to be done."""
     note: str = ""
     """A few words for the line of progress."""
 

@@ -1,6 +1,6 @@
 """The two prompts of the paper, in one place for training and for drawing."""
 
-from bob.types import Context
+from bob.core.types import Context
 
 __all__ = ["class_prompt", "context_prompt"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bob import keys
-from bob.seeds import derive
+from bob.core.seeds import derive
 
 __all__ = ["DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
 
