@@ -16,9 +16,9 @@ from typing import Any
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from bob import datasets, pixels, schema
+from bob import datasets, pixels
 from bob.core.types import Shot
-from bob.store import Store
+from bob.store import Store, schema
 
 _SIDE, _HEAD, _GAP, _LEFT = 64, 28, 18, 110
 

@@ -20,7 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bob import schema, store
+from bob import store
+from bob.store import schema
 
 PLAIN = {"string": "", "list<element: string>": [], "int32": 0, "int64": 0, "double": 0.0}
 """A value for each type of column that makes no weight beside the pictures."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from bob import captioners, datasets, schema
+from bob import captioners, datasets
 from bob.core import batching
 from bob.core.types import Shot
+from bob.store import schema
 
 __all__ = ["Asker", "Row"]
 

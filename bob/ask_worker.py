@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 import pyarrow as pa
 
-from bob import schema, store
-from bob.commit import commit
+from bob import store
 from bob.core import malloc
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, Unit
+from bob.store import schema
+from bob.store.commit import commit
 
 if TYPE_CHECKING:
     from bob.ask import Asker

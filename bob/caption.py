@@ -47,7 +47,7 @@ def bank(captions: pa.Table) -> dict[str, Context]:
     """The caption bank: image_id -> context, each background with the pose it was read with (sec. 3.1).
 
     Args:
-        captions: rows of `bob.schema.CAPTIONS`, in any order and of any number of workers.
+        captions: rows of `bob.store.schema.CAPTIONS`, in any order and of any number of workers.
 
     Returns:
         Ordered by image_id, so that a bank drawn from by position does not depend on who read what.

@@ -15,8 +15,9 @@ import safetensors.numpy
 from PIL import Image
 from safetensors import SafetensorError
 
-from bob import parquet, schema, store
+from bob import store
 from bob.held import Held, key, keyed, match, once, rejected, same, some, words
+from bob.store import parquet, schema
 
 __all__ = [
     "captions",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import layouts, schema
+from bob import layouts
 from bob.layouts import SEPARATOR
+from bob.store import schema
 
 __all__ = ["CLAIMS", "Claim", "markdown", "rows"]
 

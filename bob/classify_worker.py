@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bob import datasets, schema, store
+from bob import datasets, store
 from bob.core import malloc
 from bob.core.settings import Point, Run, SweepSettings
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, Unit
+from bob.store import schema
 
 __all__ = ["ClassifyWorker"]
 

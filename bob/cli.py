@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from bob import (
-    claim,
     cluster,
     doctor,
     experiments,
@@ -47,6 +46,7 @@ from bob.commands import (
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
+from bob.store import lock
 
 __all__ = ["main"]
 
@@ -127,7 +127,7 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
         raise ValueError(f"--at-once must be 0 or more, got {command.at_once}")
     executor = _executor(command, words)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
-    with claim.claim(artefacts, words):
+    with lock.claim(artefacts, words):
         how: Any = {"artefacts": artefacts, "executor": executor, "report": progress.report}
         how["max_rejected"] = command.max_rejected
         shown = _shown(command)

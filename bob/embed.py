@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bob import backbones, schema
+from bob import backbones
 from bob.core import batching
+from bob.store import schema
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from bob import datasets, schema, store
-from bob.commit import commit
+from bob import datasets, store
 from bob.core import malloc
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, Unit
+from bob.store import schema
+from bob.store.commit import commit
 
 __all__ = ["EmbedWorker"]
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bob import schema
 from bob.core import batching
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, draw, filters, lora, tokens
+from bob.store import schema
 
 __all__ = ["Painter"]
 

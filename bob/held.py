@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import parquet, schema, store
+from bob import store
+from bob.store import parquet, schema
 
 __all__ = ["Held", "key", "keyed", "match", "once", "rejected", "same", "some", "words"]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bob import schema
 from bob.held import Held, keyed, match, once, rejected
+from bob.store import schema
 
 __all__ = ["features", "measured", "page", "recognised"]
 

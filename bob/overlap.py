@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from bob import schema, store
+from bob import store
 from bob.core.types import Outcome
+from bob.store import schema
 
 __all__ = ["BREEDS", "present", "rows"]
 

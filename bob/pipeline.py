@@ -14,7 +14,6 @@ from bob import (
     datasets,
     methods,
     plans,
-    schema,
     store,
 )
 from bob.cells import Splits, split
@@ -22,6 +21,7 @@ from bob.core import registry, threads
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
 from bob.diffusion import checkpoints
+from bob.store import schema
 from bob.units import Cell
 from bob.walk import UPTO, walk
 

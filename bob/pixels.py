@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from bob import decoded, schema, store
+from bob import decoded, store
 from bob.backbones import Backbone
 from bob.core.types import Shot
 from bob.datasets import Dataset
-from bob.drawn import Drawn
-from bob.store import Store
+from bob.store import Store, schema
+from bob.store.images import Drawn
 
 __all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 import pyarrow as pa
 
-from bob import schema, store
+from bob import store
 from bob.core.settings import Run
 from bob.core.types import Unit
+from bob.store import schema
 
 __all__ = ["LAST", "STEPS", "read", "step_of", "write"]
 

@@ -9,12 +9,12 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from bob import parquet, schema
 from bob.core.types import Shot
 from bob.datasets import Dataset
 from bob.datasets._files import Files
 from bob.datasets._manifest import table
 from bob.datasets._pictures import read_file
+from bob.store import parquet, schema
 
 __all__ = ["read"]
 

@@ -9,7 +9,8 @@ from pyarrow import fs
 from rich.console import Console
 from rich.table import Table
 
-from bob import pace, plans, progress, schema, store
+from bob import pace, plans, progress, store
+from bob.store import schema
 
 __all__ = ["Reason", "Status", "Step", "read", "show"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import backbones, captioners, methods, parquet, schema, store
+from bob import backbones, captioners, methods, store
 from bob.core.settings import Point, Run
 from bob.core.step_table import STEPS
 from bob.core.types import (
@@ -23,6 +23,7 @@ from bob.core.types import (
     Unit,
 )
 from bob.diffusion import checkpoints, filters
+from bob.store import parquet, schema
 
 __all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "sweep"]
 

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bob import checks, measured_checks, progress, schema, store
+from bob import checks, measured_checks, progress, store
 from bob.held import Held
+from bob.store import schema
 
 __all__ = ["Problem", "Verdict", "show", "verify"]
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from bob import schema, store, suffixes, units
+from bob import store, suffixes, units
 from bob.cells import drop_uncaptioned
 from bob.core.types import Context, Unit
+from bob.store import schema
 from bob.units import Cell
 
 __all__ = ["UPTO", "walk"]

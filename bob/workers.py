@@ -9,10 +9,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from bob import datasets, parquet, schema, store
+from bob import datasets, store
 from bob.ask_worker import CaptionWorker, RecogniseWorker
 from bob.classify_worker import ClassifyWorker
-from bob.commit import commit
 from bob.core import malloc
 from bob.core.settings import FinetuneSettings
 from bob.core.timing import Stopwatch
@@ -27,6 +26,8 @@ from bob.core.types import (
 )
 from bob.diffusion import checkpoints
 from bob.embed_worker import EmbedWorker
+from bob.store import parquet, schema
+from bob.store.commit import commit
 
 __all__ = ["WORKERS", "Worker", "inline"]
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bob import datasets, schema
+from bob import datasets
 from bob import store as stores
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Request, Shot
+from bob.store import schema
 
 Paint = Callable[[int, int], Image.Image]
 """(class id, index) -> the picture."""

@@ -13,7 +13,6 @@ from bob import (
     methods,
     pipeline,
     pixels,
-    schema,
     tabulate,
     units,
     verify,
@@ -22,7 +21,7 @@ from bob import (
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
-from bob.store import Store
+from bob.store import Store, schema
 from tests.tiny import DRAW, FINETUNE, SWEEP
 
 SETTINGS = {"skyworld": 2, "skyworld_lt:100": 0}

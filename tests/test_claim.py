@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from bob.claim import claim
 from bob.store import Store
+from bob.store.lock import claim
 
 COMMAND = """
 import platform, sys, time
-from bob.claim import claim
+from bob.store.lock import claim
 from bob.store import Store
 
 root, host, beat = sys.argv[1:]

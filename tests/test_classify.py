@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from bob import classify, recipe, schema
+from bob import classify, recipe
 from bob.backbones.resnet_mini import ResNetMini
 from bob.classify import Data, Point
 from bob.core.settings import Run, SweepSettings
 from bob.core.step_table import STEPS
+from bob.store import schema
 
 CLASSES = 3
 SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)

@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from bob import cli, drawn, export, schema, store
+from bob import cli, export, store
 from bob.core.settings import DrawSettings
 from bob.export import imagefolder, marks
 from bob.export.public import licence_of, model, public
+from bob.store import schema
+from bob.store.images import Drawn, find
 from tests import drawings
 
 CLASSES = ("<b>| `train` test", "CON.", "a/b\\c%", "heron", "Teal", "test", "ünïcode 鳥")
@@ -67,7 +69,7 @@ def quiet(tmp_path, monkeypatch):
 
 
 def classes_of(held: store.Store) -> list[str]:
-    return list(drawn.find(held)[0].class_names)
+    return list(find(held)[0].class_names)
 
 
 def test_hf(held, tmp_path, quiet):
@@ -211,7 +213,7 @@ def test_what_folders_are_called(names, called):
 
 
 def test_only_what_the_filter_keeps_is_exported(held, tmp_path):
-    of = drawn.find(held)[0]
+    of = find(held)[0]
     rule = {"texts": ["x"], "own": False, "drop": 0.0, "least": 0.5, "surplus": 0.5}
     copy = store.Store(str(tmp_path / "out"))
     for path in held.listing():
@@ -224,7 +226,7 @@ def test_only_what_the_filter_keeps_is_exported(held, tmp_path):
         rows = [{"request_id": n, "score": 0.1 if n.endswith("-1") else 0.9, "clip": "c"} for n in names]
         table = schema.table(rows, schema.SCORES)
         copy.write_table(f"{of.folder}/{part.replace('part', 'scores')}", table, {})
-    export.write(drawn.Drawn(copy, of.folder), to="imagefolder", into=str(tmp_path / "set"))
+    export.write(Drawn(copy, of.folder), to="imagefolder", into=str(tmp_path / "set"))
     kept = Counter(place.stem.partition("-")[2] for place in (tmp_path / "set").rglob("*.png"))
     assert kept == {"0": len(CLASSES), "2": len(CLASSES)}
 
@@ -294,17 +296,17 @@ def test_mistakes(held, bob, tmp_path, arguments, expected):
 
 
 def test_a_set_that_is_not_whole_is_refused_and_nothing_is_left(held, tmp_path):
-    of = drawn.find(held)[0]
+    of = find(held)[0]
     copy = store.Store(str(tmp_path / "out"))
     for path in held.listing():
         copy.write(path, held.read(path))
     short = copy.read_table(f"{of.folder}/part-00001.parquet").slice(1).replace_schema_metadata(None)
     copy.write_table(f"{of.folder}/part-00001.parquet", short, {})
     with pytest.raises(ValueError, match="lacks 1 of 21 images, 1-1 among them"):
-        export.write(drawn.Drawn(copy, of.folder), to="hf", into=str(tmp_path / "set"))
+        export.write(Drawn(copy, of.folder), to="hf", into=str(tmp_path / "set"))
     copy.delete(f"{of.folder}/part-00001.parquet")
     with pytest.raises(ValueError, match="is not done"):
-        export.write(drawn.Drawn(copy, of.folder), to="hf", into=str(tmp_path / "set"))
+        export.write(Drawn(copy, of.folder), to="hf", into=str(tmp_path / "set"))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

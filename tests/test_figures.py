@@ -12,12 +12,20 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, metrics, pipeline, pixels, schema, status, verify, workers
+from bob import (
+    datasets,
+    metrics,
+    pipeline,
+    pixels,
+    status,
+    verify,
+    workers,
+)
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Outcome, Unit
 from bob.embed import Embedder
 from bob.figures import figure3, figure4, figure5, figure6, per_class
-from bob.store import Store
+from bob.store import Store, schema
 from tests import tiny
 
 Done = tuple[Store, list[Run], list[Outcome]]

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bob import schema
 from bob.core.types import Request
 from bob.diffusion import checkpoints, lora
 from bob.generate import Painter
+from bob.store import schema
 
 
 def request(k: int, **changes: Any) -> Request:

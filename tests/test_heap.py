@@ -12,9 +12,9 @@ from bob.core import malloc
 FAULTS = """
 import resource, sys
 import numpy as np
-from bob import heap
+from bob.core import malloc
 if sys.argv[1] == "kept":
-    heap.keep_freed()
+    malloc.keep_freed()
 for k in range(40):
     np.ones(20 << 20, np.uint8)
     if k == 9:

@@ -16,7 +16,7 @@ LIGHT = [
     if module
     in {
         "bob.core.types",
-        "bob.schema",
+        "bob.store.schema",
         "bob.core.seeds",
         "bob.core.registry",
         "bob.core.settings",

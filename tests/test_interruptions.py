@@ -15,11 +15,11 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bob import generate, parquet, pipeline, pixels, workers
+from bob import generate, pipeline, pixels, workers
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
 from bob.diffusion import draw
-from bob.store import Store
+from bob.store import Store, parquet
 
 MOMENTS = {"draw": draw, "write": parquet, "fsync": os, "replace": os}
 """Where a process may be killed: function -> its module. The first is called for every batch, the others for files."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bob import pipeline, schema, workers
+from bob import pipeline, workers
 from bob.core.types import Receipt, Unit
-from bob.store import Store
+from bob.store import Store, schema
 from tests import tiny
 from tests.miniatures import MINIATURES
 

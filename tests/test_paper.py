@@ -2,8 +2,17 @@
 
 import pytest
 
-from bob import claims, experiments, layouts, overlap, printed, schema, tabulate, typeset
+from bob import (
+    claims,
+    experiments,
+    layouts,
+    overlap,
+    printed,
+    tabulate,
+    typeset,
+)
 from bob.core.settings import Run
+from bob.store import schema
 
 CELLS = {"table1": 240, "table2": 84, "table3": 6, "table6": 8}
 

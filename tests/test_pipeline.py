@@ -8,11 +8,19 @@ from typing import Any
 
 import pytest
 
-from bob import layouts, pipeline, schema, tabulate, trainer, typeset, units, workers
+from bob import (
+    layouts,
+    pipeline,
+    tabulate,
+    trainer,
+    typeset,
+    units,
+    workers,
+)
 from bob.classify_worker import ClassifyWorker
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
-from bob.store import Store
+from bob.store import Store, schema
 from bob.workers import WORKERS
 from tests.tiny import CLASSES, DRAW, FINETUNE, SWEEP
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bob import pipeline, schema, units, workers
+from bob import pipeline, units, workers
 from bob.core.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
 from bob.core.types import Outcome, Receipt, Unit
-from bob.store import Store
+from bob.store import Store, schema
 
 
 @pytest.fixture

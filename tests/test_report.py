@@ -12,8 +12,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from bob import cli, layouts, report, schema, store, typeset
+from bob import cli, layouts, report, store, typeset
 from bob.core.settings import DrawSettings
+from bob.store import schema
 from tests import drawings
 from tests.browser import Browser, chromium
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bob import schema
-from bob.store import Store
+from bob.store import Store, schema
 from tests.miniatures import MINIATURES
 from tests.tools import Bob
 

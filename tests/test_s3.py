@@ -13,8 +13,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs
 from werkzeug.wrappers import Request
 
-from bob import files
-from bob.store import Store
+from bob.store import Store, files
 
 done = tiny.done  # its fixture, for the same run on a disk and on S3
 

@@ -12,11 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob import experiments, parquet, pipeline, pixels, schema, store, units, verify, workers
+from bob import (
+    experiments,
+    pipeline,
+    pixels,
+    store,
+    units,
+    verify,
+    workers,
+)
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.diffusion import checkpoints
-from bob.store import Store
+from bob.store import Store, parquet, schema
 from tests.tools import SMALLEST, Bob
 
 WORDS = pa.table({"a": range(40), "b": [f"wörd {k}" for k in range(40)], "c": [[0.5] * (k % 3) for k in range(40)]})
@@ -51,7 +59,7 @@ def asked(run: Run, artefacts: Store) -> tuple[units.Cell, list[Unit]]:
 def test_the_key_of_rows_in_pieces_is_that_of_the_list(parts, table, monkeypatch):
     wanted = store.key(*parts, table.to_pylist())
     assert store.key_of_rows(parts, [table]) == wanted
-    monkeypatch.setattr("bob.keys._ROWS", 4)
+    monkeypatch.setattr("bob.store.keys._ROWS", 4)
     assert store.key_of_rows(parts, pieces(table)) == wanted
     assert store.key_of_rows(parts, [table.slice(1)]) != wanted or not len(table)
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob import schema
 from bob.core.types import Request, Shot
+from bob.store import schema
 
 NAMES = [name for name in schema.__all__ if name.isupper()]
 SHOT = Shot(

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bob import datasets, pipeline, schema, splits
+from bob import datasets, pipeline, splits
 from bob.core.settings import Run
 from bob.core.types import Shot
 from bob.datasets import Dataset
-from bob.store import Store
+from bob.store import Store, schema
 from tests.miniatures import MINIATURES
 
 

@@ -9,9 +9,16 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from bob import cli, pipeline, plans, schema, status, store, workers
+from bob import (
+    cli,
+    pipeline,
+    plans,
+    status,
+    store,
+    workers,
+)
 from bob.core.types import Unit
-from bob.store import Store
+from bob.store import Store, schema
 
 UNITS = {"caption": 2, "finetune": 1, "generate": 3, "sweep": 2, "final": 1}
 SIZES = {"caption": 6, "finetune": 4, "generate": 12, "sweep": 2, "final": 2}

@@ -15,8 +15,8 @@ from pyarrow import fs
 
 from bob.core.settings import DrawSettings, Point, Run, SweepSettings
 from bob.core.timing import Stopwatch
-from bob.files import locate
 from bob.store import FORMAT, Store, key, provenance, slug
+from bob.store.files import locate
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 

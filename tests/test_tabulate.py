@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, layouts, schema, tabulate, typeset
+from bob import datasets, layouts, tabulate, typeset
 from bob.contact_sheet import contact_sheet
 from bob.core.settings import Run
+from bob.store import schema
 
 COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
 

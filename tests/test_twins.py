@@ -2,8 +2,8 @@
 
 import pytest
 
-from bob import cli, schema, verify
-from bob.store import Store
+from bob import cli, verify
+from bob.store import Store, schema
 
 
 @pytest.mark.slow

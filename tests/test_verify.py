@@ -10,8 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bob import claim, cli, parquet, pipeline, progress, schema, store, verify, workers
-from bob.store import Store
+from bob import (
+    cli,
+    pipeline,
+    progress,
+    store,
+    verify,
+    workers,
+)
+from bob.store import Store, lock, parquet, schema
 from tests.damage import (
     CAPTIONS,
     DAMAGES,
@@ -240,7 +247,7 @@ def test_bytes_for_people(size, words):
 
 
 def test_a_claim_is_ours(artefacts):
-    with claim.claim(artefacts, "bob run"):
+    with lock.claim(artefacts, "bob run"):
         assert artefacts.names("claims")
         verdict = verify.verify(artefacts)
     assert (verdict.problems, verdict.foreign) == ((), ())

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bob.backbones import Family, _clip
-from bob.weights import fingerprint
+from bob.store.keys import fingerprint
 
 __all__ = ["backbone"]
 

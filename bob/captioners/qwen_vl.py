@@ -21,7 +21,7 @@ from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLForCondition
 
 from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, Recognition
 from bob.core import registry
-from bob.weights import fingerprint
+from bob.store.keys import fingerprint
 
 __all__ = ["CHECKPOINTS", "Checkpoint", "QwenVL", "captioner", "weights"]
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bob import keys
 from bob.core.seeds import derive
 
-__all__ = ["DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
+__all__ = ["OMIT_AT_DEFAULT", "DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
+
+OMIT_AT_DEFAULT = {"younger": True}
+"""Metadata of a field added after keys were first made: at its default it is left out of keys, which so stay."""
 
 _MOST = 10**6
 """Of anything that is counted: more is a slip of the hand, and would fill the memory before it fails."""
@@ -153,7 +155,7 @@ class SweepSettings:
     points between the grid's ends; `asha` stops the worse ones of the grid early, on Ray only."""
     samples: int = 16
     """Of the random search: how many points."""
-    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata=keys.YOUNGER)
+    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata=OMIT_AT_DEFAULT)
     """What the model is passed through in: `auto` is bfloat16 (autocast) on a GPU and float32 on a CPU. On CPUs that
     compute in bfloat16 (AVX512_BF16, AMX) that is faster too, and moves an accuracy as another seed would."""
 

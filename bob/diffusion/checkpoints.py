@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bob.core import registry
 from bob.core.settings import DrawSettings, FinetuneSettings
-from bob.weights import fingerprint
+from bob.store.keys import fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from PIL import Image
 
 from bob.core.types import Filter
 from bob.diffusion import checkpoints
-from bob.weights import fingerprint
+from bob.store.keys import fingerprint
 
 __all__ = ["Judge", "keep", "revision"]
 

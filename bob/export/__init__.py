@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bob import drawn, files
 from bob.core import registry
 from bob.export import card, hf, imagefolder, webdataset
 from bob.export.marks import mark
 from bob.export.public import model, public
-from bob.store import Store
+from bob.store import Store, files
+from bob.store.images import Drawn, Walk, find
 
 __all__ = ["FORMATS", "Wanted", "choose", "write"]
 
@@ -43,13 +43,13 @@ class Wanted:
     """The 16 digits at the end of its folder's name, where all else agrees."""
 
 
-def choose(artefacts: Store, wanted: Wanted) -> drawn.Drawn:
+def choose(artefacts: Store, wanted: Wanted) -> Drawn:
     """The one set of drawn images that fits.
 
     Raises:
         ValueError: if none fits, or several do; says what there is.
     """
-    found = {of.folder: _coordinates(of) for of in drawn.find(artefacts)}
+    found = {of.folder: _coordinates(of) for of in find(artefacts)}
     if not found:
         raise ValueError(f"{artefacts.place()} holds no drawn images: name a folder that `bob run` has drawn into")
     fitting = dict(found)
@@ -67,15 +67,15 @@ def choose(artefacts: Store, wanted: Wanted) -> drawn.Drawn:
             del differing["key"]
         choices = ", ".join(f"--{name} {' or '.join(map(str, held))}" for name, held in differing.items())
         raise ValueError(f"{len(fitting)} sets of images fit, and one is exported: choose by {choices}")
-    return drawn.Drawn(artefacts, *fitting)
+    return Drawn(artefacts, *fitting)
 
 
-def _coordinates(of: drawn.Drawn) -> dict[str, Any]:
+def _coordinates(of: Drawn) -> dict[str, Any]:
     run = {name: of.run[name] for name in ("method", "checkpoint", "shots", "seed")}
     return {"dataset": of.dataset, **run, "key": of.folder[-16:]}
 
 
-def write(of: drawn.Drawn, *, to: str, into: str, walk: drawn.Walk = iter) -> int:
+def write(of: Drawn, *, to: str, into: str, walk: Walk = iter) -> int:
     """Writes the images that the classifier is given, one shard in memory at a time; all of it or nothing.
 
     Args:
@@ -125,7 +125,7 @@ def _free(into: str) -> Path:
     return folder
 
 
-def _marked(of: drawn.Drawn, walk: drawn.Walk) -> Iterator[list[dict[str, Any]]]:
+def _marked(of: Drawn, walk: Walk) -> Iterator[list[dict[str, Any]]]:
     """Of each shard its images, as rows of what all forms keep, with their marks."""
     by = model(of.run["checkpoint"])
     same = {"dataset": public(of.dataset), "method": of.run["method"], "model": by.words}

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from bob import backbones, datasets, pixels, schema, store
+from bob import backbones, datasets, pixels, store
 from bob.core.seeds import derive
 from bob.core.settings import Run
 from bob.core.step_table import STEPS
 from bob.core.types import Outcome, Shot, Unit
 from bob.diffusion import checkpoints
+from bob.store import schema
 
 __all__ = ["Sets", "read", "units"]
 

@@ -8,9 +8,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from bob import schema, store
+from bob import store
 from bob.core.types import Outcome
 from bob.figures._rows import Row
+from bob.store import schema
 
 __all__ = ["COLOURS", "STYLES", "legend", "page", "save", "style", "table"]
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bob import metrics, schema, store
+from bob import metrics, store
 from bob.core.types import Outcome
 from bob.figures._features import Sets
+from bob.store import schema
 
 __all__ = ["ALL", "REAL", "contexts", "distances", "row", "values"]
 

@@ -6,11 +6,12 @@ from dataclasses import asdict
 
 import numpy as np
 
-from bob import captioners, schema, store
+from bob import captioners, store
 from bob.core.seeds import derive
 from bob.core.step_table import STEPS
 from bob.core.types import Outcome, Shot, Unit
 from bob.figures import _page, _rows
+from bob.store import schema
 
 __all__ = ["draw", "units"]
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from bob import files, progress
-from bob.drawn import Walk
+from bob import progress
 from bob.report.gallery import TINY, Gallery, collect
-from bob.store import Store
+from bob.store import Store, files
+from bob.store.images import Walk
 
 __all__ = ["Report", "show", "write"]
 

@@ -17,9 +17,10 @@ from typing import Any
 import pyarrow.compute as pc
 from PIL import Image
 
-from bob import datasets, drawn, schema
+from bob import datasets
 from bob.core.types import Shot
-from bob.store import Store
+from bob.store import Store, schema
+from bob.store.images import Drawn, Walk, find
 
 __all__ = ["TINY", "Gallery", "collect", "thumbnail"]
 
@@ -53,7 +54,7 @@ class Gallery:
     """What the reader has to know: what is not there."""
 
 
-def collect(artefacts: Store, *, limit: int, walk: drawn.Walk = iter) -> Gallery:
+def collect(artefacts: Store, *, limit: int, walk: Walk = iter) -> Gallery:
     """The pictures of a store: all, or the same number of each set and class where there are more than `limit`.
 
     Args:
@@ -64,7 +65,7 @@ def collect(artefacts: Store, *, limit: int, walk: drawn.Walk = iter) -> Gallery
     Raises:
         ValueError: if something is damaged.
     """
-    found = drawn.find(artefacts)
+    found = find(artefacts)
     splits = {of.split: of for of in found}
     shots = {split: _train(artefacts, split) for split in splits}
     counts = [n for rows in shots.values() for n in Counter(shot.class_id for shot in rows).values()]
@@ -127,7 +128,7 @@ class _Collector:
     numbers: dict[str, int] = field(default_factory=dict)
     """Folder -> set."""
 
-    def real(self, of: drawn.Drawn, shots: Sequence[Shot], contexts: Mapping[tuple[str, str], tuple[str, str]]) -> None:
+    def real(self, of: Drawn, shots: Sequence[Shot], contexts: Mapping[tuple[str, str], tuple[str, str]]) -> None:
         """Adds the shots of one split, if their pictures are on this machine."""
         run = of.run
         try:
@@ -149,7 +150,7 @@ class _Collector:
                 self.counts[number, shot.class_id] += 1
                 yield shot
 
-    def begin(self, of: drawn.Drawn) -> None:
+    def begin(self, of: Drawn) -> None:
         """Adds a set of drawn images, without any of them."""
         self.numbers[of.folder] = len(self.sets)
         method, called, checkpoint = of.run["method"], setting(of.run), of.run["checkpoint"]
@@ -164,11 +165,11 @@ class _Collector:
                 f" {-(-len(of.requests) // unit)} shards are drawn."
             )
 
-    def _set(self, of: drawn.Drawn, **coordinates: str) -> None:
+    def _set(self, of: Drawn, **coordinates: str) -> None:
         names = [self.text(name) for name in of.class_names]
         self.sets.append({"dataset": of.dataset, **coordinates, "classes": names, "split": of.split})
 
-    def shard(self, of: drawn.Drawn, part: str) -> None:
+    def shard(self, of: Drawn, part: str) -> None:
         """Adds of one shard what is not enough yet of its class."""
         number = self.numbers[of.folder]
         if all(self.counts[number, k] >= self.each for k in set(of.requested(part)["class_id"].to_pylist())):

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bob import files
+from bob.store import files
 
 __all__ = ["GROUP", "Groups", "columns", "describe", "load", "manifest", "parse", "spooled", "write"]
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import schema, store
+from bob import store
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
+from bob.store import schema
 
 __all__ = ["commit"]
 

@@ -1,7 +1,7 @@
 """Artefacts on any pyarrow filesystem: content-addressed, atomic, present = complete.
 
 A work unit's path holds a hash of all that it depends on, so the same command finds what an
-earlier one made and draws only what is missing. A file is there only when it is whole (`bob.files`).
+earlier one made and draws only what is missing. A file is there only when it is whole (`bob.store.files`).
 A folder's `manifest.json` is written last, so its presence means that the folder is complete. A table's
 pages carry checksums, so that a flipped bit is damage and not another result.
 """
@@ -24,9 +24,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from bob import files, parquet, schema
 from bob.core.timing import Stopwatch
-from bob.keys import key, key_of_rows, plain
+from bob.store import files, parquet, schema
+from bob.store.keys import key, key_of_rows, plain
 
 __all__ = [
     "FORMAT",

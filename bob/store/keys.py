@@ -3,16 +3,18 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["YOUNGER", "key", "key_of_rows", "plain"]
+from bob.core.settings import OMIT_AT_DEFAULT
 
-YOUNGER = {"younger": True}
-"""Metadata of a dataclass's field that keys are older than: at its default it is left out of them."""
+__all__ = ["fingerprint", "key", "key_of_rows", "plain"]
 
+_END = 2**20  # bytes hashed at each end of a file: 7B weights are 16 GB
 _ROWS = 1 << 10  # as Python's objects at once: of more, its garbage collector takes longer than all else
 
 
@@ -49,9 +51,7 @@ def plain(value: Any) -> Any:
         TypeError: for anything else, which has no place in a key or manifest.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [
-            f for f in dataclasses.fields(value) if not (f.metadata == YOUNGER and getattr(value, f.name) == f.default)
-        ]
+        fields = [f for f in dataclasses.fields(value) if not _is_left_out(f, value)]
         return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields}}
     if isinstance(value, Mapping):
         return {str(name): plain(held) for name, held in value.items()}
@@ -62,5 +62,17 @@ def plain(value: Any) -> Any:
     raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")
 
 
-def _is_left_out(field: dataclasses.Field, of: Any) -> bool:
-    return field.metadata == YOUNGER and getattr(of, field.name) == field.default
+def _is_left_out(field: dataclasses.Field, value: Any) -> bool:
+    return field.metadata == OMIT_AT_DEFAULT and getattr(value, field.name) == field.default
+
+
+def fingerprint(folder: Path) -> str:
+    """12 hex digits of the names, sizes and both ends of all JSON and safetensors files, wherever the folder lies."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.rglob(pattern)):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_END))
+            file.seek(-min(_END, path.stat().st_size), os.SEEK_END)
+            digest.update(file.read())
+    return digest.hexdigest()[:12]

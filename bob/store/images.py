@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import schema
 from bob.core.types import Filter
 from bob.diffusion import filters
-from bob.store import Store, quarantine
+from bob.store import Store, quarantine, schema
 
 __all__ = ["Drawn", "Walk", "find"]
 

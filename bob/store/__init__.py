@@ -1,0 +1,33 @@
+"""Artefacts on any pyarrow filesystem: content-addressed, atomic, present = complete.
+
+`store` is the folder or bucket itself, `keys` what names an artefact, `schema` the tables' columns, `commit` how a
+worker writes a unit, `lock` what keeps two commands apart, `images` a set of drawn images.
+"""
+
+from bob.store.keys import key, key_of_rows, plain
+from bob.store.store import (
+    FORMAT,
+    OtherFormatError,
+    Store,
+    provenance,
+    quarantine,
+    scores,
+    slug,
+    user,
+    without_keys,
+)
+
+__all__ = [
+    "FORMAT",
+    "OtherFormatError",
+    "Store",
+    "key",
+    "key_of_rows",
+    "plain",
+    "provenance",
+    "quarantine",
+    "scores",
+    "slug",
+    "user",
+    "without_keys",
+]
