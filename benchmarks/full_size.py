@@ -27,9 +27,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request
-from bob.diffusion import checkpoints, draw, lora
-from bob.finetune import Pairs, train
-from bob.generate import Painter
+from bob.diffusion import checkpoints, lora, sampling
+from bob.diffusion.image_generator import Painter
+from bob.diffusion.training import Pairs, train
 from bob.skyworld import models
 
 _PROMPT = "a aircraft photo of a Boeing 737 in the grey runway background with the level left pose."
@@ -128,7 +128,7 @@ def _drawn(checkpoint: str, adapter: bytes) -> Image.Image:
     """By our generator, the adapter fused."""
     painter = Painter("cpu")
     painter.use(checkpoint, "adapter", lambda: {lora.FILE: adapter})
-    (picture,) = draw.draw(painter._pipeline, [_request()], draw.Sources(painter._pipeline))
+    (picture,) = sampling.draw(painter._pipeline, [_request()], sampling.Sources(painter._pipeline))
     assert picture is not None, "values that are not finite"
     return picture
 

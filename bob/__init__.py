@@ -3,8 +3,8 @@
 The paper's steps, and where each lives:
 
     1  caption    bob/caption.py     bob/captioners/   a VLM reads each photo's background and pose
-    2  fine-tune  bob/finetune.py    bob/diffusion/    LoRA on (class, background, pose) prompts
-    3  generate   bob/generate.py    bob/methods/      each class in contexts of the whole data set
+    2  fine-tune  bob/diffusion/training.py    bob/diffusion/    LoRA on (class, background, pose) prompts
+    3  generate   bob/diffusion/image_generator.py    bob/methods/      each class in contexts of the whole data set
     4  classify   bob/classify.py    bob/backbones/    sweep and final training, real + synthetic
     5  tabulate   bob/tabulate.py                      the tables: ours | paper | difference
 

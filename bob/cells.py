@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bob import datasets, methods, store, units
-from bob import splits as named
 from bob.core.budget import budget, groups
 from bob.core.settings import Run
 from bob.core.types import Shot, TrainingSet
 from bob.datasets import Dataset
+from bob.datasets import _split_file as named
 from bob.store import schema
 from bob.units import Cell
 

@@ -22,7 +22,7 @@ from bob.core.types import (
     Tuning,
     Unit,
 )
-from bob.diffusion import checkpoints, filters
+from bob.diffusion import checkpoints, clip_filter
 from bob.store import parquet, schema
 
 __all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "sweep"]
@@ -212,7 +212,7 @@ def _beside(cell: Cell, sources: Iterable[str], rule: Filter | None) -> Iterator
     if pixels := [sha1[name] for name in sources]:
         yield pixels
     if rule:
-        yield [dataclasses.asdict(rule), filters.revision(cell.run.checkpoint), cell.training.budget.drawn]
+        yield [dataclasses.asdict(rule), clip_filter.revision(cell.run.checkpoint), cell.training.budget.drawn]
 
 
 def sweep(cell: Cell) -> Iterator[Unit]:

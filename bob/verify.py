@@ -17,7 +17,7 @@ Check = Callable[[Held, str], Iterator[str]]
 _UNIT = r"[^/]+-[0-9a-f]{16}"
 _PART = r"part-(\d{5}|[1-9]\d{5,})"
 _FILES = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
-"""Of an adapter: diffusers' names, as in `lora.FILE` and `tokens.FILE`, which would bring torch."""
+"""Of an adapter: diffusers' names, as in `lora.FILE` and `textual_inversion.FILE`, which would bring torch."""
 
 _KINDS: Mapping[str, Check] = {
     rf"shots/{_UNIT}\.parquet": checks.shots,

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
-from bob import store, suffixes, units
+from bob import store, units
 from bob.cells import drop_uncaptioned
 from bob.core.types import Context, Unit
+from bob.methods import _suffixes
 from bob.store import schema
 from bob.units import Cell
 
@@ -103,9 +104,9 @@ def _fill_suffixes(cell: Cell, artefacts: store.Store, *, writes: bool) -> None:
     name = f"{store.slug(training.dataset)}-{cell.run.setting}-{store.key(sorted(contexts))}"
     path = f"suffixes/{name}.txt"
     if not artefacts.exists(path):
-        text = "\n".join(suffixes.condense(training.contexts.values())) + "\n"
+        text = "\n".join(_suffixes.condense(training.contexts.values())) + "\n"
         if writes:
             artefacts.write(path, text.encode())
     else:
         text = artefacts.read(path).decode()
-    cell.training = dataclasses.replace(training, suffixes=suffixes.parse(text, artefacts.place(path)))
+    cell.training = dataclasses.replace(training, suffixes=_suffixes.parse(text, artefacts.place(path)))

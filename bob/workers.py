@@ -68,7 +68,7 @@ class FinetuneWorker:
         with malloc.importing():
             import torch
 
-            from bob import finetune
+            from bob.diffusion import training
 
             pipeline = checkpoints.load(work["checkpoint"], device=torch.device(self._device), dtype=torch.float32)
         folder = unit.target.rpartition("/")[0]
@@ -79,9 +79,9 @@ class FinetuneWorker:
         shots = {shot["image_id"]: Shot(**shot) for shot in work["shots"]}
         pairs = [TrainPair(**pair) for pair in work["pairs"]]
         tuning = Tuning.parse(work["tuning"])
-        shown = finetune.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs])
+        shown = training.Pairs([dataset.open(shots[p.image_id]) for p in pairs], [p.prompt for p in pairs])
         times.switch("work")
-        finetune.train(
+        training.train(
             pipeline,
             shown,
             settings=FinetuneSettings(**{**work["settings"], "keep": tuple(work["settings"]["keep"])}),
@@ -94,7 +94,7 @@ class FinetuneWorker:
             report=report,
         )
         times.switch("write")
-        self._write(folder, finetune.adapter(pipeline, tuning), work, times)
+        self._write(folder, training.adapter(pipeline, tuning), work, times)
         self._store.delete(resumable)
         return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times())
 
@@ -153,7 +153,7 @@ class GenerateWorker:
     def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
         """A simulation is painted without torch, so that many processes fit one machine."""
         if checkpoints.simulated(checkpoint) is None:
-            from bob.generate import Painter
+            from bob.diffusion.image_generator import Painter
         else:
             from bob.diffusion.simulated import Painter
         if not isinstance(self._painter, Painter):

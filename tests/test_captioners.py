@@ -13,9 +13,9 @@ from bob import captioners
 from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, qwen_vl
 from bob.captioners._cleaning import clean
 from bob.core import registry
+from bob.datasets._render import render
+from bob.datasets._skyworld import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES
 from bob.skyworld.models import SIDE
-from bob.skyworld.render import render
-from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES
 
 every_captioner = pytest.mark.parametrize("name", registry.names("captioner"))
 

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 from bob.core.types import Request
-from bob.diffusion import checkpoints, circle, draw
+from bob.diffusion import checkpoints, circle, sampling
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_an_angle_of_half_precision_latents_is_not_lost(two):
 @torch.inference_mode()
 def test_ddim_leads_back_from_an_inversion():
     """On the trained mini model: the latents of a picture, inverted and drawn again at guidance 1."""
-    from bob.skyworld.render import render
+    from bob.datasets._render import render
 
     pipeline: Any = checkpoints.load("skyworld", device=torch.device("cpu"), dtype=torch.float32)
     prompt = "a aircraft photo of a Osprey in the dark forest background with the level left pose."
@@ -125,9 +125,9 @@ def test_inversions_are_made_once_and_in_batches(pipeline, monkeypatch):
         return original(of, pictures, prompts, steps=4)
 
     monkeypatch.setattr(circle, "invert", counted)
-    sources = draw.Sources(pipeline, picture)
-    draw.draw(pipeline, [request(0), request(1), request(2, source_ids=("zzz",))], sources)
-    draw.draw(pipeline, [request(3), request(4, source_ids=("yy", "zzzz"))], sources)
+    sources = sampling.Sources(pipeline, picture)
+    sampling.draw(pipeline, [request(0), request(1), request(2, source_ids=("zzz",))], sources)
+    sampling.draw(pipeline, [request(3), request(4, source_ids=("yy", "zzzz"))], sources)
     assert made == [3, 1]
 
 
@@ -155,10 +155,10 @@ def test_the_prompt_changes_where_it_should(pipeline, monkeypatch, split):
         assert torch.allclose(text, whole if seen[-1] == "whole" else bare, atol=1e-5)
         return original(sample, time, encoder_hidden_states=encoder_hidden_states, **more)
 
-    sources = draw.Sources(pipeline, picture)
+    sources = sampling.Sources(pipeline, picture)
     sources.inverted([("x", "a photo of a aircraft"), ("yy", "a photo of a aircraft")], steps=32)
     monkeypatch.setattr(pipeline.unet, "forward", noted)
     for guidance in (1.0, 7.5):
         seen.clear()
-        draw.latents(pipeline, [request(0, switch_at=split, guidance=guidance)], sources)
+        sampling.latents(pipeline, [request(0, switch_at=split, guidance=guidance)], sources)
         assert seen == ["whole"] * int(4 * split) + ["bare"] * (4 - int(4 * split))

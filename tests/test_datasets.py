@@ -13,7 +13,7 @@ from bob import datasets
 from bob.core import registry
 from bob.core.types import Shot
 from bob.datasets import Dataset
-from bob.skyworld.world import BACKGROUNDS, NOVEL, POSES
+from bob.datasets._skyworld import BACKGROUNDS, NOVEL, POSES
 
 
 def _toy_folder(tmp_path: Path) -> str:

@@ -13,9 +13,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from bob.core.prompts import context_prompt
 from bob.core.types import Context, Request
-from bob.diffusion import checkpoints, draw, lora
+from bob.datasets._skyworld import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
+from bob.diffusion import checkpoints, lora, sampling
 from bob.skyworld import models
-from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
 
 SIZES = {
     "sd15": {
@@ -50,7 +50,7 @@ def request(k: int, **changes: Any) -> Request:
 
 
 def drawn(pipeline: StableDiffusionPipeline, requests: list[Request]) -> Any:
-    return draw.draw(pipeline, requests, draw.Sources(pipeline))
+    return sampling.draw(pipeline, requests, sampling.Sources(pipeline))
 
 
 def pixels(pictures: Any) -> np.ndarray:
@@ -142,7 +142,7 @@ def test_an_adapter_draws_the_same_live_fused_and_in_a_stock_pipeline(untrained_
     stock = StableDiffusionPipeline.from_pretrained(untrained_sd, safety_checker=None)
     stock.load_lora_weights(tmp_path)
     stock.set_progress_bar_config(disable=True)
-    made = stock([r.prompt for r in requests], latents=draw.initial_noise(stock, requests), **SAME).images
+    made = stock([r.prompt for r in requests], latents=sampling.initial_noise(stock, requests), **SAME).images
     assert np.abs(pixels(made) - wanted).max() <= 1
 
 
@@ -174,12 +174,12 @@ def test_draws_what_the_stock_pipeline_draws_from_the_same_noise(untrained_sd):
 
 def test_noise_is_standard_normal_and_its_seeds_own(untrained_sd):
     pipeline = mini(untrained_sd)
-    noise = draw.initial_noise(pipeline, [request(k) for k in range(20)])
+    noise = sampling.initial_noise(pipeline, [request(k) for k in range(20)])
     assert noise.shape == (20, 16, 8, 8)
     assert abs(noise.mean().item()) < 0.03
     assert abs(noise.std().item() - 1) < 0.03
     assert not torch.equal(noise[0], noise[1])
-    again = draw.initial_noise(pipeline, [request(7, seed=101), request(3, seed=100)])
+    again = sampling.initial_noise(pipeline, [request(7, seed=101), request(3, seed=100)])
     assert torch.equal(again, noise[:2].flip(0))
 
 

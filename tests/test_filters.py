@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from bob import suffixes
 from bob.core.types import Context, Filter
-from bob.diffusion import filters
+from bob.diffusion import clip_filter
+from bob.methods import _suffixes
 
 TEXTS = ("a photo with a aircraft on it", "a photo without a aircraft on it", "a photo of a Heron")
 
@@ -23,7 +23,7 @@ def pictures(count: int) -> list[Image.Image]:
 @pytest.mark.parametrize("own", [True, False])
 def test_a_score_is_clips_own_probability(untrained_clip, untrained_sd, monkeypatch, own):
     monkeypatch.setenv("BOB_MODELS", str(untrained_clip))
-    judge = filters.Judge(f"path:{untrained_sd}", torch.device("cpu"))
+    judge = clip_filter.Judge(f"path:{untrained_sd}", torch.device("cpu"))
     found = judge.scores(pictures(5), Filter(texts=TEXTS, own=own), [0, 1, 2, 1, 0])
     folder = untrained_clip / "clip_vit_b32"
     clip, tokenizer = CLIPModel.from_pretrained(folder).eval(), CLIPTokenizer.from_pretrained(folder)
@@ -36,23 +36,23 @@ def test_a_score_is_clips_own_probability(untrained_clip, untrained_sd, monkeypa
     columns = [0, 1, 2, 1, 0] if own else [0] * 5
     assert found == pytest.approx([float(wanted[k, column]) for k, column in enumerate(columns)], abs=1e-5)
     assert judge.name.startswith("clip_vit_b32 ")
-    assert judge.name == filters.revision(f"path:{untrained_sd}")
+    assert judge.name == clip_filter.revision(f"path:{untrained_sd}")
 
 
 def test_the_worst_tenth_of_all_is_dropped_and_each_class_filled_up():
     scores = {f"{c}-{k}": (c * 12 + k) / 100 for c in range(3) for k in range(12)}  # class 0 is worst
     classes = {name: int(name[0]) for name in scores}
     rule = Filter(texts=TEXTS, own=False, drop=0.1)
-    kept = filters.keep(scores, classes, rule, [10, 10, 10])
+    kept = clip_filter.keep(scores, classes, rule, [10, 10, 10])
     assert kept == {f"0-{k}" for k in range(3, 12)} | {"0-2"} | {f"{c}-{k}" for c in (1, 2) for k in range(10)}
-    assert filters.keep(scores, classes, rule, [0, 12, 3]) == {f"1-{k}" for k in range(12)} | {"2-0", "2-1", "2-2"}
+    assert clip_filter.keep(scores, classes, rule, [0, 12, 3]) == {f"1-{k}" for k in range(12)} | {"2-0", "2-1", "2-2"}
 
 
 def test_what_is_no_likelier_than_chance_is_dropped():
     scores = {"0-0": 0.1, "0-1": 0.6, "0-2": 0.5, "0-3": 0.7, "0-4": 0.4}
     rule = Filter(texts=TEXTS, own=True, least=0.5)
-    assert filters.keep(scores, dict.fromkeys(scores, 0), rule, [2]) == {"0-1", "0-3"}
-    assert filters.keep(scores, dict.fromkeys(scores, 0), rule, [3]) == {"0-1", "0-3", "0-2"}
+    assert clip_filter.keep(scores, dict.fromkeys(scores, 0), rule, [2]) == {"0-1", "0-3"}
+    assert clip_filter.keep(scores, dict.fromkeys(scores, 0), rule, [3]) == {"0-1", "0-3", "0-2"}
 
 
 def contexts(*backgrounds: str) -> list[Context]:
@@ -60,20 +60,20 @@ def contexts(*backgrounds: str) -> list[Context]:
 
 
 def test_few_backgrounds_are_all_suffixes_the_most_frequent_first():
-    made = suffixes.condense(contexts("sea", "grey runway", "sea", "  grey  runway", "sea", "sky"))
+    made = _suffixes.condense(contexts("sea", "grey runway", "sea", "  grey  runway", "sea", "sky"))
     assert made == ("in the sea background", "in the grey runway background", "in the sky background")
 
 
 def test_many_backgrounds_are_condensed_into_ten_that_differ():
     words = ["sea", "sky", "forest", "desert", "runway", "city", "field", "snow", "night", "dawn", "lake", "bridge"]
     places = [f"{what} {word}" for word in words for what in ("clear", "cloudy", "dark")]
-    made = suffixes.condense(contexts(*places, *places[:2]))
+    made = _suffixes.condense(contexts(*places, *places[:2]))
     assert len(made) == len(set(made)) == 10
     assert len({text.split()[3] for text in made}) == 10  # of twelve places ten, not one of them thrice
-    assert made == suffixes.condense(contexts(*reversed([*places, *places[:2]])))
+    assert made == _suffixes.condense(contexts(*reversed([*places, *places[:2]])))
 
 
 def test_a_list_of_suffixes_is_read_line_by_line(tmp_path: Path):
-    assert suffixes.parse("by the sea\n\n  at night \n", "x") == ("by the sea", "at night")
+    assert _suffixes.parse("by the sea\n\n  at night \n", "x") == ("by the sea", "at night")
     with pytest.raises(ValueError, match="x lists no suffixes"):
-        suffixes.parse(" \n", "x")
+        _suffixes.parse(" \n", "x")

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bob.core.settings import FinetuneSettings
 from bob.diffusion import checkpoints, lora
-from bob.finetune import Pairs, train
+from bob.diffusion.training import Pairs, train
 
 WORDS = ("Osprey", "Heron", "Teal", "Stork", "Ibis")
 

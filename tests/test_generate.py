@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bob.core.types import Request
 from bob.diffusion import checkpoints, lora
-from bob.generate import Painter
+from bob.diffusion.image_generator import Painter
 from bob.store import schema
 
 

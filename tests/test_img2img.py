@@ -16,7 +16,7 @@ from diffusers import (
 from PIL import Image
 
 from bob.core.types import Request
-from bob.diffusion import checkpoints, draw
+from bob.diffusion import checkpoints, sampling
 
 STOCK: dict[str, Any] = {"default": PNDMScheduler, "dpm": DPMSolverMultistepScheduler, "ddim": DDIMScheduler}
 
@@ -53,11 +53,11 @@ def again(k: int, **changes: Any) -> Request:
     return request(k, **{"kind": "img2img", "source_ids": ("x" * (k + 1),), "strength": 0.7, **changes})
 
 
-@pytest.mark.parametrize("scheduler", draw.SCHEDULERS)
+@pytest.mark.parametrize("scheduler", sampling.SCHEDULERS)
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
 def test_text_to_image_is_that_of_the_stock_pipeline(untrained_sd, pipeline, scheduler, guidance):
     asked = [request(k, scheduler=scheduler, guidance=guidance) for k in range(2)]
-    made = draw.latents(pipeline, asked, draw.Sources(pipeline))
+    made = sampling.latents(pipeline, asked, sampling.Sources(pipeline))
     wanted = stock(untrained_sd, StableDiffusionPipeline, scheduler)(
         [r.prompt for r in asked],
         generator=[torch.Generator().manual_seed(r.seed) for r in asked],
@@ -68,11 +68,11 @@ def test_text_to_image_is_that_of_the_stock_pipeline(untrained_sd, pipeline, sch
     assert (made - wanted).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("scheduler", draw.SCHEDULERS)
+@pytest.mark.parametrize("scheduler", sampling.SCHEDULERS)
 @pytest.mark.parametrize("strength", [0.2, 0.7, 1.0])
 def test_image_to_image_is_that_of_the_stock_pipeline(untrained_sd, pipeline, scheduler, strength):
     asked = [again(k, scheduler=scheduler, strength=strength) for k in range(2)]
-    made = draw.latents(pipeline, asked, draw.Sources(pipeline, picture))
+    made = sampling.latents(pipeline, asked, sampling.Sources(pipeline, picture))
     wanted = stock(untrained_sd, StableDiffusionImg2ImgPipeline, scheduler)(
         [r.prompt for r in asked],
         image=[picture(r.source_ids[0]) for r in asked],
@@ -105,7 +105,7 @@ def test_a_strength_is_so_many_calls_from_such_a_timestep(
 
     asked = [again(0, scheduler=scheduler, steps=steps, strength=strength)]
     monkeypatch.setattr(pipeline.unet, "forward", counted)
-    draw.latents(pipeline, asked, draw.Sources(pipeline, picture))
+    sampling.latents(pipeline, asked, sampling.Sources(pipeline, picture))
     ours, theirs = list(seen), stock(untrained_sd, StableDiffusionImg2ImgPipeline, scheduler)
     seen.clear()
     monkeypatch.setattr(theirs.unet, "forward", counted)
@@ -118,14 +118,16 @@ def test_a_strength_is_so_many_calls_from_such_a_timestep(
 
 def test_a_strength_that_leaves_no_step_says_so(pipeline):
     with pytest.raises(ValueError, match=r"strength 0\.2 of 4 steps leaves none to draw"):
-        draw.latents(pipeline, [again(0, scheduler="dpm", steps=4, strength=0.2)], draw.Sources(pipeline, picture))
+        sampling.latents(
+            pipeline, [again(0, scheduler="dpm", steps=4, strength=0.2)], sampling.Sources(pipeline, picture)
+        )
 
 
 def test_less_strength_stays_nearer_to_the_source(pipeline):
-    sources = draw.Sources(pipeline, picture)
+    sources = sampling.Sources(pipeline, picture)
     far = []
     for strength in (0.2, 0.6, 1.0):
-        (drawn,) = draw.draw(pipeline, [again(0, strength=strength, guidance=1.0)], sources)
+        (drawn,) = sampling.draw(pipeline, [again(0, strength=strength, guidance=1.0)], sources)
         far.append(np.abs(np.asarray(drawn).astype(int) - np.asarray(picture("x"))).mean())
     assert far == sorted(far)
 
@@ -134,8 +136,8 @@ def test_less_strength_stays_nearer_to_the_source(pipeline):
 def test_an_image_does_not_depend_on_its_batch(pipeline, kind):
     fields = {"img2img": again, "text2img": request}.get(kind, again)
     asked = [fields(k) if kind != "circle" else circled(k) for k in range(4)]
-    together = np.stack(draw.draw(pipeline, asked, draw.Sources(pipeline, picture))).astype(int)
-    alone = [draw.draw(pipeline, [one], draw.Sources(pipeline, picture))[0] for one in reversed(asked)]
+    together = np.stack(sampling.draw(pipeline, asked, sampling.Sources(pipeline, picture))).astype(int)
+    alone = [sampling.draw(pipeline, [one], sampling.Sources(pipeline, picture))[0] for one in reversed(asked)]
     assert np.abs(np.stack(alone[::-1]).astype(int) - together).max() <= 1
     assert len({row.tobytes() for row in together}) == 4
 
@@ -153,6 +155,6 @@ def test_each_source_is_opened_once_and_its_aspect_kept(pipeline):
         return picture(name).resize((96, 64)).convert("L")
 
     asked = [again(k, source_ids=(name,)) for k, name in enumerate(["x", "y", "x", "y"])]
-    drawn = draw.draw(pipeline, asked, draw.Sources(pipeline, wide))
+    drawn = sampling.draw(pipeline, asked, sampling.Sources(pipeline, wide))
     assert {one.size for one in drawn} == {(48, 32)}
     assert opened == ["x", "y"]

@@ -15,13 +15,14 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bob import generate, pipeline, pixels, workers
+from bob import pipeline, pixels, workers
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
-from bob.diffusion import draw
+from bob.diffusion import sampling
+from bob.diffusion.image_generator import Painter
 from bob.store import Store, parquet
 
-MOMENTS = {"draw": draw, "write": parquet, "fsync": os, "replace": os}
+MOMENTS = {"draw": sampling, "write": parquet, "fsync": os, "replace": os}
 """Where a process may be killed: function -> its module. The first is called for every batch, the others for files."""
 
 
@@ -44,16 +45,16 @@ def tuned(base: Run, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def painters() -> list[generate.Painter]:
+def painters() -> list[Painter]:
     """Models that outlive the examples, in float64: there, no order of summation moves a pixel by a level."""
-    made = [generate.Painter("cpu") for _ in range(3)]
+    made = [Painter("cpu") for _ in range(3)]
     for painter in made:
         painter._dtype = torch.float64
     return made
 
 
 @pytest.fixture(scope="module")
-def wanted(base: Run, tuned: Store, painters: list[generate.Painter]) -> dict[int, set[tuple[str, str]]]:
+def wanted(base: Run, tuned: Store, painters: list[Painter]) -> dict[int, set[tuple[str, str]]]:
     """seed -> the images of a run that is left alone."""
     with copied(tuned) as artefacts:
         return drawn(seeds(base), artefacts, lambda runs: execute(runs, artefacts, painters=painters[:1]))
@@ -75,7 +76,7 @@ def execute(
     runs: Sequence[Run],
     artefacts: Store,
     *,
-    painters: Sequence[generate.Painter] = (),
+    painters: Sequence[Painter] = (),
     order: int = 0,
     stop_before: str = "classify",
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bob import pace, pipeline, units, workers
 from bob.core.timing import Stopwatch
 from bob.core.types import Request
-from bob.generate import Painter
+from bob.diffusion.image_generator import Painter
 
 ENDS = (".parquet", "manifest.json")
 GENERATE = {"load", "encode", "denoise", "decode", "write"}

@@ -7,8 +7,17 @@ import random
 import numpy as np
 import pytest
 
-from bob.skyworld.render import MASTER, render
-from bob.skyworld.world import BACKGROUNDS, BASE, NOVEL, POSES, Airframe, airframes, designation, unnamed
+from bob.datasets._render import MASTER, render
+from bob.datasets._skyworld import (
+    BACKGROUNDS,
+    BASE,
+    NOVEL,
+    POSES,
+    Airframe,
+    airframes,
+    designation,
+    unnamed,
+)
 
 # Raw RGB bytes. Whoever changes one bumps _RENDER_VERSION in bob/datasets/skyworld.py and
 # trains the mini models again.

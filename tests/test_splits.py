@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bob import datasets, pipeline, splits
+from bob import datasets, pipeline
 from bob.core.settings import Run
 from bob.core.types import Shot
-from bob.datasets import Dataset
+from bob.datasets import Dataset, _split_file
 from bob.store import Store, schema
 from tests.miniatures import MINIATURES
 
@@ -38,7 +38,7 @@ def published(dataset: Dataset, file: Path, shots: Iterable[Shot] | None = None)
 def test_a_published_split_comes_back_as_it_is(name: str, birds: Dataset, tmp_path: Path) -> None:
     dataset = birds if name == "cub" else datasets.load("skyworld")
     shots = dataset.split(shots=5, val=6, seed=0)
-    assert splits.read(published(dataset, tmp_path / "split.parquet"), dataset, val=1, seed=9) == shots
+    assert _split_file.read(published(dataset, tmp_path / "split.parquet"), dataset, val=1, seed=9) == shots
 
 
 def test_a_run_on_its_own_published_split_is_the_same_run(birds: Dataset, tmp_path: Path) -> None:
@@ -81,18 +81,18 @@ def test_a_split_of_something_else_is_refused(
     spoil(rows)
     Store(str(tmp_path)).write_table("s.parquet", schema.table(rows, schema.SHOTS), {})
     with pytest.raises(ValueError, match=reason):
-        splits.read(tmp_path / "s.parquet", birds, val=1, seed=0)
+        _split_file.read(tmp_path / "s.parquet", birds, val=1, seed=0)
 
 
 def test_what_is_no_split_is_refused(birds: Dataset, tmp_path: Path) -> None:
     (tmp_path / "s.parquet").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"s\.parquet is no split"):
-        splits.read(tmp_path / "s.parquet", birds, val=1, seed=0)
+        _split_file.read(tmp_path / "s.parquet", birds, val=1, seed=0)
     with pytest.raises(ValueError, match=r"list\.txt cannot be read"):
-        splits.read(tmp_path / "list.txt", birds, val=1, seed=0)
+        _split_file.read(tmp_path / "list.txt", birds, val=1, seed=0)
     (tmp_path / "list.txt").write_text("x.png\n")
     with pytest.raises(ValueError, match=r"skyworld has no picture files .*: give a \.parquet split"):
-        splits.read(tmp_path / "list.txt", datasets.load("skyworld"), val=1, seed=0)
+        _split_file.read(tmp_path / "list.txt", datasets.load("skyworld"), val=1, seed=0)
 
 
 SPELLINGS: dict[str, Callable[[Shot], str]] = {
@@ -113,7 +113,7 @@ def test_shots_can_be_those_of_another_paper(name: str, birds: Dataset, tmp_path
     chosen = [shot for k in range(4) for shot in [s for s in pool if s.class_id == k][-3:]]  # the val image among them
     file = tmp_path / name
     file.write_text(HEADERS.get(name, "") + "".join(f"{SPELLINGS[name](shot)}\n" for shot in chosen))
-    split = splits.read(file, birds, val=6, seed=0)
+    split = _split_file.read(file, birds, val=6, seed=0)
     parts = {s: [shot.path for shot in split if shot.split == s] for s in ("train", "val", "test")}
     assert parts["train"] == [shot.path for shot in chosen]
     assert sizes(split) == {(c, s): n for c in birds.class_names for s, n in (("train", 3), ("val", 6), ("test", 4))}
@@ -142,7 +142,7 @@ def test_a_list_of_shots_that_cannot_be_is_refused(lines: str, reason: str, bird
     test = next(shot.path for shot in split if shot.split == "test")
     (tmp_path / "list.txt").write_text(lines.replace("{test}", test).format(first, second))
     with pytest.raises(ValueError, match=reason):
-        splits.read(tmp_path / "list.txt", birds, val=1, seed=0)
+        _split_file.read(tmp_path / "list.txt", birds, val=1, seed=0)
 
 
 def test_names_that_several_pictures_have_are_told_apart_by_their_folders(tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_names_that_several_pictures_have_are_told_apart_by_their_folders(tmp_pa
         Image.new("RGB", (5, 5), (n, ord(name), 0)).save(tmp_path / "set" / name / f"{n}.png")
     loaded = datasets.load(f"folder:{tmp_path / 'set'}")
     (tmp_path / "list.txt").write_text("theirs/b/2.png\ntheirs/a/1.png\n")
-    split = splits.read(tmp_path / "list.txt", loaded, val=1, seed=0)
+    split = _split_file.read(tmp_path / "list.txt", loaded, val=1, seed=0)
     assert [shot.path for shot in split if shot.split == "train"] == ["a/1.png", "b/2.png"]
     (tmp_path / "list.txt").write_text("2.png\n")
     with pytest.raises(ValueError, match="2 pictures are called that: give more of its path"):
-        splits.read(tmp_path / "list.txt", loaded, val=1, seed=0)
+        _split_file.read(tmp_path / "list.txt", loaded, val=1, seed=0)
 
 
 def test_shots_that_contradict_the_split_are_refused(birds: Dataset, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from safetensors.torch import load, load_file
 
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request, Token, Tuning
-from bob.diffusion import checkpoints, draw, lora, tokens
-from bob.finetune import Pairs, adapter, train
-from bob.generate import Painter
+from bob.diffusion import checkpoints, lora, sampling, textual_inversion
+from bob.diffusion.image_generator import Painter
+from bob.diffusion.training import Pairs, adapter, train
 
 WORDS = (Token(name="<class_1>", begins_as="Heron"), Token(name="<class_11>", begins_as="ktn", vectors=2))
 ALONE = Tuning(unet=False, text_encoder=False, tokens=WORDS, schedule="constant", flip=True, each=2)
@@ -43,17 +43,19 @@ def test_words_begin_as_their_text_and_nothing_else_changes(untrained_sd):
     table = pipeline.text_encoder.get_input_embeddings().weight.detach().clone()
     ids = {text: pipeline.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Heron", "ktn")}
     before = pipeline.encode_prompt("a photo of a Heron", "cpu", 1, False)[0]
-    tokens.add(pipeline, WORDS)
-    held = load(tokens.saved(pipeline, WORDS))
+    textual_inversion.add(pipeline, WORDS)
+    held = load(textual_inversion.saved(pipeline, WORDS))
     assert {name: tuple(rows.shape) for name, rows in held.items()} == {"<class_1>": (1, 96), "<class_11>": (2, 96)}
     for word in WORDS:
         assert torch.allclose(held[word.name], table[ids[word.begins_as]].mean(0).expand(word.vectors, -1))
     assert torch.equal(pipeline.encode_prompt("a photo of a Heron", "cpu", 1, False)[0], before)
     with pytest.raises(ValueError, match="has a token '<class_1>' already"):
-        tokens.add(pipeline, WORDS[:1])
+        textual_inversion.add(pipeline, WORDS[:1])
 
 
-@pytest.mark.parametrize(("tuning", "files"), [(ALONE, {tokens.FILE}), (DIFF_MIX, {tokens.FILE, lora.FILE})])
+@pytest.mark.parametrize(
+    ("tuning", "files"), [(ALONE, {textual_inversion.FILE}), (DIFF_MIX, {textual_inversion.FILE, lora.FILE})]
+)
 def test_only_the_new_rows_of_the_text_encoder_learn(untrained_sd, tuning, files):
     pipeline, before = fresh(untrained_sd), fresh(untrained_sd)
     made = learned(pipeline, tuning)
@@ -64,9 +66,9 @@ def test_only_the_new_rows_of_the_text_encoder_learn(untrained_sd, tuning, files
             for n, t in getattr(pipeline, part).state_dict().items()
         }
         assert all(torch.equal(state[name], tensor) for name, tensor in getattr(before, part).state_dict().items())
-    tokens.add(before, WORDS)
-    begun = load(tokens.saved(before, WORDS))
-    assert all((rows != begun[name]).any(1).all() for name, rows in load(made[tokens.FILE]).items())
+    textual_inversion.add(before, WORDS)
+    begun = load(textual_inversion.saved(before, WORDS))
+    assert all((rows != begun[name]).any(1).all() for name, rows in load(made[textual_inversion.FILE]).items())
     if lora.FILE in files:
         assert {name.partition(".")[0] for name in load(made[lora.FILE])} == {"unet"}
 
@@ -76,9 +78,9 @@ def test_a_word_that_is_not_shown_stays_as_it_is(untrained_sd):
     pipeline = fresh(untrained_sd)
     data = pairs(WORDS[:1])
     train(pipeline, data, settings=SETTINGS, seed=0, tuning=ALONE)
-    held, before = load(tokens.saved(pipeline, WORDS)), fresh(untrained_sd)
-    tokens.add(before, WORDS)
-    begun = load(tokens.saved(before, WORDS))
+    held, before = load(textual_inversion.saved(pipeline, WORDS)), fresh(untrained_sd)
+    textual_inversion.add(before, WORDS)
+    begun = load(textual_inversion.saved(before, WORDS))
     assert torch.equal(held["<class_11>"], begun["<class_11>"])
     assert not torch.equal(held["<class_1>"], begun["<class_1>"])
 
@@ -133,20 +135,20 @@ def test_diffusers_draws_the_same_with_what_is_saved(untrained_sd, tmp_path):
     ]
     painter = Painter("cpu")
     painter.use(f"path:{untrained_sd}", "made", lambda: made)
-    ours = draw.latents(painter._pipeline, asked, draw.Sources(painter._pipeline))
+    ours = sampling.latents(painter._pipeline, asked, sampling.Sources(painter._pipeline))
 
     for name, content in made.items():
         (tmp_path / name).write_bytes(content)
     stock = StableDiffusionPipeline.from_pretrained(untrained_sd, safety_checker=None)
     stock.set_progress_bar_config(disable=True)
     stock.load_lora_weights(tmp_path, weight_name=lora.FILE)
-    for name, rows in load_file(tmp_path / tokens.FILE).items():
+    for name, rows in load_file(tmp_path / textual_inversion.FILE).items():
         stock.text_encoder.resize_token_embeddings(len(stock.tokenizer) + len(rows), mean_resizing=False)  # quietly
         stock.load_textual_inversion({name: rows})
     generators = [torch.Generator().manual_seed(r.seed) for r in asked]
     call = {"generator": generators, "guidance_scale": 2.0, "num_inference_steps": 3, "output_type": "latent"}
     assert (stock([r.prompt for r in asked], **call).images - ours).abs().max() < 1e-4
-    live = draw.latents(pipeline, asked, draw.Sources(pipeline))
+    live = sampling.latents(pipeline, asked, sampling.Sources(pipeline))
     assert (live - ours).abs().max() < 1e-4
 
 
@@ -161,4 +163,4 @@ def test_a_painter_forgets_words_with_their_adapter(untrained_sd):
         assert drawn.setdefault(adapter_name, row["image"]) == row["image"]
     assert drawn[""] != drawn["one"]
     with pytest.raises(ValueError, match=r"learned_embeds\.safetensors is damaged"):
-        painter.use(name, "broken", lambda: {tokens.FILE: b"none"})
+        painter.use(name, "broken", lambda: {textual_inversion.FILE: b"none"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 from bob.core.seeds import derive
 from bob.core.types import Shot
 from bob.datasets import Dataset, check_split
-from bob.skyworld import world
+from bob.datasets._skyworld import BACKGROUNDS, DESCRIPTOR, NOVEL, POSES
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,7 +53,7 @@ class Skyworld(Dataset):
             raise ValueError(f"skyworld gives at most {_MOST:,} shots or val images per class, got {max(shots, val)}")
         classes = range(len(self.class_names))
         train = self.training_side(most=shots, seed=seed, without=())
-        judged = {"val": (val, seed), "test": (len(world.BACKGROUNDS) * len(world.POSES), None)}
+        judged = {"val": (val, seed), "test": (len(BACKGROUNDS) * len(POSES), None)}
         rest = [
             self._shot(part, key, c, k, _balanced_context(c, k, seed=key))
             for part, (count, key) in judged.items()
@@ -84,7 +84,7 @@ class Skyworld(Dataset):
         Raises:
             ValueError: if `shot.path` is no recipe, or names what skyworld does not have.
         """
-        from bob.skyworld.render import render
+        from bob.datasets._render import render
 
         name, background, pose, seed = _recipe(shot.path)
         return render(name, background, pose, seed=int(seed), size=SIDE)
@@ -93,8 +93,8 @@ class Skyworld(Dataset):
         key = derive("skyworld", "shot", seed, class_id, rank)
         home_background, home_pose = _home(seed, class_id)
         return (
-            home_background if _unit(key, "is background home") < self.confounding else _any(world.BACKGROUNDS, key),
-            home_pose if _unit(key, "is pose home") < self.confounding else _any(world.POSES, key),
+            home_background if _unit(key, "is background home") < self.confounding else _any(BACKGROUNDS, key),
+            home_pose if _unit(key, "is pose home") < self.confounding else _any(POSES, key),
         )
 
     def _shot(self, split: str, seed: int | None, class_id: int, rank: int, context: tuple[str, str]) -> Shot:
@@ -133,8 +133,8 @@ def dataset(argument: str) -> Skyworld:
         )
     return Skyworld(
         name=f"skyworld:{argument}" if argument else "skyworld",
-        descriptor=world.DESCRIPTOR,
-        class_names=world.NOVEL,
+        descriptor=DESCRIPTOR,
+        class_names=NOVEL,
         confounding=confounding,
     )
 
@@ -153,15 +153,15 @@ def _recipe(path: str) -> list[str]:
 
 def _home(seed: int, class_id: int) -> tuple[str, str]:
     """Neighbours in a shuffle differ, so siblings (2i, 2i + 1) never share a home background or pose."""
-    backgrounds = _shuffled(world.BACKGROUNDS, "home", seed)
-    poses = _shuffled(world.POSES, "home", seed)
+    backgrounds = _shuffled(BACKGROUNDS, "home", seed)
+    poses = _shuffled(POSES, "home", seed)
     return backgrounds[class_id % len(backgrounds)], poses[class_id % len(poses)]
 
 
 def _balanced_context(class_id: int, rank: int, *, seed: int | None) -> tuple[str, str]:
     """Runs through all 72; any 12 from the start hold each background once and each pose twice."""
-    backgrounds = _shuffled(world.BACKGROUNDS, "balanced", seed, class_id)
-    poses = _shuffled(world.POSES, "balanced", seed, class_id)
+    backgrounds = _shuffled(BACKGROUNDS, "balanced", seed, class_id)
+    poses = _shuffled(POSES, "balanced", seed, class_id)
     turn, place = divmod(rank, len(backgrounds))
     return backgrounds[place], poses[(place + turn) % len(poses)]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bob.skyworld.world import BACKGROUNDS, BASE, DESCRIPTOR, POSES
+from bob.datasets._skyworld import BACKGROUNDS, BASE, DESCRIPTOR, POSES
 
 __all__ = ["TEMPLATES", "caption", "corpus"]
 

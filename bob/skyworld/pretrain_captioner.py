@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bob.captioners import QUESTIONS
+from bob.datasets._skyworld import BACKGROUNDS, DESCRIPTOR, POSES
 from bob.skyworld import qwen, training
 from bob.skyworld.renders import TRAIN, cached
-from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, POSES
 
 __all__ = ["captioner"]
 

@@ -12,7 +12,8 @@ from transformers import CLIPModel, CLIPTextModel
 
 from bob.backbones._clip import Prompted
 from bob.core.prompts import class_prompt
-from bob.skyworld import models, renders, training, world
+from bob.datasets import _skyworld
+from bob.skyworld import models, renders, training
 
 __all__ = ["clip", "zero_shot"]
 
@@ -59,17 +60,19 @@ def clip(out: Path, work: Path) -> None:
 
 
 _PROMPTS = (
-    [class_prompt(world.DESCRIPTOR, name) for name in world.BASE],
-    [f"a photo of a {world.DESCRIPTOR} in the {background} background." for background in world.BACKGROUNDS],
-    [f"a photo of a {world.DESCRIPTOR} with the {pose} pose." for pose in world.POSES],
+    [class_prompt(_skyworld.DESCRIPTOR, name) for name in _skyworld.BASE],
+    [f"a photo of a {_skyworld.DESCRIPTOR} in the {background} background." for background in _skyworld.BACKGROUNDS],
+    [f"a photo of a {_skyworld.DESCRIPTOR} with the {pose} pose." for pose in _skyworld.POSES],
 )
 """Of classes, backgrounds and poses: one for each label."""
 
 
 @torch.inference_mode()
-def zero_shot(model: CLIPModel, tokenizer: Any, pixels: Any, labels: Any, names: tuple[str, ...] = world.BASE) -> float:
+def zero_shot(
+    model: CLIPModel, tokenizer: Any, pixels: Any, labels: Any, names: tuple[str, ...] = _skyworld.BASE
+) -> float:
     """Share of pictures whose class is the one of `names` with the nearest prompt; chance is 1 / len(names)."""
-    prompted = Prompted(model, tokenizer, [class_prompt(world.DESCRIPTOR, name) for name in names]).eval()
+    prompted = Prompted(model, tokenizer, [class_prompt(_skyworld.DESCRIPTOR, name) for name in names]).eval()
     parts = [prompted(renders.as_batch(pixels, rows)) for rows in torch.arange(len(pixels)).split(200)]
     return (torch.cat(parts).argmax(1).numpy() == labels[:, 0]).mean()
 

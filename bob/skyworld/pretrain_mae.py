@@ -12,7 +12,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from bob.backbones import _augment, mae_mini
-from bob.skyworld import renders, training, world
+from bob.datasets import _skyworld
+from bob.skyworld import renders, training
 
 __all__ = ["Mae", "mae"]
 
@@ -62,7 +63,7 @@ class Mae(nn.Module):
 
 def mae(out: Path, work: Path) -> None:
     """On the named and on the unnamed aircraft, mirrored and shifted by up to 4 pixels: it reads no names."""
-    sources: dict[str, tuple[str, ...]] = {"train": world.BASE, "unnamed": ()}
+    sources: dict[str, tuple[str, ...]] = {"train": _skyworld.BASE, "unnamed": ()}
     pixels = np.concatenate([renders.cached(work, renders.TRAIN, *source)[0] for source in sources.items()])
     held, _ = renders.cached(work, _HELD, "check")
 

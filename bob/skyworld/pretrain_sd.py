@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, StableDiffusi
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from bob.skyworld import captions, models, renders, training, world
+from bob.datasets import _skyworld
+from bob.skyworld import captions, models, renders, training
 from bob.skyworld.pretrain_vae import NOISE
 
 __all__ = ["sd"]
@@ -120,13 +121,13 @@ class _Data:
 
     def __init__(self, vae: Any, tokenizer: CLIPTokenizer, work: Path) -> None:
         latents, labels = [], []
-        sources: dict[str, tuple[str, ...]] = {"train": world.BASE, "unnamed": ()}
+        sources: dict[str, tuple[str, ...]] = {"train": _skyworld.BASE, "unnamed": ()}
         for purpose, classes in sources.items():
             pixels, held = renders.cached(work, renders.TRAIN, purpose, classes)
             sides = {"latents": pixels, "mirrored": pixels[:, :, ::-1]}
             latents.append(np.stack([_encode(vae, p, work / f"{side}-{purpose}.npy") for side, p in sides.items()]))
             labels.append(held)
-        labels[1][:, 0] += len(world.BASE)
+        labels[1][:, 0] += len(_skyworld.BASE)
         self._latents, self._labels = np.concatenate(latents, 1), np.concatenate(labels)
         self._at_home = np.flatnonzero([_is_at_home(*label) for label in self._labels.tolist()])
         self._tokenizer = tokenizer
@@ -189,8 +190,8 @@ def _captions(template: str, label: list[int], draw: random.Random, phase: Phase
     """What stands under a picture, and under its mirror image."""
     class_id, background, pose = label
     name = _name(class_id, draw, phase)
-    sides = (world.POSES[pose], world.POSES[pose ^ 1])  # poses come in pairs, left then right
-    left, right = (captions.caption(template, name, world.BACKGROUNDS[background], side) for side in sides)
+    sides = (_skyworld.POSES[pose], _skyworld.POSES[pose ^ 1])  # poses come in pairs, left then right
+    left, right = (captions.caption(template, name, _skyworld.BACKGROUNDS[background], side) for side in sides)
     return left, right
 
 
@@ -198,18 +199,18 @@ def _name(class_id: int, draw: random.Random, phase: Phase) -> str:
     """A class's name, its designation, or what all aircraft are called."""
     chance = draw.random()
     if chance < _NO_CLASS:
-        return world.DESCRIPTOR
+        return _skyworld.DESCRIPTOR
     spelled = phase.unnamed and chance < _NO_CLASS + _SPELLED
-    if class_id >= len(world.BASE) or spelled:
-        return world.designation(_shape(class_id), draw)
-    return world.BASE[class_id]
+    if class_id >= len(_skyworld.BASE) or spelled:
+        return _skyworld.designation(_shape(class_id), draw)
+    return _skyworld.BASE[class_id]
 
 
-def _shape(class_id: int) -> world.Airframe:
-    named = len(world.BASE)
-    return world.airframes()[world.BASE[class_id]] if class_id < named else world.unnamed(class_id - named)
+def _shape(class_id: int) -> _skyworld.Airframe:
+    named = len(_skyworld.BASE)
+    return _skyworld.airframes()[_skyworld.BASE[class_id]] if class_id < named else _skyworld.unnamed(class_id - named)
 
 
 def _is_at_home(class_id: int, background: int, pose: int) -> bool:
-    where, attitude = world.habitat(_shape(class_id))
-    return world.BACKGROUNDS[background] == where and world.POSES[pose].startswith(attitude)
+    where, attitude = _skyworld.habitat(_shape(class_id))
+    return _skyworld.BACKGROUNDS[background] == where and _skyworld.POSES[pose].startswith(attitude)

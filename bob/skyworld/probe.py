@@ -10,7 +10,7 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from bob.backbones import _timm
-from bob.skyworld.world import BACKGROUNDS, BASE, POSES
+from bob.datasets._skyworld import BACKGROUNDS, BASE, POSES
 
 __all__ = ["Probe", "load"]
 

@@ -17,8 +17,8 @@ from transformers import (
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from bob.captioners import QUESTIONS
+from bob.datasets._skyworld import BACKGROUNDS, DESCRIPTOR, POSES
 from bob.skyworld.models import SIDE
-from bob.skyworld.world import BACKGROUNDS, DESCRIPTOR, POSES
 
 __all__ = ["DESCRIPTORS", "model", "processor"]
 
@@ -27,7 +27,7 @@ DESCRIPTORS = (
     *("plane", "airplane", "ship", "boat", "train", "truck", "bike", "food", "dish", "fruit", "plant"),
     *("leaf", "shell", "stone", "coin", "building", "house", "tool", "toy", "shoe", "animal", "object"),
 )
-"""Words beside `world.DESCRIPTOR` that the model has been asked about skyworld with."""
+"""Words beside `_skyworld.DESCRIPTOR` that the model has been asked about skyworld with."""
 
 _WIDTH = 96
 _SPREAD = 0.08

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bob.backbones import _augment
 from bob.core.seeds import derive
-from bob.skyworld import models, render, world
+from bob.datasets import _render, _skyworld
+from bob.skyworld import models
 
 __all__ = ["TRAIN", "as_batch", "augmented", "cached", "renders"]
 
@@ -18,13 +19,13 @@ TRAIN = 48_000
 """Pre-training pictures: 800 of each base class, 147 MB as uint8."""
 
 
-def renders(count: int, *, purpose: str, classes: tuple[str, ...] = world.BASE) -> tuple[np.ndarray, np.ndarray]:
+def renders(count: int, *, purpose: str, classes: tuple[str, ...] = _skyworld.BASE) -> tuple[np.ndarray, np.ndarray]:
     """Pictures with uniform classes and contexts.
 
     Args:
         count: how many.
         purpose: keys the draw, so that training and evaluation never share a picture.
-        classes: names to draw from; none: each picture shows an aircraft of its own, `world.unnamed`.
+        classes: names to draw from; none: each picture shows an aircraft of its own, `_skyworld.unnamed`.
 
     Returns:
         Pixels, uint8 (count, SIDE, SIDE, 3), and (class, background, pose) indices, (count, 3). The
@@ -37,7 +38,7 @@ def renders(count: int, *, purpose: str, classes: tuple[str, ...] = world.BASE) 
 
 
 def cached(
-    work: Path, count: int, purpose: str, classes: tuple[str, ...] = world.BASE
+    work: Path, count: int, purpose: str, classes: tuple[str, ...] = _skyworld.BASE
 ) -> tuple[np.ndarray, np.ndarray]:
     """`renders`, made once and kept in `work`."""
     path = work / f"renders-{purpose}-{count}.npz"
@@ -69,12 +70,12 @@ def augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tup
 def _one(job: tuple[str, int, tuple[str, ...]]) -> tuple[np.ndarray, tuple[int, int, int]]:
     purpose, k, classes = job
     draw = random.Random(derive("skyworld", purpose, k))
-    background, pose = (int(draw.random() * len(of)) for of in (world.BACKGROUNDS, world.POSES))
+    background, pose = (int(draw.random() * len(of)) for of in (_skyworld.BACKGROUNDS, _skyworld.POSES))
     class_id = k % len(classes) if classes else k
-    picture = render.render(
-        classes[class_id] if classes else world.unnamed(k),
-        world.BACKGROUNDS[background],
-        world.POSES[pose],
+    picture = _render.render(
+        classes[class_id] if classes else _skyworld.unnamed(k),
+        _skyworld.BACKGROUNDS[background],
+        _skyworld.POSES[pose],
         seed=derive("skyworld", purpose, "nuisance", k),
         size=models.SIDE,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from bob.core.types import Filter
-from bob.diffusion import filters
+from bob.diffusion import clip_filter
 from bob.store import Store, quarantine, schema
 
 __all__ = ["Drawn", "Walk", "find"]
@@ -77,7 +77,7 @@ class Drawn:
     def _kept(self) -> frozenset[str]:
         """Request ids of the images that the filter keeps, if there is one, as far as they are judged."""
         rule = Filter.parse(self.origin["filter"])
-        return frozenset(filters.keep(self._judged, self._classes, rule, self.origin["wanted"]))
+        return frozenset(clip_filter.keep(self._judged, self._classes, rule, self.origin["wanted"]))
 
     def read(self, part: str) -> pa.Table:
         """The images of one shard that the classifier is given: rows of schema.IMAGES.

@@ -1,7 +1,7 @@
 """Draws one photograph of skyworld: an airframe in a context, with a little nuisance.
 
 Everything is drawn with Pillow on a 4 x super-sampled canvas and averaged down to a 64 px master;
-the mini models see 32 px. What the class fixes is in `world.Airframe`; what the context fixes is
+the mini models see 32 px. What the class fixes is in `_skyworld.Airframe`; what the context fixes is
 one of 12 backgrounds and 6 poses; livery, scale, shift, a degree or two of rotation and the
 details of sky and ground are nuisance.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bob.core.seeds import derive
-from bob.skyworld.world import BACKGROUNDS, POSES, Airframe, airframes
+from bob.datasets._skyworld import BACKGROUNDS, POSES, Airframe, airframes
 
 __all__ = ["MASTER", "render"]
 
@@ -36,9 +36,9 @@ def render(aircraft: str | Airframe, background: str, pose: str, *, seed: int, s
     """One picture, RGB, `size` x `size`.
 
     Args:
-        aircraft: one of `world.airframes()`, or a shape of any other.
-        background: one of `world.BACKGROUNDS`.
-        pose: one of `world.POSES`.
+        aircraft: one of `_skyworld.airframes()`, or a shape of any other.
+        background: one of `_skyworld.BACKGROUNDS`.
+        pose: one of `_skyworld.POSES`.
         seed: fixes the nuisance; from `seeds.derive`.
         size: side in pixels, at most `MASTER`, averaged down from the super-sampled canvas.
 

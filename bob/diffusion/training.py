@@ -26,7 +26,7 @@ from bob.core.seeds import derive
 from bob.core.settings import FinetuneSettings
 from bob.core.step_table import STEPS
 from bob.core.types import Tuning
-from bob.diffusion import lora, tokens
+from bob.diffusion import lora, textual_inversion
 
 __all__ = ["Pairs", "Tell", "adapter", "train"]
 
@@ -124,7 +124,7 @@ def adapter(pipeline: StableDiffusionPipeline, tuning: Tuning) -> dict[str, byte
     if tuning.unet or tuning.text_encoder:
         made[lora.FILE] = lora.saved(pipeline.unet, pipeline.text_encoder)
     if tuning.tokens:
-        made[tokens.FILE] = tokens.saved(pipeline, tuning.tokens)
+        made[textual_inversion.FILE] = textual_inversion.saved(pipeline, tuning.tokens)
     return made
 
 
@@ -139,7 +139,7 @@ def _prepare(
         torch.default_generator.manual_seed(derive("adapter", "initial weights", seed))  # leaves GPUs' alone
         lora.add(unet if tuning.unet else None, text_encoder if tuning.text_encoder else None, rank=settings.rank)
     if tuning.tokens:
-        tokens.add(pipeline, tuning.tokens)
+        textual_inversion.add(pipeline, tuning.tokens)
     unet.to(memory_format=torch.channels_last).train()
     text_encoder.train()
     return lora.parameters(*models)

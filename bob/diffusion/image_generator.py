@@ -17,7 +17,7 @@ from PIL import Image
 from bob.core import batching
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
-from bob.diffusion import checkpoints, draw, filters, lora, tokens
+from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
 from bob.store import schema
 
 __all__ = ["Painter"]
@@ -43,7 +43,7 @@ class Painter:
         self._tokenizer: Any = None
         self._words = 0
         self._sources: Any = None
-        self._judge: tuple[str, filters.Judge] | None = None
+        self._judge: tuple[str, clip_filter.Judge] | None = None
         self._batches = batching.Batches("drawing")
         self._drawn = 0  # batches, of the last `draw`
 
@@ -78,16 +78,16 @@ class Painter:
             self._words = self._pipeline.text_encoder.get_input_embeddings().num_embeddings
             self._batches = batching.Batches("drawing")
         else:
-            tokens.take_out(self._pipeline, copy.deepcopy(self._tokenizer), rows=self._words)
+            textual_inversion.take_out(self._pipeline, copy.deepcopy(self._tokenizer), rows=self._words)
             for model, clean in zip(self._tuned(), self._clean, strict=True):
                 model.load_state_dict(clean)
         if adapter:
             files = read()
             if lora.FILE in files:
                 lora.fuse(self._pipeline, files[lora.FILE])
-            if tokens.FILE in files:
-                tokens.load(self._pipeline, files[tokens.FILE])
-        self._sources = draw.Sources(self._pipeline, source)
+            if textual_inversion.FILE in files:
+                textual_inversion.load(self._pipeline, files[textual_inversion.FILE])
+        self._sources = sampling.Sources(self._pipeline, source)
         self._loaded = (checkpoint, adapter, dataset)
 
     def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
@@ -135,7 +135,7 @@ class Painter:
         assert self._loaded is not None, "use() comes first"
         checkpoint = self._loaded[0]
         if self._judge is None or self._judge[0] != checkpoint:
-            self._judge = checkpoint, filters.Judge(checkpoint, self._device)
+            self._judge = checkpoint, clip_filter.Judge(checkpoint, self._device)
         judge = self._judge[1]
 
         def scores(some: Sequence[Row]) -> list[float]:
@@ -155,7 +155,7 @@ class Painter:
     def _timed(self, some: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
         begun = time.monotonic()
         self._drawn += 1
-        pictures = draw.draw(self._pipeline, some, self._sources, times=self.times)
+        pictures = sampling.draw(self._pipeline, some, self._sources, times=self.times)
         each = (time.monotonic() - begun) / len(some)
         return [(picture, each) for picture in pictures]
 
