@@ -16,7 +16,8 @@ from typing import Any
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from bob import datasets, pixels
+from bob import datasets
+from bob.classifier.data import read_images
 from bob.core.types import Shot
 from bob.store import Store, schema
 
@@ -38,7 +39,7 @@ def main() -> None:
     blocks = {}
     for path in (path for path in paths if path.endswith("/requests.parquet")):
         run = artefacts.manifest(path)["config"]
-        images = pixels.read_images(artefacts, path.rpartition("/")[0]).to_pylist()
+        images = read_images(artefacts, path.rpartition("/")[0]).to_pylist()
         classes = [[row for row in images if row["class_id"] == k] for k in range(given.classes)]
         step = [max(1, len(rows) // given.each) for rows in classes]
         blocks[run["method"]] = [rows[::n][: given.each] for rows, n in zip(classes, step, strict=True)]

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bob import backbones, classify
+from bob import backbones
+from bob.classifier.data import Data
+from bob.classifier.results import train
 from bob.core import malloc
 from bob.core.settings import Point, SweepSettings
-from bob.pixels import Data
 
 PARTS = ("real", "val", "synthetic")
 
@@ -64,7 +65,7 @@ def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, A
     data = Data(class_names=tuple(about["class_names"]), **given, **pictures, **labels)
     settings = SweepSettings(**{k: tuple(v) if isinstance(v, list) else v for k, v in about["settings"].items()})
     return list(
-        classify.train(
+        train(
             data,
             backbone.name,
             Point(**about["points"][configuration]),

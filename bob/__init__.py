@@ -5,7 +5,7 @@ The paper's steps, and where each lives:
     1  caption    bob/caption.py     bob/captioners/   a VLM reads each photo's background and pose
     2  fine-tune  bob/diffusion/training.py    bob/diffusion/    LoRA on (class, background, pose) prompts
     3  generate   bob/diffusion/image_generator.py    bob/methods/      each class in contexts of the whole data set
-    4  classify   bob/classify.py    bob/backbones/    sweep and final training, real + synthetic
+    4  classify   bob/classifier/results.py    bob/backbones/    sweep and final training, real + synthetic
     5  tabulate   bob/tabulate.py                      the tables: ours | paper | difference
 
 `bob/experiments.py` names what the paper ran, `bob/pipeline.py` turns it into work units,

@@ -40,7 +40,7 @@ class ClassifyWorker:
             ValueError: if every training of the sweep broke off, or the final one before there was anything to measure.
         """
         with malloc.importing():
-            from bob import classify
+            from bob.classifier.results import failure, has_failed
             from bob.core import batching
 
         times, work = Stopwatch(self._device), unit.work
@@ -62,8 +62,8 @@ class ClassifyWorker:
             times.switch("load")
             batching.release()  # out here, where no exception holds tensors any more
         else:
-            history.append(classify.failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
-        if work["phase"] == "final" and classify.has_failed(history) and (why or len(history) == 1):
+            history.append(failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
+        if work["phase"] == "final" and has_failed(history) and (why or len(history) == 1):
             why = why or "its loss is not finite"
             raise ValueError(
                 f"{unit.label} broke off in epoch {len(history)}: {why}; look at its batch and its learning rate"
@@ -82,15 +82,13 @@ class ClassifyWorker:
             times: since it began.
             why: it broke off, if it did and its loss was finite.
         """
-        from bob import classify
+        from bob.classifier.results import has_failed, result_rows
 
         times.switch("write")
         work, run = unit.work, Run(**unit.work["coordinates"])
         broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
-        failed = classify.has_failed(history)
-        rows = classify.result_rows(
-            history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"]
-        )
+        failed = has_failed(history)
+        rows = result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"])
         manifest = store.provenance(work, times=times) | ({"failure": broke} if failed else {})
         self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), manifest)
         self._store.delete(f"{unit.target}.state.pt")
@@ -101,14 +99,14 @@ class ClassifyWorker:
         return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times(), note=note)
 
     def _train(self, unit: Unit, point: Point, times: Stopwatch) -> Iterator[dict[str, Any]]:
-        from bob import classify
+        from bob.classifier.results import train
 
         work, run = unit.work, Run(**unit.work["coordinates"])
         final, resumable = work["phase"] == "final", f"{unit.target}.state.pt"
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in work["sweep"].items()}
         sweep, data = SweepSettings(**settings), self._data(work, run)
         times.switch("work")
-        return classify.train(
+        return train(
             data,
             run.backbone,
             point,
@@ -125,7 +123,7 @@ class ClassifyWorker:
 
     def _best(self, work: Mapping[str, Any]) -> Point:
         """The point with the best validation accuracy among the sweep's receipts."""
-        from bob import classify
+        from bob.classifier.results import select
 
         histories = []
         for path, point in zip(work["receipts"], work["points"], strict=True):
@@ -136,11 +134,12 @@ class ClassifyWorker:
                 if (row["split"], row["metric"]) == ("val", "accuracy")
             ]
             histories.append((Point(**point), history))
-        return classify.select(histories)
+        return select(histories)
 
     def _data(self, work: Mapping[str, Any], run: Run) -> Any:
         """The pixels of a run, decoded once and kept while its units last."""
-        from bob import backbones, pixels
+        from bob import backbones
+        from bob.classifier.data import Data, read_images, real_arrays, synthetic_arrays
 
         which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
@@ -150,11 +149,11 @@ class ClassifyWorker:
         dataset = datasets.load(work["dataset"], run.descriptor)
         shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
-        real, real_labels = pixels.real_arrays(dataset, split["train"], backbone)
-        val, val_labels = pixels.real_arrays(dataset, split["val"], backbone)
-        table = pixels.read_images(self._store, work["images"]) if work["images"] else schema.table([], schema.IMAGES)
-        synthetic, labels = pixels.synthetic_arrays(table, backbone, classes=len(dataset.class_names))
-        data = pixels.Data(
+        real, real_labels = real_arrays(dataset, split["train"], backbone)
+        val, val_labels = real_arrays(dataset, split["val"], backbone)
+        table = read_images(self._store, work["images"]) if work["images"] else schema.table([], schema.IMAGES)
+        synthetic, labels = synthetic_arrays(table, backbone, classes=len(dataset.class_names))
+        data = Data(
             class_names=dataset.class_names,
             descriptor=dataset.descriptor,
             real=real,
@@ -164,7 +163,7 @@ class ClassifyWorker:
             synthetic=synthetic,
             synthetic_labels=labels,
             copies=work["copies"],
-            test=lambda: pixels.real_arrays(dataset, split["test"], backbone),
+            test=lambda: real_arrays(dataset, split["test"], backbone),
         )
         self._held = (which, data)
         return data

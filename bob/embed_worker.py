@@ -26,7 +26,7 @@ class EmbedWorker:
         times, name = Stopwatch(self._device), unit.work["extractor"]
         if self._name != name:
             with malloc.importing():
-                from bob.embed import Embedder
+                from bob.classifier.embedder import Embedder
 
                 self._embedder = Embedder(name, device=self._device)
                 self._embedder.load()

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from bob import layouts, store, typeset
+from bob.classifier.data import read_images
 from bob.contact_sheet import contact_sheet
 from bob.core.settings import Run
 from bob.core.types import Outcome
 from bob.layouts import SEPARATOR, Layout
-from bob.pixels import read_images
 from bob.store import schema
 
 __all__ = ["Final", "collect", "rows", "write"]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from bob import datasets, pipeline, recipe
+from bob import datasets, pipeline
+from bob.classifier import loss
 from bob.core.settings import DrawSettings, FinetuneSettings, Point, Run, SweepSettings
 from bob.store import Store
 from bob.workers import inline
@@ -92,7 +93,7 @@ def test_sampler_steps_that_draw_noise_or_crash_are_refused(steps: int) -> None:
 def test_a_warm_up_may_outlast_the_training() -> None:
     """It is how the smoke runs are made; the lr climbs as far as it gets."""
     assert FinetuneSettings(epochs=1, warmup_steps=100).steps(5) == 1
-    rates = [recipe.learning_rate(step, steps=4, warmup=8, start=0.0, peak=1.0, floor=0.0) for step in range(4)]
+    rates = [loss.learning_rate(step, steps=4, warmup=8, start=0.0, peak=1.0, floor=0.0) for step in range(4)]
     assert rates == pytest.approx([0, 1 / 8, 2 / 8, 3 / 8])
 
 

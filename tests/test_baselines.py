@@ -12,12 +12,12 @@ from bob import (
     cli,
     methods,
     pipeline,
-    pixels,
     tabulate,
     units,
     verify,
     workers,
 )
+from bob.classifier.data import read_images, synthetic_arrays
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
@@ -101,7 +101,7 @@ def test_every_method_comes_to_a_table(name, dataset, untrained_sd, shared):
     cell = pipeline.split(run, shared)
     if not outcome.images:
         return
-    images = pixels.read_images(shared, outcome.images)
+    images = read_images(shared, outcome.images)
     counts = Counter(images["class_id"].to_pylist())
     assert [counts[k] for k in range(10)] == list(cell.training.budget.drawn)
     assert len(set(images["sha1"].to_pylist())) == len(images)
@@ -126,12 +126,12 @@ def test_four_baselines_share_one_adapter(untrained_sd, tmp_path):
 def test_a_lost_shard_of_any_kind_of_request_is_drawn_again_the_same(name, untrained_sd, shared):
     run = tiny(name, "skyworld", untrained_sd)
     outcome = execute(run, shared)
-    table = pixels.read_images(shared, outcome.images)
+    table = read_images(shared, outcome.images)
     assert set(table["kind"].to_pylist()) == {"circle" if name == "diff_ii" else "img2img"}
     parts = [part for part in shared.names(outcome.images) if part.startswith("part-")]
     shared.delete(f"{outcome.images}/{parts[-1]}")
     assert execute(run, shared) == outcome
-    again = pixels.read_images(shared, outcome.images)
+    again = read_images(shared, outcome.images)
     assert again["request_id"].equals(table["request_id"])
     assert again["sha1"].equals(table["sha1"])
 
@@ -139,26 +139,26 @@ def test_a_lost_shard_of_any_kind_of_request_is_drawn_again_the_same(name, untra
 def test_a_lost_shard_is_drawn_and_judged_again_the_same(untrained_sd, shared):
     run = tiny("diff_mix", "skyworld", untrained_sd)
     outcome = execute(run, shared)
-    before = pixels.read_images(shared, outcome.images)["sha1"].to_pylist()
+    before = read_images(shared, outcome.images)["sha1"].to_pylist()
     scores = shared.read_table(f"{outcome.images}/scores-00000.parquet")
     for lost in ("part-00000.parquet", "scores-00000.parquet"):
         shared.delete(f"{outcome.images}/{lost}")
     assert execute(run, shared) == outcome
-    assert pixels.read_images(shared, outcome.images)["sha1"].to_pylist() == before
+    assert read_images(shared, outcome.images)["sha1"].to_pylist() == before
     assert shared.read_table(f"{outcome.images}/scores-00000.parquet").equals(scores)
     shared.delete(f"{outcome.images}/scores-00000.parquet")
     with pytest.raises(ValueError, match=r"lacks the scores of \d+ images, .*: delete the part-"):
-        pixels.read_images(shared, outcome.images)
+        read_images(shared, outcome.images)
     shared.delete(f"{outcome.images}/part-00000.parquet")
     execute(run, shared)
 
 
 def test_diff_mix_labels_reach_the_classifier(untrained_sd, shared):
     outcome = execute(tiny("diff_mix", "skyworld", untrained_sd), shared)
-    table = pixels.read_images(shared, outcome.images)
+    table = read_images(shared, outcome.images)
     from bob import backbones
 
-    _, labels = pixels.synthetic_arrays(table, backbones.load("resnet_mini"), classes=10)
+    _, labels = synthetic_arrays(table, backbones.load("resnet_mini"), classes=10)
     assert np.allclose(labels.sum(1), 1)
     target = labels[np.arange(len(labels)), table["class_id"].to_numpy()]
     assert min(target) == pytest.approx(0.7**0.5)

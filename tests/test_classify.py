@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bob import classify, recipe
 from bob.backbones.resnet_mini import ResNetMini
-from bob.classify import Data, Point
+from bob.classifier import loss, results
+from bob.classifier.results import Data, Point
 from bob.core.settings import Run, SweepSettings
 from bob.core.step_table import STEPS
 from bob.store import schema
@@ -18,7 +18,7 @@ from bob.store import schema
 CLASSES = 3
 SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)
 POINT = Point(lr=1e-3, weight_decay=0.0, lam=0.5)
-train = partial(classify.train, backbone_name="resnet_mini", point=POINT, settings=SETTINGS, seed=0)
+train = partial(results.train, backbone_name="resnet_mini", point=POINT, settings=SETTINGS, seed=0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,12 +102,12 @@ def points(count: int) -> list[Point]:
 )
 def test_selects_by_validation(histories, best):
     of = points(len(histories))
-    assert classify.select(list(zip(of, histories, strict=True))) is of[best]
+    assert results.select(list(zip(of, histories, strict=True))) is of[best]
 
 
 def test_a_sweep_that_failed_throughout_says_so():
     with pytest.raises(ValueError, match="all 2 trainings of the sweep ended"):
-        classify.select([(point, history(math.nan)) for point in points(2)])
+        results.select([(point, history(math.nan)) for point in points(2)])
 
 
 # -- training -----------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_the_final_accuracy_is_read_at_the_best_epoch_on_validation():
     assert [k for k, row in enumerate(rows) if "test_accuracy" in row] == [
         k for k, value in enumerate(values) if value > max([-1.0, *values[:k]])
     ]
-    made = classify.result_rows(rows, run=Run(dataset="toy", method="bob"), key="k", phase="final", point=POINT)
+    made = results.result_rows(rows, run=Run(dataset="toy", method="bob"), key="k", phase="final", point=POINT)
     table = schema.table(made, schema.RESULTS)
     assert table.num_rows == 5 * 3 + 2 + CLASSES
     tested = {row["metric"]: row for row in made if row["split"] == "test"}
@@ -204,13 +204,13 @@ def test_lambda_one_ignores_the_labels_of_synthetic_pictures():
 @pytest.mark.parametrize("mixup", [True, False])
 def test_mixing_never_crosses_from_real_to_synthetic(mixup, monkeypatch):
     parts = []
-    original = recipe.mix
+    original = loss.mix
 
     def spy(images, targets, generator, *, use_mixup, alpha):
         parts.append((images.min().item(), images.max().item(), use_mixup))
         return original(images, targets, generator, use_mixup=use_mixup, alpha=alpha)
 
-    monkeypatch.setattr(recipe, "mix", spy)
+    monkeypatch.setattr(loss, "mix", spy)
     black, white = np.zeros((6, 32, 32, 3), np.uint8), np.full((12, 32, 32, 3), 255, np.uint8)
     always = dataclasses.replace(SETTINGS, mix_probability=1.0)
     list(train(data(real=black, synthetic=white), settings=always, epochs=1, mixup=mixup))

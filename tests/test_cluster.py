@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bob import cluster, experiments, pipeline, pixels, progress, units, workers
+from bob import (
+    cluster,
+    experiments,
+    pipeline,
+    progress,
+    units,
+    workers,
+)
+from bob.classifier.data import read_images
 from bob.cluster import data
 from bob.core.settings import Run
 from bob.core.types import Tuning, Unit
@@ -53,7 +61,7 @@ def test_ray_draws_the_images_of_a_for_loop(both):
     for inline, ray in zip(both["inline"][1], both["ray"][1], strict=True):
         assert inline.images == ray.images
         if inline.images:
-            drawn = [pixels.read_images(both[name][0], inline.images)["sha1"].to_pylist() for name in both]
+            drawn = [read_images(both[name][0], inline.images)["sha1"].to_pylist() for name in both]
             assert drawn[0] == drawn[1]
             assert len(set(drawn[0])) == len(drawn[0])
 
@@ -99,7 +107,7 @@ def test_a_block_of_several_units_gives_the_images_of_a_for_loop_and_a_receipt_a
         todo = list(units.generations(cell, store))
         arrived = {receipt.target: time.time() for receipt in executor("generate", todo, store)}
         assert arrived.keys() == {unit.target for unit in todo}
-        sums.append(pixels.read_images(store, cell.images)["sha1"].to_pylist())
+        sums.append(read_images(store, cell.images)["sha1"].to_pylist())
     assert sums[0] == sums[1]
     assert len(next(data.blocks(todo))) == 3
     third = Path(store.root, todo[2].target).stat().st_mtime  # two seconds after the first of its block

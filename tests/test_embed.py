@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import save_model
 
 from bob import backbones
+from bob.classifier.embedder import Embedder
 from bob.datasets import load
-from bob.embed import Embedder
 
 PICTURES = [load("skyworld").open(shot) for shot in load("skyworld").split(shots=1, val=1, seed=0)[:5]]
 

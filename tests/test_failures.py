@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
-from bob import classify, pipeline, trainer, units
+from bob import pipeline, units
+from bob.classifier import trainer
+from bob.classifier.results import failure, select
 from bob.classify_worker import ClassifyWorker
 from bob.core.settings import SweepSettings
 
@@ -56,11 +58,11 @@ def test_a_point_that_diverges_is_reported_and_not_chosen(swept, local):
 
 def test_a_point_that_was_best_before_it_broke_off_is_not_chosen():
     first, second, _ = SWEEP.points(has_synthetic=False)
-    rows = [{"epoch": 1, "val_accuracy": 0.9}, classify.failure(2)]
+    rows = [{"epoch": 1, "val_accuracy": 0.9}, failure(2)]
     good = [{"epoch": 1, "val_accuracy": 0.2}, {"epoch": 2, "val_accuracy": 0.3}]
-    assert classify.select([(first, rows), (second, good)]) is second
+    assert select([(first, rows), (second, good)]) is second
     with pytest.raises(ValueError, match="all 1 trainings of the sweep ended in a loss that is not finite, or ran out"):
-        classify.select([(first, rows)])
+        select([(first, rows)])
 
 
 def test_what_ran_out_of_memory_is_tried_again(swept, local, monkeypatch):

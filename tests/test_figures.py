@@ -16,14 +16,14 @@ from bob import (
     datasets,
     metrics,
     pipeline,
-    pixels,
     status,
     verify,
     workers,
 )
+from bob.classifier.data import read_images
+from bob.classifier.embedder import Embedder
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Outcome, Unit
-from bob.embed import Embedder
 from bob.figures import figure3, figure4, figure5, figure6, per_class
 from bob.store import Store, schema
 from tests import tiny
@@ -81,7 +81,7 @@ def test_a_command_may_end_with_its_images(drawn: Done) -> None:
     artefacts, _, (real_only, datadream, bob) = drawn
     assert [outcome.final for outcome in (real_only, datadream, bob)] == ["", "", ""]
     assert (real_only.images, real_only.captions, datadream.captions) == ("", (), ())
-    assert len(pixels.read_images(artefacts, bob.images)) == 40
+    assert len(read_images(artefacts, bob.images)) == 40
     assert bob.captions
     assert not artefacts.names("results")
     found = status.read(artefacts)
@@ -134,7 +134,7 @@ def test_a_class_is_compared_with_what_its_shots_were_drawn_from(measured: Done)
         s.image_id for s in dataset.training_side(most=8, seed=0, without=())
     ]
     real = [s for s in dataset.split(shots=8, val=1, seed=0) if s.split == "train" and s.class_id == 3]
-    images = [row for row in pixels.read_images(artefacts, bob.images).to_pylist() if row["class_id"] == 3]
+    images = [row for row in read_images(artefacts, bob.images).to_pylist() if row["class_id"] == 3]
     embed = Embedder("resnet_mini", device="cpu")
 
     def features(pictures: list[Any]) -> np.ndarray:

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
-from bob import backbones, classify
+from bob import backbones
+from bob.classifier.data import Data
+from bob.classifier.results import train
 from bob.core.settings import Point
-from bob.pixels import Data
 from bob.skyworld import models
 
 CLASSES = ("Zephyr", "Mistral", "Egret")
@@ -76,9 +77,7 @@ def test_trains_a_step_and_evaluates(backbone):
     settings = dataclasses.replace(backbone.sweep, batch=4, mix_probability=1.0, warmup_epochs=0.0)
     states: list[bytes] = []
     save = (lambda _, state: states.append(state)) if backbone.name == "clip_vit_b16" else None  # others' take 1 GB
-    row = next(
-        classify.train(data, backbone.name, point, settings=settings, epochs=2, seed=0, with_test=True, save=save)
-    )
+    row = next(train(data, backbone.name, point, settings=settings, epochs=2, seed=0, with_test=True, save=save))
     assert row["train_n"] == 4
     assert all(math.isfinite(row[key]) for key in ("train_loss", "val_loss", "test_accuracy"))
     if states:  # LoRA alone: its weights and two moments of each

@@ -15,7 +15,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bob import pipeline, pixels, workers
+from bob import pipeline, workers
+from bob.classifier.data import read_images
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
 from bob.diffusion import sampling
@@ -106,7 +107,7 @@ def drawn(
     found = {}
     for run in runs:
         (folder,) = {path.parent for path in Path(artefacts.root).glob(f"images/*-s{run.seed}-*/requests.parquet")}
-        table = pixels.read_images(artefacts, str(folder.relative_to(artefacts.root)))
+        table = read_images(artefacts, str(folder.relative_to(artefacts.root)))
         assert len(table) == 3 * run.draw.per_class
         found[run.seed] = set(zip(*(table[name].to_pylist() for name in ("request_id", "sha1")), strict=True))
         assert len(found[run.seed]) == len(table)

@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import save_file
 from timm.models.vision_transformer import vit_base_patch16_224
 
-from bob import backbones, pixels, trainer
+from bob import backbones
 from bob.backbones import mae_mini
+from bob.classifier import trainer
+from bob.classifier.data import Data
 from bob.core.settings import Point
 
 NAMES = ("a", "b", "c")
@@ -98,8 +100,8 @@ def test_evaluation_sees_the_middle_of_256():
     assert seen.shape == (1, 3, 224, 224)
 
 
-def _data() -> pixels.Data:
-    return pixels.Data(
+def _data() -> Data:
+    return Data(
         class_names=NAMES,
         descriptor="aircraft",
         real=np.zeros((3, 32, 32, 3), np.uint8),

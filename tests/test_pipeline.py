@@ -12,11 +12,11 @@ from bob import (
     layouts,
     pipeline,
     tabulate,
-    trainer,
     typeset,
     units,
     workers,
 )
+from bob.classifier import trainer
 from bob.classify_worker import ClassifyWorker
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import backbones, pixels
+from bob import backbones
+from bob.classifier.data import Data, synthetic_arrays
 
 
 @pytest.mark.parametrize(
@@ -29,9 +30,9 @@ def test_data_that_do_not_fit_are_refused(changes, words):
         "synthetic": np.zeros((12, 32, 32, 3), np.uint8),
         "synthetic_labels": np.eye(3, dtype=np.float32)[np.arange(12) % 3],
     }
-    assert pixels.Data(**fields).copies == 1
+    assert Data(**fields).copies == 1
     with pytest.raises(ValueError, match=words):
-        pixels.Data(**fields | changes)
+        Data(**fields | changes)
 
 
 def drawn(**changes) -> pa.Table:
@@ -42,7 +43,7 @@ def drawn(**changes) -> pa.Table:
 
 
 def test_decodes_drawn_pictures_with_soft_labels():
-    decoded, labels = pixels.synthetic_arrays(drawn(), backbones.load("resnet_mini"), classes=3)
+    decoded, labels = synthetic_arrays(drawn(), backbones.load("resnet_mini"), classes=3)
     assert decoded.shape == (1, 32, 32, 3)
     assert (decoded == (255, 0, 0)).all()
     assert labels.tolist() == [[0.25, 0.0, 0.75]]
@@ -58,4 +59,4 @@ def test_decodes_drawn_pictures_with_soft_labels():
 )
 def test_a_bad_row_is_named(changes, words):
     with pytest.raises(ValueError, match=words):
-        pixels.synthetic_arrays(drawn(**changes), backbones.load("resnet_mini"), classes=3)
+        synthetic_arrays(drawn(**changes), backbones.load("resnet_mini"), classes=3)

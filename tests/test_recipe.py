@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bob import recipe
+from bob.classifier import loss as recipe
 from bob.core.settings import SweepSettings
 
 # -- Eq. 1 --------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ import pytest
 from bob import (
     experiments,
     pipeline,
-    pixels,
     store,
     units,
     verify,
     workers,
 )
+from bob.classifier.data import read_images
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.diffusion import checkpoints
@@ -130,7 +130,7 @@ def test_requests_and_images_do_not_depend_on_row_groups(tmp_path, monkeypatch):
         assert asked(simulated(), artefacts)[1] == todo  # reads what is there
         done = list(workers.inline("cpu")("generate", todo, artefacts))
         assert [receipt.target for receipt in done] == [unit.target for unit in todo]
-        drawn[cell.images] = pixels.read_images(artefacts, cell.images)
+        drawn[cell.images] = read_images(artefacts, cell.images)
         assert verify.verify(artefacts).problems == ()
     (images,) = drawn  # both in folders of the same name
     inputs = artefacts.manifest(f"{images}/requests.parquet")["inputs"]
@@ -157,7 +157,7 @@ def test_a_simulated_run_says_so_everywhere(tmp_path, capsys, monkeypatch):
     assert not (out / "adapters").exists()
     artefacts = Store(str(out))
     (folder,) = (path.relative_to(out) for path in out.glob("images/*"))
-    drawn = pixels.read_images(artefacts, str(folder)).to_pylist()
+    drawn = read_images(artefacts, str(folder)).to_pylist()
     assert {row["checkpoint"] for row in drawn} == {"simulated:0.01"}
     assert len({row["sha1"] for row in drawn}) == len(drawn) == 10
     assert sorted({row["seconds"] for row in drawn}) == [0.0025, 0.01]  # of four, and of the one that is left
@@ -176,7 +176,7 @@ def test_filtered_requests_are_judged_by_nobody(tmp_path):
     cell, todo = asked(dataclasses.replace(simulated(), method="diff_mix"), artefacts)
     list(workers.inline("cpu")("generate", todo, artefacts))
     assert cell.drawn > 20  # some more, to be dropped
-    assert len(pixels.read_images(artefacts, cell.images)) == 20
+    assert len(read_images(artefacts, cell.images)) == 20
     scores = artefacts.read_checked(store.scores(todo[0].target), schema.SCORES)
     assert set(scores["clip"].to_pylist()) == {"simulated:0"}
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from bob import backbones, datasets, pixels, store
+from bob import backbones, datasets, store
+from bob.classifier.data import read_images
 from bob.core.seeds import derive
 from bob.core.settings import Run
 from bob.core.step_table import STEPS
@@ -78,7 +79,7 @@ def read(outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str,
         seen = _seen([unit.target for unit in _real(some, artefacts, name, against)], artefacts)
         dataset = datasets.load(some[0].run.dataset, some[0].run.descriptor)
         requests = tuple(
-            pixels.read_images(artefacts, outcome.images, shard=lambda read: read.select(_KEPT)) for outcome in some
+            read_images(artefacts, outcome.images, shard=lambda read: read.select(_KEPT)) for outcome in some
         )
         drawn = [
             _by_class(

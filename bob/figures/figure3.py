@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from bob import datasets, pixels, store
+from bob import datasets, store
+from bob.classifier.data import read_images
 from bob.core import registry
 from bob.core.types import Outcome, Unit
 from bob.figures import _page
@@ -54,7 +55,7 @@ def draw(
     several = len({outcome.run.checkpoint for outcome in some}) > 1
     for outcome in some:
         title = f"{outcome.run.method}\n{outcome.run.checkpoint}" if several else outcome.run.method
-        drawn = pixels.read_images(
+        drawn = read_images(
             artefacts, outcome.images, shard=lambda read: read.filter(pc.field("class_id") == class_id)
         ).slice(0, columns)
         rows[title] = [Image.open(io.BytesIO(image)) for image in drawn["image"].to_pylist()]

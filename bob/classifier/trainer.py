@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bob import recipe
 from bob.backbones import Backbone
+from bob.classifier import loss as recipe
+from bob.classifier.data import Data
 from bob.core import batching
 from bob.core.seeds import derive
 from bob.core.settings import Point, SweepSettings
-from bob.pixels import Data
 
 __all__ = ["Trainer"]
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from bob import backbones, store
+from bob.classifier.data import Arrays, Data
+from bob.classifier.trainer import Trainer
 from bob.core import training_state
 from bob.core.settings import Point, Run, SweepSettings
 from bob.core.step_table import STEPS
-from bob.pixels import Arrays, Data
-from bob.trainer import Trainer
 
 __all__ = [
     "Data",

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from bob import decoded, store
+from bob import store
 from bob.backbones import Backbone
+from bob.classifier.pixel_cache import array
 from bob.core.types import Shot
 from bob.datasets import Dataset
 from bob.store import Store, schema
@@ -138,4 +139,4 @@ def _decoded(sha1: list[str], backbone: Backbone, pictures: Callable[[], Iterabl
     """Pictures with these contents, as the backbone keeps them: from the node's cache, or decoded into it."""
     prepare = type(backbone).prepare  # backbones that keep pictures alike share them
     key = store.key(_DECODER, prepare.__module__, prepare.__qualname__, backbone.kept, sha1)
-    return decoded.array(key, (len(sha1), backbone.kept, backbone.kept, 3), pictures)
+    return array(key, (len(sha1), backbone.kept, backbone.kept, 3), pictures)
