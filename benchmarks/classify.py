@@ -29,10 +29,11 @@ import ray
 import torch
 from plain_training import best, training
 
-from bob import cluster, experiments, pipeline, progress, walk, workers
-from bob.classify_worker import ClassifyWorker
+from bob import cluster, experiments, pipeline, progress, walk
 from bob.cluster import session
 from bob.core.settings import Point, Run
+from bob.steps import workers
+from bob.steps.classify import ClassifyWorker
 from bob.store import Store
 
 PARTS = {

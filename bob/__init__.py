@@ -2,7 +2,7 @@
 
 The paper's steps, and where each lives:
 
-    1  caption    bob/caption.py     bob/captioners/   a VLM reads each photo's background and pose
+    1  caption    bob/steps/caption.py     bob/captioners/   a VLM reads each photo's background and pose
     2  fine-tune  bob/diffusion/training.py    bob/diffusion/    LoRA on (class, background, pose) prompts
     3  generate   bob/diffusion/image_generator.py    bob/methods/      each class in contexts of the whole data set
     4  classify   bob/classifier/results.py    bob/backbones/    sweep and final training, real + synthetic

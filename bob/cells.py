@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bob import datasets, methods, store, units
+from bob import datasets, methods, store
 from bob.core.budget import budget, groups
 from bob.core.settings import Run
 from bob.core.types import Shot, TrainingSet
 from bob.datasets import Dataset
 from bob.datasets import _split_file as named
+from bob.steps import units
+from bob.steps.units import Cell
 from bob.store import schema
-from bob.units import Cell
 
 __all__ = ["Split", "Splits", "begin", "drop_uncaptioned", "split"]
 

@@ -30,7 +30,6 @@ from bob import (
     unpack,
     verify,
     walk,
-    workers,
 )
 from bob.commands import (
     Command,
@@ -46,6 +45,7 @@ from bob.commands import (
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
+from bob.steps import workers
 from bob.store import lock
 
 __all__ = ["main"]

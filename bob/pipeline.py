@@ -21,8 +21,8 @@ from bob.core import registry, threads
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
 from bob.diffusion import checkpoints
+from bob.steps.units import Cell
 from bob.store import schema
-from bob.units import Cell
 from bob.walk import UPTO, walk
 
 __all__ = [

@@ -22,8 +22,8 @@ from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.datasets import _standin
 from bob.diffusion import checkpoints
+from bob.steps.units import Cell
 from bob.throughput import Rate
-from bob.units import Cell
 from bob.walk import walk
 
 __all__ = ["Cluster", "Line", "Plan", "make", "show"]

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bob import pipeline, workers
+from bob import pipeline
 from bob.core import threads
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
+from bob.steps import workers
 from bob.store import Store
 
 INLINE = workers.inline("cpu")

@@ -12,8 +12,8 @@ import torch
 from bob import datasets, pipeline
 from bob.classifier import loss
 from bob.core.settings import DrawSettings, FinetuneSettings, Point, Run, SweepSettings
+from bob.steps.workers import inline
 from bob.store import Store
-from bob.workers import inline
 from tests.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)

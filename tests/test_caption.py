@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bob import caption, captioners
-from bob.caption import Reader, bank
+from bob import captioners
 from bob.captioners import Answer, Captioner
 from bob.captioners._cleaning import clean
 from bob.core.types import Context, Shot
 from bob.datasets import load
+from bob.steps import caption
+from bob.steps.caption import Reader, bank
 from bob.store import schema
 
 AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")

@@ -7,19 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bob import (
-    cluster,
-    experiments,
-    pipeline,
-    progress,
-    units,
-    workers,
-)
+from bob import cluster, experiments, pipeline, progress
 from bob.classifier.data import read_images
 from bob.cluster import data
 from bob.core.settings import Run
 from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
+from bob.steps import units, workers
 from bob.store import Store
 
 WEIGHTS = Path(checkpoints.__file__).parents[1] / "skyworld/weights"

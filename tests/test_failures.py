@@ -6,11 +6,12 @@ import math
 import pytest
 import torch
 
-from bob import pipeline, units
+from bob import pipeline
 from bob.classifier import trainer
 from bob.classifier.results import failure, select
-from bob.classify_worker import ClassifyWorker
 from bob.core.settings import SweepSettings
+from bob.steps import units
+from bob.steps.classify import ClassifyWorker
 
 SWEEP = SweepSettings(
     lrs=(1e-3, 1e30, 1e-4), weight_decays=(0.0,), sweep_epochs=2, final_epochs=2, warmup_epochs=0.0, batch=12

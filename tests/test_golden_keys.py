@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bob import cells, experiments, plan, units, walk
+from bob import cells, experiments, plan, walk
 from bob.core.settings import Run
+from bob.steps import units
 from bob.store import Store
 
 GOLDEN = Path(__file__).with_suffix(".json")

@@ -15,12 +15,13 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bob import pipeline, workers
+from bob import pipeline
 from bob.classifier.data import read_images
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
 from bob.diffusion import sampling
 from bob.diffusion.image_generator import Painter
+from bob.steps import workers
 from bob.store import Store, parquet
 
 MOMENTS = {"draw": sampling, "write": parquet, "fsync": os, "replace": os}

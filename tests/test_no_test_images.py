@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from bob import pipeline, workers
+from bob import pipeline
 from bob.core.types import Receipt, Unit
+from bob.steps import workers
 from bob.store import Store, schema
 from tests import tiny
 from tests.miniatures import MINIATURES

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bob import caption, captioners
+from bob import captioners
 from bob.captioners.openai_vision import ServerError, named
 from bob.datasets import load
-from bob.recognise import Recogniser
+from bob.steps import caption
+from bob.steps.recognise import Recogniser
 from tests import tiny
 
 KEY = "sk-very-secret-0123456789"

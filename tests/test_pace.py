@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from bob import pace, pipeline, units, workers
+from bob import pace, pipeline
 from bob.core.timing import Stopwatch
 from bob.core.types import Request
 from bob.diffusion.image_generator import Painter
+from bob.steps import units, workers
 
 ENDS = (".parquet", "manifest.json")
 GENERATE = {"load", "encode", "denoise", "decode", "write"}

@@ -8,20 +8,14 @@ from typing import Any
 
 import pytest
 
-from bob import (
-    layouts,
-    pipeline,
-    tabulate,
-    typeset,
-    units,
-    workers,
-)
+from bob import layouts, pipeline, tabulate, typeset
 from bob.classifier import trainer
-from bob.classify_worker import ClassifyWorker
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
+from bob.steps import units, workers
+from bob.steps.classify import ClassifyWorker
+from bob.steps.workers import WORKERS
 from bob.store import Store, schema
-from bob.workers import WORKERS
 from tests.tiny import CLASSES, DRAW, FINETUNE, SWEEP
 
 WEIGHTS = "pytorch_lora_weights.safetensors"

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bob import pipeline, units, workers
+from bob import pipeline
 from bob.core.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
 from bob.core.types import Outcome, Receipt, Unit
+from bob.steps import units, workers
 from bob.store import Store, schema
 
 

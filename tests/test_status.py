@@ -9,15 +9,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from bob import (
-    cli,
-    pipeline,
-    plans,
-    status,
-    store,
-    workers,
-)
+from bob import cli, pipeline, plans, status, store
 from bob.core.types import Unit
+from bob.steps import workers
 from bob.store import Store, schema
 
 UNITS = {"caption": 2, "finetune": 1, "generate": 3, "sweep": 2, "final": 1}

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from bob import cluster, pipeline, units
-from bob.classify_worker import ClassifyWorker
+from bob import cluster, pipeline
 from bob.core.settings import SweepSettings
 from bob.core.types import Unit
+from bob.steps import units
+from bob.steps.classify import ClassifyWorker
 from bob.store import Store
 
 

@@ -10,14 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bob import (
-    cli,
-    pipeline,
-    progress,
-    store,
-    verify,
-    workers,
-)
+from bob import cli, pipeline, progress, store, verify
+from bob.steps import workers
 from bob.store import Store, lock, parquet, schema
 from tests.damage import (
     CAPTIONS,

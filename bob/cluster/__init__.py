@@ -1,6 +1,6 @@
 """Ray, and nothing but Ray: Data for captions and images, Train for fine-tunes, Tune for sweeps.
 
-The only package that imports it. Each step's units go to the workers of `bob.workers`, which commit
+The only package that imports it. Each step's units go to the workers of `bob.steps.workers`, which commit
 what they make; receipts alone come back.
 """
 

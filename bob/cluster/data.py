@@ -58,7 +58,7 @@ class _Actor:
     """One process of the pool."""
 
     def __init__(self, *, step: str, root: str, slots: Slots) -> None:
-        from bob.workers import WORKERS
+        from bob.steps.workers import WORKERS
 
         settle(slots)
         self._store, self._worker = Store(root), WORKERS[step](root, device=slots.device)

@@ -136,7 +136,7 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
 
 def _loop(config: dict[str, Any]) -> dict[str, Any]:
     """In the worker process: resumes from the last checkpoint, trains, commits."""
-    from bob.workers import FinetuneWorker
+    from bob.steps.workers import FinetuneWorker
 
     settle(Slots(**config["slots"]))
     unit, last = Unit(**config["unit"]), ray.train.get_checkpoint()

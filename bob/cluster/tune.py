@@ -15,13 +15,13 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from bob.classify_worker import ClassifyWorker
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.core.settings import Point
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
+from bob.steps.classify import ClassifyWorker
 from bob.store import Store, key
 
 __all__ = ["longest_first", "run"]

@@ -13,7 +13,7 @@ from bob.store import schema
 from bob.store.commit import commit
 
 if TYPE_CHECKING:
-    from bob.ask import Asker
+    from bob.steps.ask import Asker
 
 __all__ = ["CaptionWorker", "RecogniseWorker"]
 
@@ -53,7 +53,7 @@ class CaptionWorker(_AskWorker):
     rows = schema.CAPTIONS
 
     def _kind(self) -> "type[Asker]":
-        from bob.caption import Reader
+        from bob.steps.caption import Reader
 
         return Reader
 
@@ -65,6 +65,6 @@ class RecogniseWorker(_AskWorker):
     rows = schema.RECOGNISED
 
     def _kind(self) -> "type[Asker]":
-        from bob.recognise import Recogniser
+        from bob.steps.recognise import Recogniser
 
         return Recogniser

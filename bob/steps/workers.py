@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from bob import datasets, store
-from bob.ask_worker import CaptionWorker, RecogniseWorker
-from bob.classify_worker import ClassifyWorker
 from bob.core import malloc
 from bob.core.settings import FinetuneSettings
 from bob.core.timing import Stopwatch
@@ -25,7 +23,9 @@ from bob.core.types import (
     Unit,
 )
 from bob.diffusion import checkpoints
-from bob.embed_worker import EmbedWorker
+from bob.steps.ask_worker import CaptionWorker, RecogniseWorker
+from bob.steps.classify import ClassifyWorker
+from bob.steps.embed import EmbedWorker
 from bob.store import parquet, schema
 from bob.store.commit import commit
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from bob.ask import Asker, Row
 from bob.captioners import Recognition
 from bob.core.types import Shot
+from bob.steps.ask import Asker, Row
 
 __all__ = ["Recogniser"]
 

@@ -7,10 +7,10 @@ from typing import Any, final
 
 import pyarrow as pa
 
-from bob.ask import Asker, Row
 from bob.captioners import Answer
 from bob.captioners._cleaning import PROMPT_VERSION, clean
 from bob.core.types import Context, Shot
+from bob.steps.ask import Asker, Row
 
 __all__ = ["PROMPT_VERSION", "Reader", "bank"]
 

@@ -1,0 +1,1 @@
+"""The steps: which units each one has, and the worker that does one."""
