@@ -29,9 +29,10 @@ import ray
 import torch
 from plain_training import best, training
 
-from bob import cluster, experiments, pipeline, progress, walk
+from bob import cluster, pipeline, progress, walk
 from bob.cluster import session
 from bob.core.settings import Point, Run
+from bob.paper import experiments
 from bob.steps import workers
 from bob.steps.classify import ClassifyWorker
 from bob.store import Store

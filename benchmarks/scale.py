@@ -32,9 +32,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bob import experiments, pipeline
+from bob import pipeline
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Context, Receipt, Unit
+from bob.paper import experiments
 from bob.steps import units, workers
 from bob.store import Store
 

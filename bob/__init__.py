@@ -6,9 +6,9 @@ The paper's steps, and where each lives:
     2  fine-tune  bob/diffusion/training.py    bob/diffusion/    LoRA on (class, background, pose) prompts
     3  generate   bob/diffusion/image_generator.py    bob/methods/      each class in contexts of the whole data set
     4  classify   bob/classifier/results.py    bob/backbones/    sweep and final training, real + synthetic
-    5  tabulate   bob/tabulate.py                      the tables: ours | paper | difference
+    5  tabulate   bob/paper/tabulate.py                      the tables: ours | paper | difference
 
-`bob/experiments.py` names what the paper ran, `bob/pipeline.py` turns it into work units,
+`bob/paper/experiments.py` names what the paper ran, `bob/pipeline.py` turns it into work units,
 `bob/cluster/` runs them on Ray, `bob/store.py` keeps what they made, `bob/status.py` and
 `bob/verify.py` say how far that is and whether it is whole. `bob/skyworld/` is the small world that
 a laptop runs all of it on. Importing this package imports nothing else.

@@ -14,7 +14,6 @@ from typing import Any
 from bob import (
     cluster,
     doctor,
-    experiments,
     export,
     job,
     methods,
@@ -23,7 +22,6 @@ from bob import (
     present,
     progress,
     report,
-    show,
     status,
     store,
     throughput,
@@ -45,6 +43,7 @@ from bob.commands import (
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
+from bob.paper import experiments, outputs
 from bob.steps import workers
 from bob.store import lock
 
@@ -148,8 +147,8 @@ def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Sto
     print(f"\ntables and figures: {artefacts.place()}")
 
 
-def _shown(command: RunCommand) -> show.Show:
-    return experiments.SHOWS.get(command.experiment, show.Table())
+def _shown(command: RunCommand) -> outputs.Show:
+    return experiments.SHOWS.get(command.experiment, outputs.Table())
 
 
 def _runs(command: RunCommand) -> list[Run]:

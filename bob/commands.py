@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from bob import cluster, experiments, export
+from bob import cluster, export
 from bob.core.settings import Run
+from bob.paper import experiments
 
 __all__ = [
     "Command",

@@ -178,7 +178,8 @@ def base(untrained_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def finished(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The `bob.store.Store` of a tiny run of BOB, from captions to tables; not to be changed."""
-    from bob import pipeline, tabulate
+    from bob import pipeline
+    from bob.paper import tabulate
     from bob.steps import workers
     from bob.store import Store
 

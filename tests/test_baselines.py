@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bob import cli, methods, pipeline, tabulate, verify
+from bob import cli, methods, pipeline, verify
 from bob.classifier.data import read_images, synthetic_arrays
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
+from bob.paper import tabulate
 from bob.steps import units, workers
 from bob.store import Store, schema
 from tests.tiny import DRAW, FINETUNE, SWEEP

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bob import cluster, experiments, pipeline, progress
+from bob import cluster, pipeline, progress
 from bob.classifier.data import read_images
 from bob.cluster import data
 from bob.core.settings import Run
 from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
+from bob.paper import experiments
 from bob.steps import units, workers
 from bob.store import Store
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, metrics, pipeline, status, verify
+from bob import datasets, pipeline, status, verify
 from bob.classifier.data import read_images
 from bob.classifier.embedder import Embedder
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Outcome, Unit
-from bob.figures import figure3, figure4, figure5, figure6, per_class
+from bob.paper import metrics
+from bob.paper.figures import figure3, figure4, figure5, figure6, per_class
 from bob.steps import workers
 from bob.store import Store, schema
 from tests import tiny

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bob import cells, experiments, plan, walk
+from bob import cells, plan, walk
 from bob.core.settings import Run
+from bob.paper import experiments
 from bob.steps import units
 from bob.store import Store
 

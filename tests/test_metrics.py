@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from bob import metrics
+from bob.paper import metrics
 
 
 def normal(n: int, d: int, *, seed: int = 0, shift: float = 0.0) -> np.ndarray:

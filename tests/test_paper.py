@@ -2,16 +2,16 @@
 
 import pytest
 
-from bob import (
+from bob.core.settings import Run
+from bob.paper import (
     claims,
     experiments,
     layouts,
-    overlap,
-    printed,
+    numbers,
+    render,
+    table7,
     tabulate,
-    typeset,
 )
-from bob.core.settings import Run
 from bob.store import schema
 
 CELLS = {"table1": 240, "table2": 84, "table3": 6, "table6": 8}
@@ -54,14 +54,14 @@ def test_the_papers_numbers_come_out_as_its_table(table):
     layout = experiments.TABLES[table]
     made = tabulate.rows(fed(table), layout, name=table)
     rows = [row for row in made.to_pylist() if not row["column"].startswith("mean ")]
-    assert len(rows) == CELLS[table] == len(printed.cells(table))
+    assert len(rows) == CELLS[table] == len(numbers.cells(table))
     assert {(row["row"], row["column"]): row["paper"] for row in rows} == layout.printed()
     assert all(row["seeds"] == 1 and abs(row["difference"]) < 1e-9 for row in made.to_pylist())
-    assert typeset.ranks(made, layout) == typeset.ranks(made, layout, of="paper") != {}
+    assert render.ranks(made, layout) == render.ranks(made, layout, of="paper") != {}
 
 
 def test_best_and_second_best_of_table_1_are_those_of_the_paper():
-    found = typeset.ranks(tabulate.rows(fed("table1"), layouts.TABLE1, name="t"), layouts.TABLE1)
+    found = render.ranks(tabulate.rows(fed("table1"), layouts.TABLE1, name="t"), layouts.TABLE1)
     cells = layouts.TABLE1.printed()
     checked = 0
     for line in UNDERLINED["table1"].splitlines():
@@ -79,7 +79,7 @@ def test_best_and_second_best_of_table_1_are_those_of_the_paper():
 
 
 def test_best_and_second_best_of_table_2_are_those_of_the_paper():
-    found = typeset.ranks(tabulate.rows(fed("table2"), layouts.TABLE2, name="t"), layouts.TABLE2)
+    found = render.ranks(tabulate.rows(fed("table2"), layouts.TABLE2, name="t"), layouts.TABLE2)
     cells = layouts.TABLE2.printed()
     for value in map(float, UNDERLINED["table2"].split()):
         assert 2 in [found.get(place) for place, printed_value in cells.items() if printed_value == value], value
@@ -89,11 +89,11 @@ def test_best_and_second_best_of_table_2_are_those_of_the_paper():
 
 def test_latex_marks_and_escapes():
     made = tabulate.rows(fed("table6"), layouts.TABLE6, name="t")
-    text = typeset.latex(made, layouts.TABLE6)
+    text = render.latex(made, layouts.TABLE6)
     assert text.startswith("\\begin{tabular}{lcc}\n\\toprule\nfine-tuned for & DataDream & BOB \\\\\n\\midrule\n")
     line = r"400 epochs & \underline{68.87, paper 68.87, +0.00} & \textbf{74.41, paper 74.41, +0.00} \\"
     assert line in text.replace("-0.00", "+0.00")
-    assert typeset._escaped("50 % of a_b & {c} ± 1") == r"50 \% of a\_b \& \{c\} $\pm$ 1"
+    assert render._escaped("50 % of a_b & {c} ± 1") == r"50 \% of a\_b \& \{c\} $\pm$ 1"
 
 
 def test_claims_are_recomputed_from_the_papers_cells():
@@ -124,7 +124,7 @@ def test_a_missing_cell_spoils_the_claims_about_its_table():
 
 
 def test_breeds_in_imagenet_are_derived_from_names():
-    rows = {row["class_name"]: row for row in overlap.rows().to_pylist()}
+    rows = {row["class_name"]: row for row in table7.rows().to_pylist()}
     assert len(rows) == 37
     differ = {name: row["imagenet_id"] for name, row in rows.items() if row["paper"] != row["imagenet_id"]}
     assert differ == {

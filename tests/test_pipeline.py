@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from bob import layouts, pipeline, tabulate, typeset
+from bob import pipeline
 from bob.classifier import trainer
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
+from bob.paper import layouts, render, tabulate
 from bob.steps import units, workers
 from bob.steps.classify import ClassifyWorker
 from bob.steps.workers import WORKERS
@@ -258,4 +259,4 @@ def test_writes_tables_and_a_picture(done):
     assert picture.endswith("-2shot-s0.png")
     assert sorted(set(names) - {picture}) == ["smoke.csv", "smoke.md", "smoke.parquet", "smoke.tex"]
     assert artefacts.read_table("tables/smoke.parquet").equals(table)
-    assert artefacts.read("tables/smoke.md").decode() == typeset.markdown(table, layouts.PLAIN)
+    assert artefacts.read("tables/smoke.md").decode() == render.markdown(table, layouts.PLAIN)

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bob import (
-    cli,
-    datasets,
-    experiments,
-    pipeline,
-    plan,
-    throughput,
-)
+from bob import cli, datasets, pipeline, plan, throughput
 from bob.core.settings import Run
 from bob.datasets import _standin
+from bob.paper import experiments
 from bob.steps import workers
 from bob.store import Store
 from bob.throughput import Rate

@@ -12,8 +12,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from bob import cli, layouts, report, store, typeset
+from bob import cli, report, store
 from bob.core.settings import DrawSettings
+from bob.paper import layouts, render
 from bob.store import schema
 from tests import drawings
 from tests.browser import Browser, chromium
@@ -49,7 +50,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> store.Store:
     table = schema.table(
         [*rows, cell | {"row": "mini / real_only / ", "ours": None, "difference": None}], schema.TABLES
     )
-    artefacts.write("tables/t.md", typeset.markdown(table, layouts.PLAIN).encode())
+    artefacts.write("tables/t.md", render.markdown(table, layouts.PLAIN).encode())
     artefacts.write("figures/curve.svg", SVG)
     return artefacts
 

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob import experiments, pipeline, store, verify
+from bob import pipeline, store, verify
 from bob.classifier.data import read_images
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.diffusion import checkpoints
+from bob.paper import experiments
 from bob.steps import units, workers
 from bob.store import Store, parquet, schema
 from tests.tools import SMALLEST, Bob

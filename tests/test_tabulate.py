@@ -8,9 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, layouts, tabulate, typeset
-from bob.contact_sheet import contact_sheet
+from bob import datasets
 from bob.core.settings import Run
+from bob.paper import layouts, render, tabulate
+from bob.paper.contact_sheet import contact_sheet
 from bob.store import schema
 
 COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
@@ -56,13 +57,13 @@ def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing()
     assert (single["ours"], single["ours_std"], single["seeds"]) == (pytest.approx(60.0), None, 1)
     missing = found[bob, "cub 10-shot"]
     assert (missing["ours"], missing["ours_std"], missing["seeds"]) == (None, None, 0)
-    assert typeset.markdown(table, layouts.PLAIN) == (
+    assert render.markdown(table, layouts.PLAIN) == (
         "| backbone | method | SD | cub 5-shot | cub 10-shot |\n"
         "| --- | --- | --- | --- | --- |\n"
         "| ImageNet | DataDream | v2.1 | <u>52.00 ± 2.83 (2 seeds)</u> | 25.00 |\n"
         "| ImageNet | BOB | v2.1 | **60.00** | - |\n"
     )
-    lines = typeset.csv_text(table).splitlines()
+    lines = render.csv_text(table).splitlines()
     assert lines[0] == ",".join(schema.TABLES.names)
     assert len(lines) == 5
 

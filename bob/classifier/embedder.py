@@ -1,4 +1,4 @@
-"""What a feature extractor sees in pictures, for the distances of `bob.metrics`. Plain PyTorch, no Ray.
+"""What a feature extractor sees in pictures, for the distances of `bob.paper.metrics`. Plain PyTorch, no Ray.
 
 An extractor is one of `bob/backbones/` without its head, its pictures those that the classifier is evaluated on.
 """

@@ -28,7 +28,7 @@ __all__ = ["Report", "show", "write"]
 LIMIT = 10_000
 """Pictures on a page: more of them are a load on a telephone."""
 _PAPER = re.compile(r"(.*), (paper [\d.]+(?:, [-+][\d.]+)?)")
-"""A cell of `bob.typeset`."""
+"""A cell of `bob.paper.render`."""
 
 
 @dataclass(frozen=True, kw_only=True)

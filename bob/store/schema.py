@@ -150,7 +150,7 @@ METRICS = pa.schema(
         _column("class_id", pa.int32(), "0-based; -1: of all classes"),
         _column("class_name", pa.string(), "empty: of all classes"),
         _column("metric", pa.string(), "fid, fid_floor, kid, kid_floor, diversity, context_entropy, leakage ..."),
-        _column("value", pa.float64(), "in the metric's own unit: see bob.figures"),
+        _column("value", pa.float64(), "in the metric's own unit: see bob.paper.figures"),
         _column("n", pa.int32(), "images of each set that the value is from", "image"),
     ]
 )

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bob import store
 from bob.core.types import Outcome, Unit
-from bob.figures import _features, _page, _rows
+from bob.paper.figures import _features, _page, _rows
 
 __all__ = ["draw", "edges", "units"]
 

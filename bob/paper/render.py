@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bob.layouts import SEPARATOR, Layout
+from bob.paper.layouts import SEPARATOR, Layout
 
 __all__ = ["csv_text", "latex", "markdown", "ranks", "show"]
 

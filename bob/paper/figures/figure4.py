@@ -7,7 +7,7 @@ from scipy.stats import gaussian_kde, norm
 
 from bob import store
 from bob.core.types import Outcome, Unit
-from bob.figures import _features, _page, _rows
+from bob.paper.figures import _features, _page, _rows
 
 __all__ = ["density", "draw", "units"]
 

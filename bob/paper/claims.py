@@ -6,8 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import layouts
-from bob.layouts import SEPARATOR
+from bob.paper import layouts
+from bob.paper.layouts import SEPARATOR
 from bob.store import schema
 
 __all__ = ["CLAIMS", "Claim", "markdown", "rows"]

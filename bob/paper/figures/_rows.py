@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bob import metrics, store
+from bob import store
 from bob.core.types import Outcome
-from bob.figures._features import Sets
+from bob.paper import metrics
+from bob.paper.figures._features import Sets
 from bob.store import schema
 
 __all__ = ["ALL", "REAL", "contexts", "distances", "row", "values"]
@@ -29,7 +30,7 @@ def row(outcome: Outcome, class_id: int, metric: str, value: float, n: int, *, m
     Args:
         outcome: the run that it is of.
         class_id: a class, or `ALL`.
-        metric: one of those that `bob.figures` lists.
+        metric: one of those that `bob.paper.figures` lists.
         value: in that metric's unit.
         n: images.
         method: `REAL`, or empty for the run's own.

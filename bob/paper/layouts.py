@@ -3,8 +3,9 @@
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
-from bob import backbones, datasets, methods, printed
+from bob import backbones, datasets, methods
 from bob.core.settings import Run
+from bob.paper import numbers
 
 __all__ = [
     "ABLATION",
@@ -102,26 +103,26 @@ def _within_backbone(row: str, column: str) -> Hashable:
 def _table1() -> dict[Place, float]:
     return {
         (SEPARATOR.join((backbone, method, version)), f"{dataset} {shots}-shot"): value
-        for (backbone, method, version, shots, dataset), value in printed.cells("table1").items()
+        for (backbone, method, version, shots, dataset), value in numbers.cells("table1").items()
     }
 
 
 def _table2() -> dict[Place, float]:
     return {
         (SEPARATOR.join((method, version)), f"{datasets.title(f'{dataset}:{factor}')} {group}"): value
-        for (method, version, dataset, factor, group), value in printed.cells("table2").items()
+        for (method, version, dataset, factor, group), value in numbers.cells("table2").items()
     }
 
 
 def _table3() -> dict[Place, float]:
     return {
         (marginalisation(of), f"{preservation} preservation"): value
-        for (of, preservation), value in printed.cells("table3").items()
+        for (of, preservation), value in numbers.cells("table3").items()
     }
 
 
 def _table6() -> dict[Place, float]:
-    return {(f"{epochs} epochs", method): value for (epochs, method), value in printed.cells("table6").items()}
+    return {(f"{epochs} epochs", method): value for (epochs, method), value in numbers.cells("table6").items()}
 
 
 PLAIN = Layout(

@@ -7,12 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from bob import layouts, store, typeset
+from bob import store
 from bob.classifier.data import read_images
-from bob.contact_sheet import contact_sheet
 from bob.core.settings import Run
 from bob.core.types import Outcome
-from bob.layouts import SEPARATOR, Layout
+from bob.paper import layouts, render
+from bob.paper.contact_sheet import contact_sheet
+from bob.paper.layouts import SEPARATOR, Layout
 from bob.store import schema
 
 __all__ = ["Final", "collect", "rows", "write"]
@@ -31,8 +32,8 @@ def write(
     """
     table = collect(outcomes, artefacts, name=name, layout=layout)
     artefacts.write_table(f"tables/{name}.parquet", table, store.provenance([outcome.run for outcome in outcomes]))
-    texts = {"csv": typeset.csv_text(table)}
-    texts |= {"md": typeset.markdown(table, layout), "tex": typeset.latex(table, layout)}
+    texts = {"csv": render.csv_text(table)}
+    texts |= {"md": render.markdown(table, layout), "tex": render.latex(table, layout)}
     for kind, text in texts.items():
         artefacts.write(f"tables/{name}.{kind}", text.encode())
     for split in dict.fromkeys(outcome.split for outcome in outcomes):

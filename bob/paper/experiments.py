@@ -10,11 +10,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bob import backbones, layouts, methods, overlap, show
+from bob import backbones, methods
 from bob.core import registry
 from bob.core.settings import Run
 from bob.diffusion import checkpoints
-from bob.show import Runs, Show
+from bob.paper import layouts, outputs
+from bob.paper.outputs import Runs, Show
+from bob.paper.table7 import present
 
 __all__ = ["EXPERIMENTS", "SHOWS", "defaults", "load", "tiny"]
 
@@ -82,7 +84,7 @@ def _mini(method: str, backbone: str = "resnet_mini", **fields: Any) -> Run:
     return dataclasses.replace(defaults(**models, method=method), **fields)
 
 
-@_experiment(show.Table())
+@_experiment(outputs.Table())
 def skyworld(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Real Only, DataDream and BOB on skyworld at 5 shots, confounding 0.8, with equal budgets.
 
@@ -91,7 +93,7 @@ def skyworld(seeds: Sequence[int] = (0,)) -> list[Run]:
     return [_mini(method, seed=seed) for seed in seeds for method in ("real_only", "datadream", "bob")]
 
 
-@_experiment(show.Table())
+@_experiment(outputs.Table())
 def baselines(seeds: Sequence[int] = (0,)) -> list[Run]:
     """All methods on skyworld, those of other packages too, as `skyworld` has its three.
 
@@ -100,7 +102,7 @@ def baselines(seeds: Sequence[int] = (0,)) -> list[Run]:
     return [_mini(method, seed=seed) for seed in seeds for method in registry.names("method")]
 
 
-@_experiment(show.Table())
+@_experiment(outputs.Table())
 def smoke(seeds: Sequence[int] = (0,)) -> list[Run]:
     """The three methods of `skyworld` with budgets so small that the numbers mean nothing: does it run?
 
@@ -122,7 +124,7 @@ def tiny(run: Run) -> Run:
     )
 
 
-@_experiment(show.Table(layouts.TABLE1))
+@_experiment(outputs.Table(layouts.TABLE1))
 def table1(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 1: few-shot accuracy of three backbones on four data sets, ten rows of methods.
 
@@ -140,7 +142,7 @@ def table1(seeds: Sequence[int] = (0,)) -> list[Run]:
     ]
 
 
-@_experiment(show.Table(layouts.TABLE2))
+@_experiment(outputs.Table(layouts.TABLE2))
 def table2(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 2: long-tail accuracy of ResNet-50 at imbalance factors 100, 50 and 10.
 
@@ -162,7 +164,7 @@ def _aircraft(method: str, checkpoint: str = "sd21", **fields: Any) -> Run:
     return _paper(method, checkpoint, dataset="aircraft", shots=10, **fields)
 
 
-@_experiment(show.Table(layouts.TABLE3))
+@_experiment(outputs.Table(layouts.TABLE3))
 def table3(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 3: marginalisation none, class-level and data-set-level, without and with preservation.
 
@@ -173,7 +175,7 @@ def table3(seeds: Sequence[int] = (0,)) -> list[Run]:
     return [_aircraft(method, seed=seed) for seed in seeds for method in layouts.ABLATION.values()]
 
 
-@_experiment(show.Table(layouts.TABLE6))
+@_experiment(outputs.Table(layouts.TABLE6))
 def table6(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 6: DataDream and BOB fine-tuned for 200, 400, 1,000 and 2,000 epochs, checkpoints of one run.
 
@@ -199,7 +201,7 @@ def _drawn(methods: Sequence[tuple[str, str]], seeds: Sequence[int]) -> list[Run
     return [_aircraft(method, checkpoint, seed=seed) for seed in seeds for method, checkpoint in methods]
 
 
-@_experiment(show.Figure("figure3"))
+@_experiment(outputs.Figure("figure3"))
 def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 3: shots of one class beside what Diff-II, DataDream and BOB draw of it; nothing is classified.
 
@@ -210,18 +212,18 @@ def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
     return _drawn((("diff_ii", "sd15"), ("datadream", "sd21"), ("bob", "sd21")), seeds)
 
 
-@_experiment(show.Figure("figure4"))
+@_experiment(outputs.Figure("figure4"))
 def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 4: density over the classes of the FID between what is drawn and the real images.
 
     bob run figure4 --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
 
-    The paper: modes at 26 (BOB), 31 (DataDream) and 37 (Diff-II). Compare the order, not the values: see `bob.figures`.
+    The paper: modes at 26 (BOB), 31 (DataDream) and 37 (Diff-II). Compare the order, not the values: see `bob.paper.figures`.
     """
     return figure3(seeds)
 
 
-@_experiment(show.Figure("figure5", upto="classify"))
+@_experiment(outputs.Figure("figure5", upto="classify"))
 def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 5: how well a captioner itself knows the classes, against the accuracy that BOB reaches with it.
 
@@ -242,7 +244,7 @@ def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
     ]
 
 
-@_experiment(show.Figure("figure6"))
+@_experiment(outputs.Figure("figure6"))
 def figure6(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 6: histogram over the classes of DataDream's FID minus BOB's.
 
@@ -253,7 +255,7 @@ def figure6(seeds: Sequence[int] = (0,)) -> list[Run]:
     return _drawn((("datadream", "sd21"), ("bob", "sd21")), seeds)
 
 
-@_experiment(show.Custom(overlap.present))
+@_experiment(outputs.Custom(present))
 def table7(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 7: which breeds of Pets are classes of ImageNet, derived from the names of both; nothing is run.
 
@@ -282,10 +284,10 @@ def _add_changed(prefix: str, change: Callable[[Run], Run], words: str) -> None:
         EXPERIMENTS[prefix + name].__doc__ = f"{name}{words}."
     tables = {name: (EXPERIMENTS[prefix + name], layout) for name, layout in TABLES.items()}
     EXPERIMENTS[f"{prefix}claims"] = _joined([runs for runs, _ in tables.values()])
-    SHOWS[f"{prefix}claims"] = show.Claims(tables)
+    SHOWS[f"{prefix}claims"] = outputs.Claims(tables)
     parts = {name: (EXPERIMENTS[prefix + name], SHOWS[prefix + name]) for name in (*PAPER, "claims")}
     EXPERIMENTS[f"{prefix}paper"] = _joined([runs for runs, _ in parts.values()])
-    SHOWS[f"{prefix}paper"] = show.Parts(parts)
+    SHOWS[f"{prefix}paper"] = outputs.Parts(parts)
     EXPERIMENTS[f"{prefix}claims"].__doc__ = f"What the paper counts, from its cells and ours{words}."
     EXPERIMENTS[f"{prefix}paper"].__doc__ = f"All of these in one, so that what they share is made once{words}."
 

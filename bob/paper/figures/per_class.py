@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bob import store
 from bob.core.types import Outcome, Unit
-from bob.figures import _features, _page, _rows
+from bob.paper.figures import _features, _page, _rows
 
 __all__ = ["METRICS", "draw", "units"]
 

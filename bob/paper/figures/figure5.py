@@ -10,7 +10,7 @@ from bob import captioners, store
 from bob.core.seeds import derive
 from bob.core.step_table import STEPS
 from bob.core.types import Outcome, Shot, Unit
-from bob.figures import _page, _rows
+from bob.paper.figures import _page, _rows
 from bob.store import schema
 
 __all__ = ["draw", "units"]

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bob import claims, layouts, store, tabulate, typeset
+from bob import store
 from bob.core.settings import Run
 from bob.core.types import Outcome, Unit
-from bob.layouts import Layout
+from bob.paper import claims, layouts, render, tabulate
+from bob.paper.layouts import Layout
 
 __all__ = ["Claims", "Custom", "Figure", "Parts", "Runs", "Show", "Table"]
 
@@ -48,7 +49,7 @@ class Table(Show):
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
         """See `Show`."""
-        typeset.show(tabulate.write(outcomes, artefacts, name=name, layout=self.layout), self.layout)
+        render.show(tabulate.write(outcomes, artefacts, name=name, layout=self.layout), self.layout)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Custom(Show):
 
 @dataclass(frozen=True)
 class Figure(Show):
-    """A file of `bob/figures/`."""
+    """A file of `bob/paper/figures/`."""
 
     name: str
     upto: str = "generate"
@@ -91,7 +92,7 @@ class Figure(Show):
 
     @property
     def _module(self) -> Any:
-        return importlib.import_module(f"bob.figures.{self.name}")
+        return importlib.import_module(f"bob.paper.figures.{self.name}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from bob import datasets, store
 from bob.classifier.data import read_images
 from bob.core import registry
 from bob.core.types import Outcome, Unit
-from bob.figures import _page
+from bob.paper.figures import _page
 
 __all__ = ["draw", "units"]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from bob import store
 from bob.core.types import Outcome
-from bob.figures._rows import Row
+from bob.paper.figures._rows import Row
 from bob.store import schema
 
 __all__ = ["COLOURS", "STYLES", "legend", "page", "save", "style", "table"]
