@@ -29,10 +29,11 @@ import ray
 import torch
 from plain_training import best, training
 
-from bob import cluster, pipeline, progress, walk
+from bob import cluster, pipeline, progress
 from bob.cluster import session
 from bob.core.settings import Point, Run
 from bob.paper import experiments
+from bob.pipeline import walk
 from bob.steps import workers
 from bob.steps.classify import ClassifyWorker
 from bob.store import Store

@@ -59,7 +59,7 @@ def generate(run: Run, artefacts: Store, executor: pipeline.Executor) -> list[Re
             yield receipt
 
     made = units.generations(cell, artefacts)
-    pipeline._do("generate", made, runs=[run], artefacts=artefacts, executor=executor, report=report)
+    _do("generate", made, runs=[run], artefacts=artefacts, executor=executor, report=report)
     return done
 
 

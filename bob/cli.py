@@ -19,7 +19,6 @@ from bob import (
     methods,
     pipeline,
     plan,
-    present,
     progress,
     report,
     status,
@@ -27,7 +26,6 @@ from bob import (
     throughput,
     unpack,
     verify,
-    walk,
 )
 from bob.commands import (
     Command,
@@ -44,6 +42,8 @@ from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
 from bob.paper import experiments, outputs
+from bob.pipeline import outcomes as present
+from bob.pipeline import walk
 from bob.steps import workers
 from bob.store import lock
 

@@ -17,14 +17,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bob import cells, datasets, plans, progress, store, throughput
+from bob import datasets, progress, store, throughput
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.datasets import _standin
 from bob.diffusion import checkpoints
+from bob.pipeline import plan_files
+from bob.pipeline.splits import Splits, begin
+from bob.pipeline.walk import walk
 from bob.steps.units import Cell
 from bob.throughput import Rate
-from bob.walk import walk
 
 __all__ = ["Cluster", "Line", "Plan", "make", "show"]
 
@@ -153,9 +155,9 @@ def make(
     """
     wanted: dict[str, tuple[str, Unit, float]] = {}
     stand_ins: dict[str, None] = {}
-    splits, captioned = cells.Splits(functools.partial(_dataset, stand_ins)), True
+    splits, captioned = Splits(functools.partial(_dataset, stand_ins)), True
     for run in dict.fromkeys(runs):
-        cell = cells.begin(run, splits(run))
+        cell = begin(run, splits(run))
         cell.provisional = run.dataset.partition(":")[0] in stand_ins
         for step, some in walk([cell], artefacts, upto="classify" if classifies else "generate", writes=False):
             evaluations = _evaluations(cell) if step == "generate" else 0.0
@@ -200,12 +202,12 @@ def _lines(
     for step, unit, evaluations in wanted:
         model, amount = throughput.amount(unit.step, unit.work, unit.size, evaluations=evaluations)
         groups.setdefault((step, model), []).append((unit, amount))
-    for step in plans.STEPS:
+    for step in plan_files.STEPS:
         for (of, model), some in groups.items():
             if of == step:
                 done = [unit.target in there for unit, _ in some]
                 left = [amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done]
-                kind = plans.step_of(step)
+                kind = plan_files.step_of(step)
                 rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
                 yield Line(
                     step=step,
@@ -232,7 +234,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     sources = dict.fromkeys(line.rate.source for line in plan.lines if line.rate and line.todo)
     numbers = {source: f"({k})" for k, source in enumerate(sources, 1)}
     for line in plan.lines:
-        name, unit = plans.STEPS[line.step]
+        name, unit = plan_files.STEPS[line.step]
         rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
         hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
         counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
@@ -240,7 +242,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     for source, number in numbers.items():
         print(f"{number} {source}")
-    for step in dict.fromkeys(plans.step_of(line.step) for line in plan.lines):
+    for step in dict.fromkeys(plan_files.step_of(line.step) for line in plan.lines):
         print(f"a second of {step}: {throughput.UNITS[step]}, on one {plan.cluster.device}")
     if plan.stand_ins:
         print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")

@@ -9,7 +9,8 @@ from pyarrow import fs
 from rich.console import Console
 from rich.table import Table
 
-from bob import pace, plans, progress, store
+from bob import pace, progress, store
+from bob.pipeline import plan_files
 from bob.store import schema
 
 __all__ = ["Reason", "Status", "Step", "read", "show"]
@@ -79,12 +80,12 @@ def read(artefacts: store.Store) -> Status:
     """
     files, unreadable = artefacts.listing(), []
     noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
-    planned = plans.read(artefacts, noted).to_pylist()
+    planned = plan_files.read(artefacts, noted).to_pylist()
     quarantines = [store.quarantine(row["target"]) for row in planned if row["target"] in files]
     rejected = {path: _rows(artefacts, path, unreadable) for path in quarantines if path in files}
     sizes = _bytes(planned, files)
     steps = []
-    for name in plans.STEPS:
+    for name in plan_files.STEPS:
         units = [row for row in planned if row["step"] == name]
         if units:
             latest = _latest(artefacts, [row for row in units if row["target"] in files], files, unreadable)
@@ -103,7 +104,7 @@ def _open(artefacts: store.Store, noted: Sequence[str]) -> int:
     for path in noted:
         command, _, step = path.removesuffix(".parquet").partition("-")
         steps.setdefault(command, {})[step] = path
-    without = [paths for paths in steps.values() if plans.LAST not in paths]
+    without = [paths for paths in steps.values() if plan_files.LAST not in paths]
     return sum(all(artefacts.manifest(path).get("upto") != step for step, path in of.items()) for of in without)
 
 
@@ -111,7 +112,7 @@ def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *,
     done = [row for row in units if row["target"] in files]
     return Step(
         name=name,
-        unit=plans.STEPS[name][1],
+        unit=plan_files.STEPS[name][1],
         done=len(done),
         todo=len(units) - len(done),
         size_done=sum(row["size"] for row in done),
@@ -195,7 +196,7 @@ def show(status: Status, root: str, *, console: Console | None = None) -> None:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for step in status.steps:
         if words := step.pace.words(step.unit):
-            print(f"{plans.STEPS[step.name][0]}: {words}")
+            print(f"{plan_files.STEPS[step.name][0]}: {words}")
     if status.open:
         print(f"sets of runs that have not come to their last steps, which are not counted yet: {status.open}")
     for reason in status.reasons:
@@ -210,7 +211,7 @@ def _cells(step: Step) -> tuple[str, ...]:
     rate = step.pace.rate
     digits = ".3g" if (rate or 0) < 100 else ",.0f"
     return (
-        plans.STEPS[step.name][0],
+        plan_files.STEPS[step.name][0],
         f"{step.done:,}",
         f"{step.todo:,}",
         f"{step.size_done:,} of {step.size:,} {step.unit}",

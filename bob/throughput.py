@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bob import plans, store
+from bob import store
+from bob.pipeline import plan_files
 
 __all__ = ["DEVICES", "RATES", "UNITS", "Rate", "amount", "evaluations", "measured"]
 
@@ -114,8 +115,8 @@ def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
     files = artefacts.listing()
     noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
     seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for row in plans.read(artefacts, noted).to_pylist():
-        step = plans.step_of(row["step"])
+    for row in plan_files.read(artefacts, noted).to_pylist():
+        step = plan_files.step_of(row["step"])
         if row["target"] in files and step in UNITS:
             work = artefacts.manifest(row["target"])
             of_image = _evaluations(artefacts, row["target"]) if step == "generate" else 0.0

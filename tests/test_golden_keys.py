@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bob import cells, plan, walk
+from bob import plan
 from bob.core.settings import Run
 from bob.paper import experiments
+from bob.pipeline import walk
+from bob.pipeline.splits import Splits, begin
 from bob.steps import units
 from bob.store import Store
 
@@ -31,7 +33,7 @@ def chosen(experiment: str) -> list[Run]:
 @functools.cache
 def keys(run: Run) -> dict[str, str]:
     """Step -> the target of the run's first unit, whose path holds the key; data sets of the paper are stood in for."""
-    cell = cells.begin(run, cells.Splits(functools.partial(plan._dataset, {}))(run))
+    cell = begin(run, Splits(functools.partial(plan._dataset, {}))(run))
     walk._make_up(cell)
     steps = {"caption": list(units.captions(cell)), "finetune": list(units.finetune(cell))}
     steps["generate"] = list(units.generations(cell, Store("/nowhere"), writes=False))

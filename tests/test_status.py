@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from bob import cli, pipeline, plans, status, store
+from bob import cli, pipeline, status, store
 from bob.core.types import Unit
+from bob.pipeline import plan_files
 from bob.steps import workers
 from bob.store import Store, schema
 
@@ -52,7 +53,7 @@ def test_each_step_of_a_command_has_a_plan(finished):
         assert table.schema.equals(schema.PLAN)
         (step,) = set(table["step"].to_pylist())
         assert (len(table), sum(table["size"].to_pylist())) == (UNITS[step], SIZES[step])
-        assert set(table["unit"].to_pylist()) == {plans.STEPS[step][1]}
+        assert set(table["unit"].to_pylist()) == {plan_files.STEPS[step][1]}
         assert all(finished.exists(target) for target in table["target"].to_pylist())
 
 
@@ -61,14 +62,14 @@ def test_a_plan_is_written_once_and_anew_where_the_same_runs_want_other_units(ba
     units = [Unit(step="generate", target=f"images/x/part-{k}.parquet", label="x", size=5) for k in range(3)]
 
     def write(some: list[Unit]) -> tuple[int, list[str]]:
-        plans.write("generate", some, runs=[base], artefacts=artefacts)
+        plan_files.write("generate", some, runs=[base], artefacts=artefacts)
         ((path, info),) = artefacts.listing().items()
         return info.mtime_ns or 0, artefacts.read_table(path)["target"].to_pylist()
 
     first = write(units)
     assert write(units) == first
     assert write(units[1:])[1] == [unit.target for unit in units[1:]]
-    plans.write("caption", [], runs=[base], artefacts=artefacts)
+    plan_files.write("caption", [], runs=[base], artefacts=artefacts)
     assert len(artefacts.names("plans")) == 1
 
 
@@ -76,7 +77,7 @@ def test_a_unit_that_two_commands_want_counts_once(base, artefacts):
     before = counts(status.read(artefacts))
     targets = artefacts.read_table(next(p for p in artefacts.listing() if p.endswith("-generate.parquet")))["target"]
     shared = Unit(step="generate", target=targets[0].as_py(), label="shared", size=5)
-    plans.write("generate", [shared], runs=[base], artefacts=artefacts)
+    plan_files.write("generate", [shared], runs=[base], artefacts=artefacts)
     assert counts(status.read(artefacts)) == before
 
 
@@ -196,7 +197,7 @@ def test_a_uri_is_looked_at_too(finished):
 def test_the_size_of_a_plan_is_no_matter(size, base, tmp_path):
     artefacts = Store(str(tmp_path))
     units = [Unit(step="generate", target=f"images/x/part-{k:05d}.parquet", label="x", size=5) for k in range(size)]
-    plans.write("generate", units, runs=[base], artefacts=artefacts)
+    plan_files.write("generate", units, runs=[base], artefacts=artefacts)
     artefacts.write_table(units[-1].target, pa.table({"a": [1]}), {"seconds": 2.0})
     (step,) = status.read(artefacts).steps
     assert (step.done, step.todo, step.size, step.pace.rate) == (1, size - 1, 5 * size, 2.5)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ray.util.metrics import Counter, Histogram
 
-from bob import plans
 from bob.core.types import Receipt, Unit
+from bob.pipeline import plan_files
 
 __all__ = ["count"]
 
@@ -32,7 +32,7 @@ def count(unit: Unit, receipt: Receipt) -> None:
     if not receipt.times:  # it was there
         return
     meters, step = _meters(), unit.work.get("phase", unit.step)
-    meters.done.inc(receipt.size, {"step": step, "what": plans.STEPS[step][1]})
+    meters.done.inc(receipt.size, {"step": step, "what": plan_files.STEPS[step][1]})
     if receipt.rejected:
         meters.rejected.inc(receipt.rejected, {"step": step})
     for lap, seconds in receipt.times.items():

@@ -218,7 +218,8 @@ def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
 
     bob run figure4 --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
 
-    The paper: modes at 26 (BOB), 31 (DataDream) and 37 (Diff-II). Compare the order, not the values: see `bob.paper.figures`.
+    The paper: modes at 26 (BOB), 31 (DataDream) and 37 (Diff-II). Compare the order, not the values: see
+    `bob.paper.figures`.
     """
     return figure3(seeds)
 

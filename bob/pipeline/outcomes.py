@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from bob import cells, pipeline, store
+from bob import pipeline, store
 from bob.core.settings import Run
 from bob.core.types import Outcome
-from bob.walk import walk
+from bob.pipeline.splits import Splits, begin
+from bob.pipeline.walk import walk
 
 __all__ = ["outcomes"]
 
@@ -17,12 +18,12 @@ def outcomes(runs: Sequence[Run], artefacts: store.Store) -> list[Outcome]:
         ValueError: as `pipeline.execute`, but for rejected rows.
     """
     pipeline.check(runs, artefacts=artefacts)
-    splits = cells.Splits()
+    splits = Splits()
     return [_outcome(run, splits, artefacts) for run in runs]
 
 
-def _outcome(run: Run, splits: cells.Splits, artefacts: store.Store) -> Outcome:
-    cell = cells.begin(run, splits(run))
+def _outcome(run: Run, splits: Splits, artefacts: store.Store) -> Outcome:
+    cell = begin(run, splits(run))
     begun = pipeline.outcome(cell)
     for _ in walk([cell], artefacts, writes=False):
         if cell.provisional:

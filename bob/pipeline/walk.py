@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from bob import store
-from bob.cells import drop_uncaptioned
 from bob.core.types import Context, Unit
 from bob.methods import _suffixes
+from bob.pipeline.splits import drop_uncaptioned
 from bob.steps import units
 from bob.steps.units import Cell
 from bob.store import schema

@@ -8,22 +8,16 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bob import (
-    backbones,
-    captioners,
-    datasets,
-    methods,
-    plans,
-    store,
-)
-from bob.cells import Splits, split
+from bob import backbones, captioners, datasets, methods, store
 from bob.core import registry, threads
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
 from bob.diffusion import checkpoints
+from bob.pipeline import plan_files
+from bob.pipeline.splits import Splits, split
+from bob.pipeline.walk import UPTO, walk
 from bob.steps.units import Cell
 from bob.store import schema
-from bob.walk import UPTO, walk
 
 __all__ = [
     "UPTO",
@@ -197,12 +191,12 @@ def _do(
     """Notes what one step of `plans.STEPS` wants, each unit once, and does what of it is not there yet."""
     wanted = {unit.target: unit for unit in made}
     ends = "" if upto == UPTO[-1] else upto
-    plans.write(planned, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
+    plan_files.write(planned, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
     done = artefacts.present(wanted)
     todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
     if wanted:
-        step = plans.step_of(planned)
+        step = plan_files.step_of(planned)
         receipts = executor(step, todo, artefacts) if todo else iter(())
         for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
             pass
