@@ -29,8 +29,9 @@ import ray
 import torch
 from plain_training import best, training
 
-from bob import cluster, pipeline, progress
+from bob import cluster, pipeline
 from bob.cluster import session
+from bob.commands import console
 from bob.core.settings import Point, Run
 from bob.paper import experiments
 from bob.pipeline import walk
@@ -51,7 +52,7 @@ PARTS = {
 
 def swept(run: Run, artefacts: Store) -> list:
     """The sweep's units, after doing all that comes before them, in this process."""
-    inline, report = workers.inline("cpu"), progress.report
+    inline, report = workers.inline("cpu"), console.report
     pipeline.execute([run], artefacts=artefacts, executor=inline, report=report, upto="generate")
     [(_, wanted)] = (found for found in walk.walk([pipeline.split(run, artefacts)], artefacts) if found[0] == "sweep")
     return wanted

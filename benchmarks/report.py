@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from bob import progress, report, store
+from bob import store
+from bob.commands import console, report
 from bob.core.settings import DrawSettings
 from tests import drawings
 from tests.browser import chromium
@@ -53,7 +54,7 @@ def main() -> None:
             drawings.draw(artefacts, of, paint=crop, background="sea {index}", pose="flying", **said)
         begun = time.monotonic()
         made = report.write(artefacts, limit=10_400)
-        print(f"{made.pictures:,} pictures, {progress.amount(made.size)}, written in {time.monotonic() - begun:.1f} s")
+        print(f"{made.pictures:,} pictures, {console.amount(made.size)}, written in {time.monotonic() - begun:.1f} s")
         opened, filtered = [], []
         for _ in range(OPENINGS):
             with chromium() as browser:

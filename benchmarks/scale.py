@@ -36,6 +36,7 @@ from bob import pipeline
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Context, Receipt, Unit
 from bob.paper import experiments
+from bob.pipeline.execute import _do
 from bob.steps import units, workers
 from bob.store import Store
 

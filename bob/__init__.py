@@ -9,7 +9,7 @@ The paper's steps, and where each lives:
     5  tabulate   bob/paper/tabulate.py                      the tables: ours | paper | difference
 
 `bob/paper/experiments.py` names what the paper ran, `bob/pipeline.py` turns it into work units,
-`bob/cluster/` runs them on Ray, `bob/store.py` keeps what they made, `bob/status.py` and
-`bob/verify.py` say how far that is and whether it is whole. `bob/skyworld/` is the small world that
+`bob/cluster/` runs them on Ray, `bob/store.py` keeps what they made, `bob/commands/status.py` and
+`bob/commands/verify.py` say how far that is and whether it is whole. `bob/skyworld/` is the small world that
 a laptop runs all of it on. Importing this package imports nothing else.
 """

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob import cli, commands
+from bob import cli
 from tests.tools import SMALLEST, Bob, photos
 
 pytestmark = pytest.mark.timeout(60)
@@ -26,7 +26,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
     root = tmp_path_factory.mktemp("done")
     flags = ["--inline", "--dataset", f"folder:{photos(root / 'data')}", "--method", "bob", *SMALLEST]
     arguments = ["run", *flags, "--out", str(root / "out")]
-    assert cli._run(commands.parse(arguments), arguments) == 0
+    assert cli.parse(arguments).main(arguments) == 0
     return flags, root / "out"
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bob import cli, methods, pipeline, verify
+from bob import cli, methods, pipeline
 from bob.classifier.data import read_images, synthetic_arrays
+from bob.commands import methods as listed
+from bob.commands import verify
 from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
@@ -217,7 +219,7 @@ def test_a_method_of_another_package_is_one_file(untrained_sd, tmp_path, monkeyp
     )
     monkeypatch.syspath_prepend(tmp_path / "site")
     assert "again" in registry.names("method")
-    methods.show()
+    listed.show()
     assert "each shot again" in capsys.readouterr().out
     arguments = f"--inline --out {tmp_path}/out --method again --dataset skyworld --shots 1 --val 1 --draw.per-class 1"
     arguments += f" --checkpoint path:{untrained_sd} --draw.steps 2 --sweep.lrs 1e-3 --sweep.lambdas 0.5"

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from bob import cluster, pipeline, progress
+from bob import cluster, pipeline
 from bob.classifier.data import read_images
 from bob.cluster import data
+from bob.commands import console
 from bob.core.settings import Run
 from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
 from bob.paper import experiments
 from bob.steps import units, workers
+from bob.steps.defaults import defaults
 from bob.store import Store
 
 WEIGHTS = Path(checkpoints.__file__).parents[1] / "skyworld/weights"
@@ -35,7 +37,7 @@ def both(tmp_path_factory: pytest.TempPathFactory):
         with contextlib.chdir(here):
             for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
                 store = Store(name)
-                outcomes = pipeline.execute(smoke(), artefacts=store, executor=executor, report=progress.report)
+                outcomes = pipeline.execute(smoke(), artefacts=store, executor=executor, report=console.report)
                 done[name] = store, outcomes
             yield done
     finally:
@@ -68,7 +70,7 @@ def test_the_same_command_again_does_nothing(both):
     def refuse(step, units, artefacts):
         raise AssertionError(f"{step} was done again: {[unit.label for unit in units]}")
 
-    pipeline.execute(smoke(), artefacts=store, executor=refuse, report=progress.report)
+    pipeline.execute(smoke(), artefacts=store, executor=refuse, report=console.report)
 
 
 @pytest.mark.timeout(400)
@@ -91,7 +93,7 @@ def test_a_block_of_several_units_gives_the_images_of_a_for_loop_and_a_receipt_a
     both, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setattr(data, "_SHARE", 4)
-    run = experiments.defaults(
+    run = defaults(
         checkpoint="simulated:1", backbone="resnet_mini", captioner="qwen_vl:skyworld", method="real_guidance"
     )
     run = dataclasses.replace(run, draw=dataclasses.replace(run.draw, per_class=3, unit=2))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bob import cli, doctor, unpack
+from bob import cli
+from bob.commands import doctor, unpack
 from bob.core import registry
 from bob.datasets import Source
 from tests.miniatures import MINIATURES

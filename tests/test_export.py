@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from bob import cli, export, store
+from bob import cli, store
+from bob.commands import export
+from bob.commands.export import imagefolder, marks
+from bob.commands.export.public import licence_of, model, public
 from bob.core.settings import DrawSettings
-from bob.export import imagefolder, marks
-from bob.export.public import licence_of, model, public
 from bob.store import schema
 from bob.store.images import Drawn, find
 from tests import drawings

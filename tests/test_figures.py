@@ -12,9 +12,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, pipeline, status, verify
+from bob import datasets, pipeline
 from bob.classifier.data import read_images
 from bob.classifier.embedder import Embedder
+from bob.commands import status, verify
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Outcome, Unit
 from bob.paper import metrics

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bob import plan
+from bob.commands import estimate
 from bob.core.settings import Run
 from bob.paper import experiments
 from bob.pipeline import walk
@@ -33,7 +33,7 @@ def chosen(experiment: str) -> list[Run]:
 @functools.cache
 def keys(run: Run) -> dict[str, str]:
     """Step -> the target of the run's first unit, whose path holds the key; data sets of the paper are stood in for."""
-    cell = begin(run, Splits(functools.partial(plan._dataset, {}))(run))
+    cell = begin(run, Splits(functools.partial(estimate._dataset, {}))(run))
     walk._make_up(cell)
     steps = {"caption": list(units.captions(cell)), "finetune": list(units.finetune(cell))}
     steps["generate"] = list(units.generations(cell, Store("/nowhere"), writes=False))

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from bob import methods
+from bob.commands import methods as listed
 from bob.core import registry
 from bob.core.budget import Budget, budget
 from bob.core.settings import DrawSettings
@@ -384,7 +385,7 @@ def test_da_fusion_learns_four_images_of_each_class_a_step():
 
 
 def test_methods_are_listed(capsys):
-    methods.show()
+    listed.show()
     said = capsys.readouterr().out
     assert all(name in said for name in registry.names("method"))
     assert "strength=0.7" in said

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from bob import pace, pipeline
+from bob import pipeline
+from bob.commands import pace
 from bob.core.timing import Stopwatch
 from bob.core.types import Request
 from bob.diffusion.image_generator import Painter

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from bob import cli, datasets, pipeline, plan, throughput
+from bob import cli, datasets, pipeline
+from bob.commands import estimate, plan
+from bob.commands.rates import Rate, measured
 from bob.core.settings import Run
 from bob.datasets import _standin
 from bob.paper import experiments
 from bob.steps import workers
 from bob.store import Store
-from bob.throughput import Rate
 
 
-def lines(made: plan.Plan) -> dict[tuple[str, str], plan.Line]:
+def lines(made: estimate.Plan) -> dict[tuple[str, str], estimate.Line]:
     return {(line.step, line.model): line for line in made.lines}
 
 
@@ -29,11 +30,11 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.mark.parametrize("text", ["8", "H100", "0xH100", "8xH1000", "-1xA100", "8 x H100", "1.5xT4", ""])
 def test_a_cluster_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="as in 8xH100"):
-        plan.Cluster.parse(text)
+        estimate.Cluster.parse(text)
 
 
 def test_a_cluster_is_a_number_of_devices():
-    assert plan.Cluster.parse("8xh100") == plan.Cluster(count=8, device="H100")
+    assert estimate.Cluster.parse("8xh100") == estimate.Cluster(count=8, device="H100")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_the_stand_in_of_a_long_tail_has_its_numbers(name, train, drawn):
 
 
 def test_table_3_is_counted_without_its_data(nowhere):
-    made = plan.make(experiments.load("table3", (0,)), nowhere, cluster=plan.Cluster.parse("8xH100"), rates={})
+    made = estimate.make(experiments.load("table3", (0,)), nowhere, cluster=estimate.Cluster.parse("8xH100"), rates={})
     found = lines(made)
     assert made.stand_ins == ("aircraft",)
     assert not made.captioned
@@ -93,23 +94,23 @@ def test_what_the_papers_experiments_cost_is_said():
     ],
 )
 def test_what_is_said_to_cost_so_much_does(name, hours, nowhere):
-    cluster, ends = plan.Cluster.parse("8xH100"), experiments.SHOWS[name].ends
+    cluster, ends = estimate.Cluster.parse("8xH100"), experiments.SHOWS[name].ends
     runs = experiments.load(name, (0,))
-    made = plan.make(runs, nowhere, cluster=cluster, rates={}, classifies=ends == "classify")
+    made = estimate.make(runs, nowhere, cluster=cluster, rates={}, classifies=ends == "classify")
     assert float(hours.replace(",", "")) == pytest.approx(made.device_seconds / 3600, rel=0.005)
 
 
 def test_a_figure_costs_no_trainings(nowhere):
-    cluster = plan.Cluster.parse("1xA100")
-    made = plan.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={}, classifies=False)
+    cluster = estimate.Cluster.parse("1xA100")
+    made = estimate.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={}, classifies=False)
     assert {line.step for line in made.lines} == {"caption", "finetune", "generate"}
 
 
 def test_seeds_and_methods_that_share_are_counted_once(nowhere):
-    cluster = plan.Cluster.parse("1xA100")
-    alone = plan.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={})
+    cluster = estimate.Cluster.parse("1xA100")
+    alone = estimate.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={})
     runs = [*experiments.load("figure6", (0,)), *experiments.load("figure3", (0,))]
-    both = plan.make(runs, nowhere, cluster=cluster, rates={})
+    both = estimate.make(runs, nowhere, cluster=cluster, rates={})
     assert lines(both)["generate", "sd21"] == lines(alone)["generate", "sd21"]
     assert ("generate", "sd15") in lines(both)
     assert ("generate", "sd15") not in lines(alone)
@@ -117,13 +118,13 @@ def test_seeds_and_methods_that_share_are_counted_once(nowhere):
 
 def test_what_is_there_is_done_and_a_lost_shard_is_to_do(artefacts, base):
     runs = [dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")]
-    cluster, rates = plan.Cluster.parse("2xcpu"), throughput.measured(artefacts)
-    whole = plan.make(runs, artefacts, cluster=cluster, rates=rates)
+    cluster, rates = estimate.Cluster.parse("2xcpu"), measured(artefacts)
+    whole = estimate.make(runs, artefacts, cluster=cluster, rates=rates)
     assert whole.captioned
     assert all((line.done, line.todo) == (line.units, 0) for line in whole.lines)
     assert (whole.wall, whole.bytes) == (0, 0)
     artefacts.delete(next(path for path in artefacts.listing() if path.endswith("/part-00000.parquet")))
-    lost = plan.make(runs, artefacts, cluster=cluster, rates=rates)
+    lost = estimate.make(runs, artefacts, cluster=cluster, rates=rates)
     assert [line.step for line in lost.lines if line.todo] == ["generate"]
     (line,) = (line for line in lost.lines if line.todo)
     assert line.units - line.done == 1
@@ -131,7 +132,7 @@ def test_what_is_there_is_done_and_a_lost_shard_is_to_do(artefacts, base):
 
 
 def test_a_rate_that_is_not_known_is_said(nowhere, capsys):
-    made = plan.make(experiments.load("smoke", (0,)), nowhere, cluster=plan.Cluster.parse("2xcpu"), rates={})
+    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("2xcpu"), rates={})
     assert math.isnan(made.wall)
     plan.show(made)
     assert "no rate of caption with qwen_vl:skyworld" in capsys.readouterr().out
@@ -141,7 +142,7 @@ def test_the_price_is_that_of_all_devices_for_what_they_work(nowhere, capsys):
     rate = Rate(per_second=1.0, source="a test")
     steps = {"caption": "qwen_vl:skyworld", "finetune": "skyworld", "generate": "skyworld", "classify": "resnet_mini"}
     rates = dict.fromkeys(steps.items(), rate)
-    made = plan.make(experiments.load("smoke", (0,)), nowhere, cluster=plan.Cluster.parse("4xcpu"), rates=rates)
+    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("4xcpu"), rates=rates)
     plan.show(made, price=2.0)
     hours = sum(line.todo for line in made.lines) / 3600
     assert f"{2 * hours:,.2f} at 2 for a device-hour" in capsys.readouterr().out
@@ -155,8 +156,8 @@ def test_experiments_are_listed(capsys):
     assert all(f"\n{name} " in f"\n{listed}" for name in experiments.EXPERIMENTS)
 
 
-def planned(run: Run, artefacts: Store) -> dict[str, plan.Line]:
-    made = plan.make([run], artefacts, cluster=plan.Cluster.parse("2xcpu"), rates={})
+def planned(run: Run, artefacts: Store) -> dict[str, estimate.Line]:
+    made = estimate.make([run], artefacts, cluster=estimate.Cluster.parse("2xcpu"), rates={})
     return {line.step: line for line in made.lines}
 
 

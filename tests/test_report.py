@@ -12,7 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from bob import cli, report, store
+from bob import cli, store
+from bob.commands import report
 from bob.core.settings import DrawSettings
 from bob.paper import layouts, render
 from bob.store import schema

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bob import pipeline, store, verify
+from bob import pipeline, store
 from bob.classifier.data import read_images
+from bob.commands import verify
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.diffusion import checkpoints
-from bob.paper import experiments
 from bob.steps import units, workers
+from bob.steps.defaults import defaults
 from bob.store import Store, parquet, schema
 from tests.tools import SMALLEST, Bob
 
@@ -33,7 +34,7 @@ def pieces(table: pa.Table) -> list[pa.Table]:
 
 def simulated(**draw: Any) -> Run:
     """Real Guidance, which needs no captions; two images of each of ten classes."""
-    run = experiments.defaults(
+    run = defaults(
         checkpoint="simulated:0", backbone="resnet_mini", captioner="qwen_vl:skyworld", method="real_guidance"
     )
     return dataclasses.replace(

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from bob import cli, pipeline, status, store
+from bob import cli, pipeline, store
+from bob.commands import status
 from bob.core.types import Unit
 from bob.pipeline import plan_files
 from bob.steps import workers

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bob import cli, verify
+from bob import cli
+from bob.commands import verify
 from bob.store import Store, schema
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bob import cli, pipeline, progress, store, verify
+from bob import cli, pipeline, store
+from bob.commands import console, verify
 from bob.steps import workers
 from bob.store import Store, lock, parquet, schema
 from tests.damage import (
@@ -226,9 +227,9 @@ def test_the_command_refuses_what_is_no_store(below, words, finished, capsys, mo
 
 
 def test_progress_is_shown_in_passing(capsys):
-    assert list(progress.walk(["a", "b", "c"], every=0.0)) == ["a", "b", "c"]
+    assert list(console.walk(["a", "b", "c"], every=0.0)) == ["a", "b", "c"]
     assert capsys.readouterr().err.splitlines() == ["files: 1 of 3, 0 s left", "files: 2 of 3, 0 s left"]
-    assert list(progress.walk(["a", "b"])) == ["a", "b"]
+    assert list(console.walk(["a", "b"])) == ["a", "b"]
     assert capsys.readouterr().err == ""
 
 
@@ -237,7 +238,7 @@ def test_progress_is_shown_in_passing(capsys):
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_600, "1 MB"), (2.5e9, "2.5 GB"), (2.5e13, "25 TB")],
 )
 def test_bytes_for_people(size, words):
-    assert progress.amount(size) == words
+    assert console.amount(size) == words
 
 
 def test_a_claim_is_ours(artefacts):

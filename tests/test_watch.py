@@ -11,7 +11,8 @@ import requests
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from bob import cli, cluster, pipeline, progress, verify
+from bob import cli, cluster, pipeline
+from bob.commands import console, verify
 from bob.store import Store
 
 EVENT: Any = vars(event_pb2)["Event"]
@@ -29,7 +30,7 @@ def watched(base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         patch.setenv("RAY_metrics_report_interval_ms", "500")
         executor = functools.partial(cluster.execute, log="tensorboard")
         try:
-            pipeline.execute([base], artefacts=artefacts, executor=executor, report=progress.report)
+            pipeline.execute([base], artefacts=artefacts, executor=executor, report=console.report)
             yield artefacts
         finally:
             ray.shutdown()

@@ -10,7 +10,6 @@ Another package adds one by an entry point `NAME = "module:method"` in the group
 import abc
 import dataclasses
 import math
-import sys
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from bob.core.types import (
     Tuning,
 )
 
-__all__ = ["Method", "load", "of_class", "require_parts", "show", "title"]
+__all__ = ["Method", "load", "of_class", "require_parts", "title"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,45 +133,10 @@ def of_class(training: TrainingSet) -> list[list[Shot]]:
     return found
 
 
-def show() -> None:
-    """Prints a table of all methods: what each tunes and draws, how, and its switches with their defaults."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("method", "tunes", "draws", "guidance, steps", "needs", "switches", "paper"):
-        table.add_column(column, overflow="fold")
-    for name in registry.names("method"):
-        method = load(name)
-        needs = [
-            word
-            for word, wanted in (("captions", method.needs_captions), ("suffixes", method.needs_suffixes))
-            if wanted
-        ]
-        switches = [f"{f.name}={_written(getattr(method, f.name))}" for f in dataclasses.fields(method)]
-        sampler = f"{method.guidance:g}, {method.steps} {method.scheduler.replace('default', '')}".rstrip()
-        cells = (
-            name,
-            *method.summary,
-            sampler if method.draws else "",
-            ", ".join(needs),
-            "\n".join(switches),
-            method.paper,
-        )
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
 def title(name: str) -> str:
     """What tables call the method that the user called `name`: `BOB`, `BOB marginalisation=class`."""
     kind, _, switches = name.partition(":")
     return f"{load(name).title or kind} {switches}".rstrip()
-
-
-def _written(value: Any) -> str:
-    """A switch's value as the user writes it."""
-    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def load(name: str) -> Method:

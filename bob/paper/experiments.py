@@ -10,15 +10,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bob import backbones, methods
 from bob.core import registry
 from bob.core.settings import Run
-from bob.diffusion import checkpoints
 from bob.paper import layouts, outputs
 from bob.paper.outputs import Runs, Show
 from bob.paper.table7 import present
+from bob.steps.defaults import defaults
 
-__all__ = ["EXPERIMENTS", "SHOWS", "defaults", "load", "tiny"]
+__all__ = ["EXPERIMENTS", "SHOWS", "load", "tiny"]
 
 ROWS = (
     ("real_only", "sd21"),
@@ -55,23 +54,6 @@ def load(name: str, seeds: Sequence[int]) -> list[Run]:
     if name not in EXPERIMENTS:
         raise ValueError(registry.unknown("experiment", name, EXPERIMENTS))
     return EXPERIMENTS[name](seeds)
-
-
-def defaults(*, checkpoint: str, backbone: str, captioner: str, method: str = "bob") -> Run:
-    """A run with the settings that its T2I checkpoint, method and backbone are tuned, drawn and swept with."""
-    known, chosen = checkpoints.settings(checkpoint), methods.load(method)
-    finetune = (chosen.finetune_mini if known.mini else chosen.finetune) or known.finetune
-    steps = min(chosen.steps, known.draw.steps)
-    return Run(
-        dataset="skyworld:0.8",
-        method=method,
-        checkpoint=checkpoint,
-        captioner=captioner,
-        backbone=backbone,
-        finetune=finetune,
-        draw=dataclasses.replace(known.draw, guidance=chosen.guidance, steps=steps),
-        sweep=backbones.load(backbone).sweep,
-    )
 
 
 def _paper(method: str, checkpoint: str = "sd21", backbone: str = "resnet50", **fields: Any) -> Run:

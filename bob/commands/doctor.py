@@ -1,7 +1,7 @@
 """What is on this machine and what is not: data sets and weights, with where to get them and who may use them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,38 @@ import huggingface_hub
 
 from bob import captioners, datasets
 from bob.backbones import Backbone
+from bob.commands.unpack import unpack
 from bob.core import registry
 from bob.diffusion import checkpoints
 
-__all__ = ["Finding", "look", "show"]
+__all__ = ["DoctorCommand", "Finding", "look", "show"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorCommand:
+    """Shows which data sets and weights are on this machine, where the others come from, and their licences.
+
+    Unpacks an official archive, all of it or nothing, and nothing outside the folder.
+
+        bob doctor
+        bob doctor --unpack images.tar.gz --to /data/oxford-iiit-pet
+    """
+
+    unpack: str = ""
+    """An archive to unpack: tar, tar.gz, tgz, tar.bz2, tar.xz or zip."""
+    to: str = ""
+    """The folder to unpack it into."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Does it and prints what came; returns the exit code."""
+        if bool(self.unpack) != bool(self.to):
+            raise ValueError("--unpack names an archive and --to the folder to unpack it into: give both or neither")
+        if self.unpack:
+            archive, folder = Path(self.unpack).expanduser(), Path(self.to).expanduser()
+            print(f"unpacked into {folder}: {', '.join(unpack(archive, folder))}")
+        else:
+            show(look())
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

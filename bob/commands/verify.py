@@ -4,12 +4,16 @@ import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from bob import checks, measured_checks, progress, store
-from bob.held import Held
+import tyro
+
+from bob import store
+from bob.commands import checks, console, measured_checks
+from bob.commands.snapshot import Held
 from bob.store import schema
 
-__all__ = ["Problem", "Verdict", "show", "verify"]
+__all__ = ["Problem", "Verdict", "VerifyCommand", "show", "verify"]
 
 Check = Callable[[Held, str], Iterator[str]]
 """(store, path) -> what is wrong, in words."""
@@ -55,6 +59,25 @@ _AGAIN = "run the same command again"
 
 _LISTED = 20
 """Files of others that are named; a wrong folder may hold a million."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyCommand:
+    """Reads all that a folder holds and names what is damaged; changes nothing.
+
+    Exit code 0 if all is well, 1 if something is wrong, 2 if there is nothing to read.
+
+        bob verify out
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Does it and prints what came; returns the exit code."""
+        verdict = verify(store.Store(self.out), report=console.walk)
+        show(verdict)
+        return 1 if verdict.problems else 0
 
 
 @dataclass(frozen=True)
@@ -174,7 +197,7 @@ def show(verdict: Verdict) -> None:
         print(f"not ours: {len(verdict.foreign) - _LISTED} more")
     wrong = len({problem.path for problem in verdict.problems})
     words = [
-        f"{verdict.checked} files verified ({progress.amount(verdict.size)})",
+        f"{verdict.checked} files verified ({console.amount(verdict.size)})",
         f"{wrong} wrong" if wrong else "all is well",
         *([f"{len(verdict.foreign)} not ours"] if verdict.foreign else []),
         *([f"{len(verdict.passing)} temporary"] if verdict.passing else []),

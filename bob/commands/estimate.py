@@ -9,15 +9,12 @@ import functools
 import itertools
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from bob import datasets, progress, store, throughput
+from bob import datasets, store
+from bob.commands import rates as throughput
+from bob.commands.rates import Rate
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.datasets import _standin
@@ -26,9 +23,8 @@ from bob.pipeline import plan_files
 from bob.pipeline.splits import Splits, begin
 from bob.pipeline.walk import walk
 from bob.steps.units import Cell
-from bob.throughput import Rate
 
-__all__ = ["Cluster", "Line", "Plan", "make", "show"]
+__all__ = ["Cluster", "Line", "Plan", "make"]
 
 _SAMPLED = 64
 """Requests of a method that are looked at to know the others."""
@@ -219,60 +215,3 @@ def _lines(
                     longest=max(left, default=0.0),
                     rate=rate,
                 )
-
-
-def show(plan: Plan, *, price: float = 0.0) -> None:
-    """Prints what is to do, how long it takes, and where each rate is from.
-
-    Args:
-        plan: what to show.
-        price: of a device for an hour; 0: not stated.
-    """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("step", "model", "units", "done", "work in all", "a second", "hours left", ""):
-        table.add_column(column, overflow="fold")
-    sources = dict.fromkeys(line.rate.source for line in plan.lines if line.rate and line.todo)
-    numbers = {source: f"({k})" for k, source in enumerate(sources, 1)}
-    for line in plan.lines:
-        name, unit = plan_files.STEPS[line.step]
-        rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
-        hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
-        counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
-        table.add_row(name, line.model, *counts, rate, hours, numbers.get(line.rate.source, "") if line.rate else "")
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-    for source, number in numbers.items():
-        print(f"{number} {source}")
-    for step in dict.fromkeys(plan_files.step_of(line.step) for line in plan.lines):
-        print(f"a second of {step}: {throughput.UNITS[step]}, on one {plan.cluster.device}")
-    if plan.stand_ins:
-        print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
-    if not plan.captioned:
-        print("not all captions are made, so what depends on them counts as to do")
-    print(_total(plan, price))
-
-
-def _total(plan: Plan, price: float) -> str:
-    if math.isnan(plan.wall):
-        unknown = [f"{line.step} with {line.model}" for line in plan.lines if line.todo and line.rate is None]
-        return (
-            f"{plan.runs} runs; how long is not known: no rate of {', '.join(unknown)} on {plan.cluster.device}. Run"
-            " something with it, such as smoke, and name its folder: --measured OUT"
-        )
-    words = [
-        f"{_hours(plan.device_seconds)} device-hours",
-        f"{_clock(plan.wall)} from beginning to end",
-        f"{progress.amount(plan.bytes)} to keep",
-        *([f"{plan.device_seconds / 3600 * price:,.2f} at {price:g} for a device-hour"] if price else []),
-    ]
-    return f"{plan.runs} runs on {plan.cluster.count} x {plan.cluster.device}: {', '.join(words)}"
-
-
-def _hours(seconds: float) -> str:
-    hours = seconds / 3600
-    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -13,16 +13,19 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from bob.commands import console
+from bob.commands.export import card, hf, imagefolder, webdataset
+from bob.commands.export.marks import mark
+from bob.commands.export.public import model, public
 from bob.core import registry
-from bob.export import card, hf, imagefolder, webdataset
-from bob.export.marks import mark
-from bob.export.public import model, public
 from bob.store import Store, files
 from bob.store.images import Drawn, Walk, find
 
-__all__ = ["FORMATS", "Wanted", "choose", "write"]
+__all__ = ["FORMATS", "ExportCommand", "Wanted", "choose", "write"]
 
 FORMATS = {"hf": hf, "imagefolder": imagefolder, "webdataset": webdataset}
 """What `--to` takes -> the module of that form: `write`, `CONFIG` for the card, and `LOAD`, the code that reads it."""
@@ -41,6 +44,31 @@ class Wanted:
     seed: int | None = None
     key: str = ""
     """The 16 digits at the end of its folder's name, where all else agrees."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Writes one set of drawn images for others: marked as synthetic, with a data card.
+
+    bob export out --method bob --to hf --into birds
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    to: Literal["hf", "imagefolder", "webdataset"]
+    """hf: Parquet for `datasets.load_dataset`; imagefolder: CLASS/IMAGE.png; webdataset: tar shards."""
+    into: str
+    """The folder to write, which is not there yet."""
+    wanted: Annotated[Wanted, tyro.conf.arg(name="")]
+    """Which set, where there are several."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Does it and prints what came; returns the exit code."""
+        artefacts = Store(self.out)
+        chosen = choose(artefacts, self.wanted)
+        number = write(chosen, to=self.to, into=self.into, walk=console.walk)
+        print(f"{self.into}: {number:,} images of {artefacts.place(chosen.folder)}")
+        return 0
 
 
 def choose(artefacts: Store, wanted: Wanted) -> Drawn:

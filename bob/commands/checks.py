@@ -16,7 +16,17 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from bob import store
-from bob.held import Held, key, keyed, match, once, rejected, same, some, words
+from bob.commands.snapshot import (
+    Held,
+    key,
+    keyed,
+    match,
+    once,
+    rejected,
+    same,
+    some,
+    words,
+)
 from bob.store import parquet, schema
 
 __all__ = [

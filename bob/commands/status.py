@@ -3,17 +3,20 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from pyarrow import fs
 from rich.console import Console
 from rich.table import Table
 
-from bob import pace, progress, store
+from bob import store
+from bob.commands import pace
+from bob.commands.console import amount
 from bob.pipeline import plan_files
 from bob.store import schema
 
-__all__ = ["Reason", "Status", "Step", "read", "show"]
+__all__ = ["Reason", "Status", "StatusCommand", "Step", "read", "show"]
 
 _SAMPLED = 64
 """Units of a step whose manifests are read for its rate, the latest: one read each, however large the store."""
@@ -23,6 +26,25 @@ _SHOWN = 100
 
 Files = Mapping[str, fs.FileInfo]
 Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusCommand:
+    """Shows what of the commands run in a folder is done, to do and rejected.
+
+    Reads listings and Parquet footers, never images.
+
+        bob status out
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Does it and prints what came; returns the exit code."""
+        artefacts = store.Store(self.out)
+        show(read(artefacts), artefacts.place())
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +238,6 @@ def _cells(step: Step) -> tuple[str, ...]:
         f"{step.todo:,}",
         f"{step.size_done:,} of {step.size:,} {step.unit}",
         f"{step.rejected:,}",
-        progress.amount(step.bytes),
+        amount(step.bytes),
         "-" if rate is None else f"{rate:{digits}} {step.unit}/s",
     )

@@ -1,10 +1,10 @@
-"""What each kind of file has to be that measures and figures leave, as `bob.checks` has it for those of the steps."""
+"""Checks of the files that measures and figures leave, as `bob.commands.checks` has those of the steps."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from bob.held import Held, keyed, match, once, rejected
+from bob.commands.snapshot import Held, keyed, match, once, rejected
 from bob.store import schema
 
 __all__ = ["features", "measured", "page", "recognised"]

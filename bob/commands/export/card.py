@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from bob import methods
-from bob.export.public import licence_of, model, public
+from bob.commands.export.public import licence_of, model, public
 from bob.store.images import Drawn
 
 __all__ = ["text"]

@@ -14,21 +14,41 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from pyarrow import fs
 
-from bob import progress
-from bob.report.gallery import TINY, Gallery, collect
+from bob.commands import console
+from bob.commands.report.gallery import TINY, Gallery, collect
 from bob.store import Store, files
 from bob.store.images import Walk
 
-__all__ = ["Report", "show", "write"]
+__all__ = ["Report", "ReportCommand", "show", "write"]
 
 LIMIT = 10_000
 """Pictures on a page: more of them are a load on a telephone."""
 _PAPER = re.compile(r"(.*), (paper [\d.]+(?:, [-+][\d.]+)?)")
 """A cell of `bob.paper.render`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportCommand:
+    """Writes one HTML file with the tables, the figures and the pictures of a folder. It needs no server, no network.
+
+    bob report out
+    bob report s3://bucket/out --to report.html
+    """
+
+    out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
+    """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    to: str = ""
+    """The file to write; empty: report.html in the folder itself."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Does it and prints what came; returns the exit code."""
+        show(write(Store(self.out), to=self.to, walk=console.walk))
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +104,7 @@ def write(artefacts: Store, *, to: str = "", limit: int = LIMIT, walk: Walk = it
 def show(report: Report) -> None:
     """Prints what was written, and where."""
     held = f"{report.pictures:,} pictures, {report.tables} tables, {report.figures} figures"
-    print(f"{report.place}: {held}, {progress.amount(report.size)}")
+    print(f"{report.place}: {held}, {console.amount(report.size)}")
 
 
 def _target(to: str) -> Path | None:
@@ -97,7 +117,7 @@ def _target(to: str) -> Path | None:
 
 
 def _page(artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figures: Sequence[str], of: Gallery) -> str:
-    folder = importlib.resources.files("bob.report")
+    folder = importlib.resources.files("bob.commands.report")
     style, script, page = (
         folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html")
     )

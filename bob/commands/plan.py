@@ -1,0 +1,118 @@
+"""`bob plan`: what an experiment costs before it is run, as a table."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bob import store
+from bob.commands import console, estimate, rates
+from bob.commands.estimate import Plan
+from bob.paper import experiments
+from bob.pipeline import plan_files
+
+__all__ = ["PlanCommand", "show"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanCommand:
+    """Tells what an experiment costs, without running it: units to do and done, device-hours, time, storage, price.
+
+    bob plan table1 --cluster 8xH100 --price 3
+    bob plan skyworld --out out                        this machine, by what it has measured in out
+    """
+
+    experiment: tyro.conf.Positional[str] = ""
+    """table1, skyworld ...; empty: all that can be run by name are listed."""
+    cluster: str = ""
+    """Number and kind of devices, as in 8xH100: H100, A100, A10G, V100, T4 or cpu; empty: this machine's CPUs."""
+    price: float = 0.0
+    """Of one device for an hour; 0: no price is shown."""
+    seeds: tuple[int, ...] = (0,)
+    """The runs' seeds."""
+    out: str = "out"
+    """The --out of `bob run`, for what is done already; need not be there."""
+    measured: str = ""
+    """A folder whose finished units tell how fast devices of this kind are; empty: `out` itself, for cpu."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Plans it and prints that; returns the exit code."""
+        if not self.experiment:
+            for name, runs in experiments.EXPERIMENTS.items():
+                words = (runs.__doc__ or "").partition("\n")[0]
+                print(f"{name:20} {len(runs(self.seeds)):4} runs  {words}")
+            return 0
+        runs, artefacts = experiments.load(self.experiment, self.seeds), store.Store(self.out)
+        on = estimate.Cluster.parse(self.cluster or f"{os.cpu_count()}xcpu")
+        known = {}
+        if self.measured:
+            known = rates.measured(store.Store(self.measured))
+        elif on.device == "cpu" and artefacts.names("plans"):
+            known = rates.measured(artefacts)
+        classifies = experiments.SHOWS[self.experiment].ends == "classify"
+        made = estimate.make(runs, artefacts, cluster=on, rates=known, classifies=classifies)
+        show(made, price=self.price)
+        return 0
+
+
+def show(plan: Plan, *, price: float = 0.0) -> None:
+    """Prints what is to do, how long it takes, and where each rate is from.
+
+    Args:
+        plan: what to show.
+        price: of a device for an hour; 0: not stated.
+    """
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("step", "model", "units", "done", "work in all", "a second", "hours left", ""):
+        table.add_column(column, overflow="fold")
+    sources = dict.fromkeys(line.rate.source for line in plan.lines if line.rate and line.todo)
+    numbers = {source: f"({k})" for k, source in enumerate(sources, 1)}
+    for line in plan.lines:
+        name, unit = plan_files.STEPS[line.step]
+        rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
+        hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
+        counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
+        table.add_row(name, line.model, *counts, rate, hours, numbers.get(line.rate.source, "") if line.rate else "")
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    for source, number in numbers.items():
+        print(f"{number} {source}")
+    for step in dict.fromkeys(plan_files.step_of(line.step) for line in plan.lines):
+        print(f"a second of {step}: {rates.UNITS[step]}, on one {plan.cluster.device}")
+    if plan.stand_ins:
+        print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
+    if not plan.captioned:
+        print("not all captions are made, so what depends on them counts as to do")
+    print(_total(plan, price))
+
+
+def _total(plan: Plan, price: float) -> str:
+    if math.isnan(plan.wall):
+        unknown = [f"{line.step} with {line.model}" for line in plan.lines if line.todo and line.rate is None]
+        return (
+            f"{plan.runs} runs; how long is not known: no rate of {', '.join(unknown)} on {plan.cluster.device}. Run"
+            " something with it, such as smoke, and name its folder: --measured OUT"
+        )
+    words = [
+        f"{_hours(plan.device_seconds)} device-hours",
+        f"{_clock(plan.wall)} from beginning to end",
+        f"{console.amount(plan.bytes)} to keep",
+        *([f"{plan.device_seconds / 3600 * price:,.2f} at {price:g} for a device-hour"] if price else []),
+    ]
+    return f"{plan.runs} runs on {plan.cluster.count} x {plan.cluster.device}: {', '.join(words)}"
+
+
+def _hours(seconds: float) -> str:
+    hours = seconds / 3600
+    return f"{hours:,.0f}" if hours >= 1000 else f"{hours:.3g}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

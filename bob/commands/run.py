@@ -1,0 +1,160 @@
+"""`bob run`: does the steps of an experiment, or of one run, and shows what it comes to."""
+
+import dataclasses
+import functools
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from bob import cluster, pipeline, store
+from bob.commands import console, submit
+from bob.core import registry
+from bob.core.settings import Run
+from bob.core.types import Outcome
+from bob.paper import experiments, outputs
+from bob.pipeline.outcomes import outcomes as resolved
+from bob.steps import workers
+from bob.store import lock
+
+__all__ = ["RunCommand"]
+
+_SHARES = cluster.Resources()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCommand:
+    """Runs an experiment by name, or one run described by flags, and prints its table.
+
+    The same command resumes: what exists is not made again.
+
+        bob run skyworld --out out
+        bob run --dataset folder:/data/mushrooms --descriptor mushroom --shots 5 --out out
+    """
+
+    experiment: tyro.conf.Positional[str] = ""
+    """skyworld, smoke ...; empty: the run that the flags below describe."""
+    out: str = "out"
+    """Where everything is kept: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    inline: bool = False
+    """Do everything in this process, without Ray; gives the same numbers."""
+    device: str = "auto"
+    """With --inline: cpu or cuda; auto takes a GPU where there is one."""
+    seeds: tuple[int, ...] = ()
+    """Of an experiment: the runs' seeds [0]."""
+    max_rejected: int = 0
+    """Rows that may be quarantined before the command fails."""
+    upto: Literal["caption", "finetune", "generate", "classify"] = "classify"
+    """The last step to do, and all before it; tables come after `classify`."""
+    at_once: int = 0
+    """Data sets and seeds that go through the steps side by side, so that a step's last units leave no device idle;
+    0: on a cluster one for every four GPUs that it has or can start, elsewhere 1."""
+    table_only: bool = False
+    """Make nothing but the table of what is there, marking what is missing; while another command is at work, too."""
+    submit: str = ""
+    """Run this command as a job of a cluster, by the address of its dashboard: http://127.0.0.1:8265."""
+    log: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
+    """Who is shown the curves of all trainings as they come: TensorBoard and MLflow in `out`/logs, or MLflow where
+    MLFLOW_TRACKING_URI says, or Weights & Biases. Each epoch then takes 0.4 s more."""
+    resources: cluster.Resources = _SHARES
+    run: Annotated[Run, tyro.conf.arg(name="")]
+    """The one run, where no experiment is named."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Runs it, here or as a job; returns the exit code."""
+        self._refuse_idle(arguments)
+        if not self.submit:
+            return _run(self, arguments)
+        _runs(self)  # an unknown experiment is told here
+        unsent = dataclasses.replace(self, submit="")
+        title = self.experiment or self.run.method
+        return submit.submit(arguments, address=self.submit, out=self.out, title=title, identity=unsent)
+
+    def _refuse_idle(self, arguments: Sequence[str]) -> None:
+        """Flags that would change nothing."""
+        if self.seeds and not self.experiment:
+            raise ValueError("--seeds is for experiments: name one, or give the one run its --seed")
+        on_ray = self.submit or self.log != "none" or self.at_once > 1 or self.resources != _SHARES
+        if self.inline and on_ray:
+            raise ValueError(
+                "--inline does everything in this process, so --submit, --log, --at-once and --resources are not for it"
+            )
+        flags = {
+            flag[2:].partition("=")[0].partition(".")[0].replace("-", "_") for flag in arguments if flag[:2] == "--"
+        }
+        idle = sorted(flags & {field.name for field in dataclasses.fields(Run)})
+        if self.experiment and idle:
+            raise ValueError(
+                f"experiment {self.experiment!r} sets its own runs, so --{idle[0]} changes nothing: leave it out, or"
+                " name no experiment and describe the one run by flags"
+            )
+
+
+def _run(command: RunCommand, arguments: Sequence[str]) -> int:
+    start = time.monotonic()
+    if cluster.in_job():
+        submit.require_shared(command.out)
+    runs, artefacts = _runs(command), store.Store(command.out)
+    if command.table_only:
+        if _shown(command).ends != "classify":
+            raise ValueError(f"{command.experiment} is no table of trainings: leave out --table-only")
+        _show(command, resolved(runs, artefacts), artefacts)
+        return 0
+    if command.inline and any(run.sweep.search == "asha" for run in runs):
+        raise ValueError("--sweep.search asha compares trainings as they run, which is Ray's part: leave out --inline")
+    words = store.without_keys(shlex.join(["bob", *arguments]))
+    if command.log != "none":
+        cluster.require(command.log, artefacts)
+    if command.at_once < 0:
+        raise ValueError(f"--at-once must be 0 or more, got {command.at_once}")
+    executor = _executor(command, words)
+    pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
+    with lock.claim(artefacts, words):
+        how: Any = {"artefacts": artefacts, "executor": executor, "report": console.report}
+        how["max_rejected"] = command.max_rejected
+        shown = _shown(command)
+        upto = min(command.upto, shown.ends, key=pipeline.UPTO.index)
+        at_once = 1 if command.inline else cluster.at_once(command.at_once, command.resources, words)
+        outcomes = pipeline.execute(runs, upto=upto, at_once=at_once, **how)
+        if upto == shown.ends:
+            pipeline.measure(shown.units(outcomes, artefacts), runs=runs, **how)
+            _show(command, outcomes, artefacts)
+    print(f"done in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Store) -> None:
+    name = command.experiment or store.slug(f"{outcomes[0].dataset} {command.run.method}")
+    print()
+    _shown(command).show(outcomes, artefacts, name)
+    print(f"\ntables and figures: {artefacts.place()}")
+
+
+def _shown(command: RunCommand) -> outputs.Show:
+    return experiments.SHOWS.get(command.experiment, outputs.Table())
+
+
+def _runs(command: RunCommand) -> list[Run]:
+    if command.experiment:
+        return experiments.load(command.experiment, command.seeds or (0,))
+    return [command.run]
+
+
+def _executor(command: RunCommand, note: str) -> pipeline.Executor:
+    if command.inline:
+        return workers.inline(_device(command.device))
+    return functools.partial(cluster.execute, resources=command.resources, note=note, log=command.log)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu", *["cuda"] * torch.cuda.is_available(), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    if name not in known:
+        raise ValueError(registry.unknown("device", name, [*known, "auto"]))
+    return name
