@@ -33,10 +33,10 @@ from bob import cluster, pipeline
 from bob.cluster import session
 from bob.commands import console
 from bob.core.settings import Point, Run
-from bob.paper import experiments
 from bob.pipeline import walk
 from bob.steps import workers
 from bob.steps.classify import ClassifyWorker
+from bob.steps.defaults import defaults
 from bob.store import Store
 
 PARTS = {
@@ -143,7 +143,7 @@ def main() -> None:
     for name, default in (("epochs", 10), ("repetitions", 2), ("finetune-epochs", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    base = experiments.defaults(checkpoint="skyworld", backbone=given.backbone, captioner="qwen_vl:skyworld")
+    base = defaults(checkpoint="skyworld", backbone=given.backbone, captioner="qwen_vl:skyworld")
     lrs, decays = (3e-4, 1e-3, 3e-3, 1e-2), (1e-2, 1e-4)
     sweep = dataclasses.replace(base.sweep, lrs=lrs, weight_decays=decays, sweep_epochs=given.epochs)
     run = dataclasses.replace(

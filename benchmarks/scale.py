@@ -35,14 +35,14 @@ import psutil
 from bob import pipeline
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Context, Receipt, Unit
-from bob.paper import experiments
 from bob.pipeline.execute import _do
 from bob.steps import units, workers
+from bob.steps.defaults import defaults
 from bob.store import Store
 
 
 def run_of(draw: DrawSettings, **changes: Any) -> Run:
-    base = experiments.defaults(checkpoint="simulated:0", backbone="resnet_mini", captioner="qwen_vl:skyworld")
+    base = defaults(checkpoint="simulated:0", backbone="resnet_mini", captioner="qwen_vl:skyworld")
     return dataclasses.replace(base, draw=dataclasses.replace(draw, steps=base.draw.steps), **changes)
 
 
