@@ -17,9 +17,9 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 from bob import datasets
-from bob.classifier.data import read_images
 from bob.core.types import Shot
 from bob.store import Store, schema
+from bob.store.images import read_images
 
 _SIDE, _HEAD, _GAP, _LEFT = 64, 28, 18, 110
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from bob import store
 from bob.store import schema
+from bob.store.tables import from_rows
 
 PLAIN = {"string": "", "list<element: string>": [], "int32": 0, "int64": 0, "double": 0.0}
 """A value for each type of column that makes no weight beside the pictures."""
@@ -35,7 +36,7 @@ def shard(images: int, size: int, seed: int) -> pa.Table:
         row = {field.name: PLAIN.get(str(field.type), []) for field in schema.IMAGES}
         row |= {"request_id": f"0-{k}", "prompt": "a plane photo of an A320, in a city skyline, climbing to the left"}
         rows.append(row | {"index": k, "image": picture, "sha1": hashlib.sha1(picture).hexdigest(), "seconds": 0.1 * k})
-    return schema.table(rows, schema.IMAGES)
+    return from_rows(rows, schema.IMAGES)
 
 
 def ways(root: Path) -> dict[str, Callable[[str, pa.Table], None]]:

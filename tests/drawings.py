@@ -14,7 +14,7 @@ from bob import datasets
 from bob import store as stores
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Request, Shot
-from bob.store import schema
+from bob.store import schema, tables
 
 Paint = Callable[[int, int], Image.Image]
 """(class id, index) -> the picture."""
@@ -56,7 +56,7 @@ def split(artefacts: stores.Store, of: Run) -> tuple[str, tuple[Shot, ...]]:
     path = f"shots/{stores.slug(dataset.name)}-{of.setting}-{stores.key(dataset.name, of.seed)}.parquet"
     origin = {"dataset": dataset.name, "seed": of.seed, "class_names": dataset.class_names}
     rows = [dataclasses.asdict(shot) for shot in shots]
-    artefacts.write_table(path, schema.table(rows, schema.SHOTS), stores.provenance(origin))
+    artefacts.write_table(path, tables.from_rows(rows, schema.SHOTS), stores.provenance(origin))
     return path, shots
 
 
@@ -90,10 +90,10 @@ def draw(artefacts: stores.Store, of: Run, *, paint: Paint | None = None, **requ
     folder = f"images/{stores.slug(f'x {of.method}')}-{of.setting}-{stores.key(of)}"
     rows = [dataclasses.asdict(each) for each in requests]
     origin = stores.provenance(of) | {"inputs": [], "split": path}
-    artefacts.write_table(f"{folder}/requests.parquet", schema.table(rows, schema.REQUESTS), origin)
+    artefacts.write_table(f"{folder}/requests.parquet", tables.from_rows(rows, schema.REQUESTS), origin)
     for number, start in enumerate(range(0, len(rows), of.draw.unit)):
         drawn = [_drawn(row, of, paint or noise()) for row in rows[start : start + of.draw.unit]]
-        table = schema.table(drawn, schema.IMAGES)
+        table = tables.from_rows(drawn, schema.IMAGES)
         artefacts.write_table(f"{folder}/part-{number:05d}.parquet", table, stores.provenance(of))
     return folder
 

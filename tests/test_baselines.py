@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bob import cli, methods, pipeline
-from bob.classifier.data import read_images, synthetic_arrays
+from bob.classifier.data import synthetic_arrays
 from bob.commands import methods as listed
 from bob.commands import verify
 from bob.core import registry
@@ -18,6 +18,7 @@ from bob.core.types import Outcome
 from bob.paper import tabulate
 from bob.steps import units, workers
 from bob.store import Store, schema
+from bob.store.images import read_images
 from tests.tiny import DRAW, FINETUNE, SWEEP
 
 SETTINGS = {"skyworld": 2, "skyworld_lt:100": 0}

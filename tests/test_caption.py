@@ -17,7 +17,7 @@ from bob.core.types import Context, Shot
 from bob.datasets import load
 from bob.steps import caption
 from bob.steps.caption import Reader, bank
-from bob.store import schema
+from bob.store import schema, tables
 
 AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")
 BIRDS = ("House Sparrow", "Green Jay", "Sooty Albatross", "Cardinal")
@@ -137,7 +137,7 @@ def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
     (rows, rejected), (again, _) = reader(shots), reader(shots[:1])
     assert loaded == ["toy on cuda:1"]
     assert rejected == []
-    assert schema.table(rows, schema.CAPTIONS)["image_id"].to_pylist() == [shot.image_id for shot in shots]
+    assert tables.from_rows(rows, schema.CAPTIONS)["image_id"].to_pylist() == [shot.image_id for shot in shots]
     assert again == [
         {
             "image_id": shots[0].image_id,
@@ -162,7 +162,7 @@ def test_the_descriptor_of_the_user_goes_before_the_data_sets(loaded):
 
 def test_the_bank_does_not_depend_on_the_order_of_the_captions(loaded):
     shots = load("skyworld").split(shots=2, val=1, seed=0)[:6]
-    table = schema.table(Reader(captioner="toy", dataset="skyworld")(shots)[0], schema.CAPTIONS)
+    table = tables.from_rows(Reader(captioner="toy", dataset="skyworld")(shots)[0], schema.CAPTIONS)
     found = bank(table)
     assert list(found) == sorted(shot.image_id for shot in shots)
     assert found[shots[0].image_id] == Context(background="aircraft land", pose="flying (32, 32)")
@@ -171,7 +171,7 @@ def test_the_bank_does_not_depend_on_the_order_of_the_captions(loaded):
 
 def test_an_image_captioned_twice_is_refused(loaded):
     rows, _ = Reader(captioner="toy", dataset="skyworld")(load("skyworld").split(shots=1, val=1, seed=0)[:2])
-    table = schema.table(rows, schema.CAPTIONS)
+    table = tables.from_rows(rows, schema.CAPTIONS)
     with pytest.raises(ValueError, match="has 2 captions"):
         bank(table.take([0, 1, 1]))
 
@@ -208,7 +208,7 @@ def test_a_shot_that_cannot_be_read_is_set_apart_with_the_reason(photos, untrain
     Image.new("RGB", (1, 300)).save(long)  # Qwen refuses a picture that is 200 times as long as wide
     rows, rejected = reader(shots)
     assert rows == [wanted[k] for k in (1, 3, 4)]
-    table = schema.table(rejected, schema.REJECTED).to_pylist()
+    table = tables.from_rows(rejected, schema.REJECTED).to_pylist()
     assert [(row["row_id"], row["step"], row["error"]) for row in table] == [
         (shots[k].image_id, "caption", "ValueError") for k in (0, 2, 5)
     ]

@@ -13,7 +13,7 @@ from bob.classifier import loss, results
 from bob.classifier.results import Data, Point
 from bob.core.settings import Run, SweepSettings
 from bob.core.step_table import STEPS
-from bob.store import schema
+from bob.store import schema, tables
 
 CLASSES = 3
 SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)
@@ -180,7 +180,7 @@ def test_the_final_accuracy_is_read_at_the_best_epoch_on_validation():
         k for k, value in enumerate(values) if value > max([-1.0, *values[:k]])
     ]
     made = results.result_rows(rows, run=Run(dataset="toy", method="bob"), key="k", phase="final", point=POINT)
-    table = schema.table(made, schema.RESULTS)
+    table = tables.from_rows(made, schema.RESULTS)
     assert table.num_rows == 5 * 3 + 2 + CLASSES
     tested = {row["metric"]: row for row in made if row["split"] == "test"}
     assert {row["epoch"] for row in tested.values()} == {values.index(max(values)) + 1}

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bob import cluster, pipeline
-from bob.classifier.data import read_images
 from bob.cluster import data
 from bob.commands import console
 from bob.core.settings import Run
@@ -18,6 +17,7 @@ from bob.paper import experiments
 from bob.steps import units, workers
 from bob.steps.defaults import defaults
 from bob.store import Store
+from bob.store.images import read_images
 
 WEIGHTS = Path(checkpoints.__file__).parents[1] / "skyworld/weights"
 

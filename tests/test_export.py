@@ -25,7 +25,7 @@ from bob.commands import export
 from bob.commands.export import imagefolder, marks
 from bob.commands.export.public import licence_of, model, public
 from bob.core.settings import DrawSettings
-from bob.store import schema
+from bob.store import schema, tables
 from bob.store.images import Drawn, find
 from tests import drawings
 
@@ -225,7 +225,7 @@ def test_only_what_the_filter_keeps_is_exported(held, tmp_path):
     for part in of.parts:
         names = of.requested(part)["request_id"].to_pylist()
         rows = [{"request_id": n, "score": 0.1 if n.endswith("-1") else 0.9, "clip": "c"} for n in names]
-        table = schema.table(rows, schema.SCORES)
+        table = tables.from_rows(rows, schema.SCORES)
         copy.write_table(f"{of.folder}/{part.replace('part', 'scores')}", table, {})
     export.write(Drawn(copy, of.folder), to="imagefolder", into=str(tmp_path / "set"))
     kept = Counter(place.stem.partition("-")[2] for place in (tmp_path / "set").rglob("*.png"))

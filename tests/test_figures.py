@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from bob import datasets, pipeline
-from bob.classifier.data import read_images
 from bob.classifier.embedder import Embedder
 from bob.commands import status, verify
 from bob.core.settings import DrawSettings, Run
@@ -22,6 +21,8 @@ from bob.paper import metrics
 from bob.paper.figures import figure3, figure4, figure5, figure6, per_class
 from bob.steps import workers
 from bob.store import Store, schema
+from bob.store.images import read_images
+from bob.store.tables import from_rows
 from tests import tiny
 
 Done = tuple[Store, list[Run], list[Outcome]]
@@ -263,7 +264,7 @@ def test_figure_5_sets_captioners_against_what_they_lead_to(drawn: Done, untrain
 def _changed(table: pa.Table, column: str, value: Any) -> pa.Table:
     rows = table.to_pylist()
     rows[0][column] = value
-    return schema.table(rows, table.schema)
+    return from_rows(rows, table.schema)
 
 
 @pytest.mark.parametrize(

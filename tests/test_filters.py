@@ -11,6 +11,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from bob.core.types import Context, Filter
 from bob.diffusion import clip_filter
 from bob.methods import _suffixes
+from bob.store import images
 
 TEXTS = ("a photo with a aircraft on it", "a photo without a aircraft on it", "a photo of a Heron")
 
@@ -43,16 +44,16 @@ def test_the_worst_tenth_of_all_is_dropped_and_each_class_filled_up():
     scores = {f"{c}-{k}": (c * 12 + k) / 100 for c in range(3) for k in range(12)}  # class 0 is worst
     classes = {name: int(name[0]) for name in scores}
     rule = Filter(texts=TEXTS, own=False, drop=0.1)
-    kept = clip_filter.keep(scores, classes, rule, [10, 10, 10])
+    kept = images.keep(scores, classes, rule, [10, 10, 10])
     assert kept == {f"0-{k}" for k in range(3, 12)} | {"0-2"} | {f"{c}-{k}" for c in (1, 2) for k in range(10)}
-    assert clip_filter.keep(scores, classes, rule, [0, 12, 3]) == {f"1-{k}" for k in range(12)} | {"2-0", "2-1", "2-2"}
+    assert images.keep(scores, classes, rule, [0, 12, 3]) == {f"1-{k}" for k in range(12)} | {"2-0", "2-1", "2-2"}
 
 
 def test_what_is_no_likelier_than_chance_is_dropped():
     scores = {"0-0": 0.1, "0-1": 0.6, "0-2": 0.5, "0-3": 0.7, "0-4": 0.4}
     rule = Filter(texts=TEXTS, own=True, least=0.5)
-    assert clip_filter.keep(scores, dict.fromkeys(scores, 0), rule, [2]) == {"0-1", "0-3"}
-    assert clip_filter.keep(scores, dict.fromkeys(scores, 0), rule, [3]) == {"0-1", "0-3", "0-2"}
+    assert images.keep(scores, dict.fromkeys(scores, 0), rule, [2]) == {"0-1", "0-3"}
+    assert images.keep(scores, dict.fromkeys(scores, 0), rule, [3]) == {"0-1", "0-3", "0-2"}
 
 
 def contexts(*backgrounds: str) -> list[Context]:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from bob.core.types import Request
 from bob.diffusion import checkpoints, lora
 from bob.diffusion.image_generator import Painter
-from bob.store import schema
+from bob.store import schema, tables
 
 
 def request(k: int, **changes: Any) -> Request:
@@ -69,7 +69,7 @@ def test_a_row_is_its_request_and_its_picture(painter, untrained_sd):
     asked = request(3, background="pink dawn", pose="level left", bank_row=2, adapter="adapters/x")
     rows, rejected = painter.draw([asked, request(4)], batch=2)
     assert rejected == []
-    table = schema.table(rows, schema.IMAGES)
+    table = tables.from_rows(rows, schema.IMAGES)
     assert table.schema.equals(schema.IMAGES, check_metadata=True)
     row = rows[0]
     assert {name: row[name] for name in schema.REQUESTS.names} == {
@@ -157,7 +157,7 @@ def test_pictures_of_one_colour_are_rejected(untrained_sd, tmp_path):
     painter.use(changed(untrained_sd, tmp_path / "sd", "vae", flatten), "", never)
     rows, rejected = painter.draw([request(0), request(1)], batch=2)
     assert rows == []
-    table = schema.table(rejected, schema.REJECTED).to_pylist()
+    table = tables.from_rows(rejected, schema.REJECTED).to_pylist()
     assert [row["row_id"] for row in table] == ["0-0", "1-0"]
     assert {row["step"] for row in table} == {"generate"}
     assert all("one colour all over" in row["message"] for row in table)
@@ -188,7 +188,7 @@ def test_a_request_that_the_pipeline_refuses_is_rejected_with_what_it_raised(pai
     rows, rejected = painter.draw(asked, batch=4)
     assert [row["request_id"] for row in rows] == ["0-0", "1-0", "3-0"]
     assert np.abs(pictures(rows) - pictures([wanted[k] for k in (0, 1, 3)])).max() <= 1
-    (row,) = schema.table(rejected, schema.REJECTED).to_pylist()
+    (row,) = tables.from_rows(rejected, schema.REJECTED).to_pylist()
     assert (row["row_id"], row["step"], row["error"]) == ("2-0", "generate", "TypeError")
     assert "TextEncodeInput" in row["message"]
 

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bob import pipeline
-from bob.classifier.data import read_images
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
 from bob.diffusion import sampling
 from bob.diffusion.image_generator import Painter
 from bob.steps import workers
 from bob.store import Store, parquet
+from bob.store.images import read_images
 
 MOMENTS = {"draw": sampling, "write": parquet, "fsync": os, "replace": os}
 """Where a process may be killed: function -> its module. The first is called for every batch, the others for files."""

@@ -13,6 +13,7 @@ from bob.paper import (
     tabulate,
 )
 from bob.store import schema
+from bob.store.tables import from_rows
 
 CELLS = {"table1": 240, "table2": 84, "table3": 6, "table6": 8}
 
@@ -37,7 +38,7 @@ def fed(table: str) -> list[tabulate.Final]:
     for run in experiments.load(table, (0,)):
         row = layouts.SEPARATOR.join(layout.row(run))
         values = {metric: cells[row, column] for metric, column in layout.columns(run).items()}
-        made.append((run, schema.table([_result(run, m, v) for m, v in values.items()], schema.RESULTS)))
+        made.append((run, from_rows([_result(run, m, v) for m, v in values.items()], schema.RESULTS)))
     return made
 
 

@@ -16,7 +16,7 @@ from bob import cli, store
 from bob.commands import report
 from bob.core.settings import DrawSettings
 from bob.paper import layouts, render
-from bob.store import schema
+from bob.store import schema, tables
 from tests import drawings
 from tests.browser import Browser, chromium
 
@@ -48,7 +48,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> store.Store:
         cell | {"row": f"mini / {EVIL} / sd", "ours": 67.5},
         cell | {"row": "mini / bo|b / sd", "ours": 66.0, "paper": None, "difference": None},
     ]
-    table = schema.table(
+    table = tables.from_rows(
         [*rows, cell | {"row": "mini / real_only / ", "ours": None, "difference": None}], schema.TABLES
     )
     artefacts.write("tables/t.md", render.markdown(table, layouts.PLAIN).encode())

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from bob import pipeline, store
-from bob.classifier.data import read_images
 from bob.commands import verify
 from bob.core.settings import Run
 from bob.core.types import Unit
@@ -21,6 +20,7 @@ from bob.diffusion import checkpoints
 from bob.steps import units, workers
 from bob.steps.defaults import defaults
 from bob.store import Store, parquet, schema
+from bob.store.images import read_images
 from tests.tools import SMALLEST, Bob
 
 WORDS = pa.table({"a": range(40), "b": [f"wörd {k}" for k in range(40)], "c": [[0.5] * (k % 3) for k in range(40)]})

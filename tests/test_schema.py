@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bob.core.types import Request, Shot
-from bob.store import schema
+from bob.store import schema, tables
 
 NAMES = [name for name in schema.__all__ if name.isupper()]
 SHOT = Shot(
@@ -32,7 +32,7 @@ def test_an_image_is_a_request_that_was_drawn() -> None:
 
 
 def test_meanings_and_units_survive_parquet(tmp_path: Path) -> None:
-    pq.write_table(schema.table([dataclasses.asdict(SHOT)], schema.SHOTS), tmp_path / "shots.parquet")
+    pq.write_table(tables.from_rows([dataclasses.asdict(SHOT)], schema.SHOTS), tmp_path / "shots.parquet")
     read = pq.read_table(tmp_path / "shots.parquet")
     assert read.schema.equals(schema.SHOTS, check_metadata=True)
     assert read.to_pylist() == [dataclasses.asdict(SHOT)]
@@ -41,13 +41,13 @@ def test_meanings_and_units_survive_parquet(tmp_path: Path) -> None:
 
 def test_a_request_fits_its_table() -> None:
     request = Request(request_id="0-0", class_id=0, index=0, prompt="a photo", seed=2**63 - 1, label_ids=(1,))
-    row = schema.table([dataclasses.asdict(request)], schema.REQUESTS).to_pylist()[0]
+    row = tables.from_rows([dataclasses.asdict(request)], schema.REQUESTS).to_pylist()[0]
     assert row["seed"] == 2**63 - 1
     assert row["label_ids"] == [1]
 
 
 def test_no_rows_make_an_empty_table() -> None:
-    assert schema.table([], schema.SHOTS).schema.equals(schema.SHOTS, check_metadata=True)
+    assert tables.from_rows([], schema.SHOTS).schema.equals(schema.SHOTS, check_metadata=True)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_no_rows_make_an_empty_table() -> None:
 )
 def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        schema.table([dataclasses.asdict(SHOT) | change], schema.SHOTS)
+        tables.from_rows([dataclasses.asdict(SHOT) | change], schema.SHOTS)
 
 
 def test_a_missing_column_is_named() -> None:
     row = dataclasses.asdict(SHOT)
     del row["split"]
     with pytest.raises(ValueError, match=r"missing or unknown: \['split'\]"):
-        schema.table([row], schema.SHOTS)
+        tables.from_rows([row], schema.SHOTS)

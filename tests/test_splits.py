@@ -14,7 +14,7 @@ from bob import datasets, pipeline
 from bob.core.settings import Run
 from bob.core.types import Shot
 from bob.datasets import Dataset, _split_file
-from bob.store import Store, schema
+from bob.store import Store, schema, tables
 from tests.miniatures import MINIATURES
 
 
@@ -30,7 +30,7 @@ def birds(tmp_path: Path) -> Dataset:
 def published(dataset: Dataset, file: Path, shots: Iterable[Shot] | None = None) -> Path:
     """The split as `bob run` writes it below shots/."""
     rows = [vars(shot) for shot in shots or dataset.split(shots=5, val=6, seed=0)]
-    Store(str(file.parent)).write_table(file.name, schema.table(rows, schema.SHOTS), {})
+    Store(str(file.parent)).write_table(file.name, tables.from_rows(rows, schema.SHOTS), {})
     return file
 
 
@@ -79,7 +79,7 @@ def test_a_split_of_something_else_is_refused(
 ) -> None:
     rows = [dict(vars(shot)) for shot in birds.split(shots=5, val=6, seed=0)]
     spoil(rows)
-    Store(str(tmp_path)).write_table("s.parquet", schema.table(rows, schema.SHOTS), {})
+    Store(str(tmp_path)).write_table("s.parquet", tables.from_rows(rows, schema.SHOTS), {})
     with pytest.raises(ValueError, match=reason):
         _split_file.read(tmp_path / "s.parquet", birds, val=1, seed=0)
 

@@ -14,7 +14,7 @@ from bob.commands import status
 from bob.core.types import Unit
 from bob.pipeline import plan_files
 from bob.steps import workers
-from bob.store import Store, schema
+from bob.store import Store, schema, tables
 
 UNITS = {"caption": 2, "finetune": 1, "generate": 3, "sweep": 2, "final": 1}
 SIZES = {"caption": 6, "finetune": 4, "generate": 12, "sweep": 2, "final": 2}
@@ -39,7 +39,7 @@ def shown(found: status.Status, capsys: pytest.CaptureFixture[str]) -> list[str]
 def reject(artefacts: Store, path: str, messages: Iterable[str]) -> None:
     fixed = {"step": "generate", "error": "ValueError"}
     rows = [{"row_id": f"0-{k}", "message": message, **fixed} for k, message in enumerate(messages)]
-    artefacts.write_table(path, schema.table(rows, schema.REJECTED), store.provenance({}))
+    artefacts.write_table(path, tables.from_rows(rows, schema.REJECTED), store.provenance({}))
 
 
 # -- plans --------------------------------------------------------------------------------------

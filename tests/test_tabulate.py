@@ -12,7 +12,7 @@ from bob import datasets
 from bob.core.settings import Run
 from bob.paper import layouts, render, tabulate
 from bob.paper.contact_sheet import contact_sheet
-from bob.store import schema
+from bob.store import schema, tables
 
 COORDINATES = ("dataset", "shots", "method", "checkpoint", "backbone", "seed")
 
@@ -30,7 +30,7 @@ def run(method: str, **changes: Any) -> Run:
 def finals(runs: list[Run], rows: list[dict[str, Any]]) -> list[tuple[Run, pa.Table | None]]:
     """Each run with those of the rows that are its own."""
     own = [[row for row in rows if all(row[name] == getattr(of, name) for name in COORDINATES)] for of in runs]
-    return [(of, schema.table(some, schema.RESULTS) if some else None) for of, some in zip(runs, own, strict=True)]
+    return [(of, tables.from_rows(some, schema.RESULTS) if some else None) for of, some in zip(runs, own, strict=True)]
 
 
 def test_a_table_holds_mean_and_deviation_over_seeds_and_shows_what_is_missing():

@@ -13,7 +13,7 @@ import pytest
 from bob import cli, pipeline, store
 from bob.commands import console, verify
 from bob.steps import workers
-from bob.store import Store, lock, parquet, schema
+from bob.store import Store, lock, parquet, schema, tables
 from tests.damage import (
     CAPTIONS,
     DAMAGES,
@@ -55,9 +55,9 @@ def test_a_request_that_was_rejected_is_no_damage(artefacts):
     rewritten(lambda table: table.slice(1))(part)
     row = {"row_id": "1-1", "step": "generate", "error": "ValueError", "message": "one colour all over"}
     beside = store.quarantine(path_of(artefacts, part))
-    artefacts.write_table(beside, schema.table([row], schema.REJECTED), store.provenance({}))
+    artefacts.write_table(beside, tables.from_rows([row], schema.REJECTED), store.provenance({}))
     assert verify.verify(artefacts).problems == ()
-    artefacts.write_table(beside, schema.table([row, row], schema.REJECTED), store.provenance({}))
+    artefacts.write_table(beside, tables.from_rows([row, row], schema.REJECTED), store.provenance({}))
     (problem,) = verify.verify(artefacts).problems
     assert problem.wrong == "holds 1-1 more than once"
     Path(artefacts.root, beside).write_bytes(b"")

@@ -14,10 +14,8 @@ from bob.backbones import Backbone
 from bob.classifier.pixel_cache import array
 from bob.core.types import Shot
 from bob.datasets import Dataset
-from bob.store import Store, schema
-from bob.store.images import Drawn
 
-__all__ = ["Arrays", "Data", "read_images", "real_arrays", "synthetic_arrays"]
+__all__ = ["Arrays", "Data", "real_arrays", "synthetic_arrays"]
 
 _DECODER = 1
 """Bump it when a data set or `Backbone.prepare` makes other pixels of the same bytes."""
@@ -64,26 +62,6 @@ class Data:
         if self.synthetic_labels.shape != (len(self.synthetic), classes):
             wanted = (len(self.synthetic), classes)
             raise ValueError(f"synthetic_labels must have shape {wanted}, got {self.synthetic_labels.shape}")
-
-
-def read_images(
-    artefacts: Store, folder: str, *, shard: Callable[[pa.Table], pa.Table] = lambda read: read
-) -> pa.Table:
-    """All images of one complete set of shards, ordered by (class_id, index), without what its filter leaves out.
-
-    Args:
-        artefacts: where they are kept.
-        folder: of the shards.
-        shard: what of each shard is kept in memory, some of its rows or columns; `request_id`, `class_id` and `index`
-            among these.
-
-    Raises:
-        ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
-    """
-    parts = [
-        shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], Drawn(artefacts, folder).shards())
-    ]
-    return pa.concat_tables(parts).sort_by([("class_id", "ascending"), ("index", "ascending")])
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:

@@ -12,7 +12,7 @@ import torch
 
 from bob import backbones
 from bob.core import batching
-from bob.store import schema
+from bob.store import tables
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,7 +52,7 @@ class Embedder:
         seen = self._batches.each(range(len(ids)), lambda some: self._features([load(k) for k in some]), size=_BATCH)
         for name, class_id, found in zip(ids, class_ids, seen, strict=True):
             if isinstance(found, Exception):
-                rejected.append(schema.rejection(name, "embed", found))
+                rejected.append(tables.rejection(name, "embed", found))
             else:
                 rows.append({"id": name, "class_id": class_id, "features": found})
         return rows, rejected

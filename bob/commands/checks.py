@@ -27,7 +27,7 @@ from bob.commands.snapshot import (
     some,
     words,
 )
-from bob.store import parquet, schema
+from bob.store import parquet, schema, tables
 
 __all__ = [
     "captions",
@@ -113,7 +113,7 @@ def _in_order(asked: parquet.Groups, faults: list[str]) -> Iterator[pa.Table]:
     before = (-1, -1)
     for rows in _whole(asked):
         with words("is no table of its kind"):
-            fitted = schema.fit(rows, schema.REQUESTS)
+            fitted = tables.fit(rows, schema.REQUESTS)
         for place in zip(fitted["class_id"].to_pylist(), fitted["index"].to_pylist(), strict=True):
             if place <= before and not faults:
                 faults.append(f"does not rise in class and index at {place[0]}-{place[1]}")
@@ -136,7 +136,7 @@ def part(held: Held, path: str) -> Iterator[str]:
         return
     whole, unit = asked
     number = int(name.removeprefix("part-").removesuffix(".parquet"))
-    wanted = schema.fit(whole.slice(unit * number, unit), schema.REQUESTS)
+    wanted = tables.fit(whole.slice(unit * number, unit), schema.REQUESTS)
     drawn = table["request_id"].to_pylist()
     faults = list(match(wanted["request_id"].to_pylist(), drawn + rejected(held, path)))
     yield from faults

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from bob import store
-from bob.store import parquet, schema
+from bob.store import parquet, schema, tables
 
 __all__ = ["Held", "key", "keyed", "match", "once", "rejected", "same", "some", "words"]
 
@@ -34,7 +34,7 @@ class Held:
             found = parquet.parse(data)
             self.artefacts.require_format(path, parquet.manifest(found.schema, default={}))
         with words("is no table of its kind"):
-            fitted = schema.fit(found, kind)
+            fitted = tables.fit(found, kind)
         return fitted, parquet.manifest(found.schema)
 
     def groups(self, path: str) -> parquet.Groups:

@@ -14,7 +14,7 @@ from bob.datasets import Dataset
 from bob.datasets._files import Files
 from bob.datasets._manifest import table
 from bob.datasets._pictures import read_file
-from bob.store import parquet, schema
+from bob.store import parquet, schema, tables
 
 __all__ = ["read"]
 
@@ -48,7 +48,7 @@ def read(file: Path, dataset: Dataset, *, val: int, seed: int) -> tuple[Shot, ..
 
 def _checked(file: Path, dataset: Dataset) -> tuple[Shot, ...]:
     try:
-        rows = schema.check(parquet.parse(read_file(file)), schema.SHOTS).to_pylist()
+        rows = tables.check(parquet.parse(read_file(file)), schema.SHOTS).to_pylist()
         if strange := {row["split"] for row in rows}.difference(_SPLITS):
             raise ValueError(f"splits {sorted(strange)}, wanted train, val and test")
     except (ValueError, pa.ArrowException) as error:

@@ -7,7 +7,7 @@ pixels are brought to [-1, 1].
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from bob.core.types import Filter
 from bob.diffusion import checkpoints
 from bob.store.keys import fingerprint
 
-__all__ = ["Judge", "keep", "revision"]
+__all__ = ["Judge", "revision"]
 
 _HUBS = {"clip_vit_b32": "openai/clip-vit-base-patch32"}
 _SHIPPED = {"clip_mini": Path(__file__).parents[1] / "skyworld" / "weights" / "clip"}
@@ -92,23 +92,3 @@ class Judge:
             tokens = self._tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self._device)
             self._texts = texts, normalize(self._clip.get_text_features(**tokens).pooler_output.float())
         return self._texts[1]
-
-
-def keep(scores: Mapping[str, float], classes: Mapping[str, int], rule: Filter, wanted: Sequence[int]) -> set[str]:
-    """Which images are kept: of each class the first that pass, topped up with the best of those that do not.
-
-    Args:
-        scores: request id -> score, in the order of the requests.
-        classes: request id -> class id.
-        rule: what has to be passed.
-        wanted: how many images of each class, by class id.
-    """
-    worst = sorted(scores, key=lambda name: scores[name])[: int(rule.drop * len(scores) + 1e-9)]
-    failed = {name for name in scores if scores[name] <= rule.least} | set(worst)
-    kept: set[str] = set()
-    for class_id, count in enumerate(wanted):
-        names = [name for name in scores if classes[name] == class_id]
-        passed = [name for name in names if name not in failed]
-        rest = sorted((name for name in names if name in failed), key=lambda name: -scores[name])
-        kept |= set((passed + rest)[:count])
-    return kept

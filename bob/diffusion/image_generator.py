@@ -18,7 +18,7 @@ from bob.core import batching
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
-from bob.store import schema
+from bob.store import images, tables
 
 __all__ = ["Painter"]
 
@@ -119,9 +119,11 @@ class Painter:
             drawn = made[k]
             if not isinstance(drawn, Exception):
                 picture, seconds = drawn
-                drawn = _fault(picture) or schema.drawn(request, picture, checkpoint=self._loaded[0], seconds=seconds)
+                drawn = _fault(picture) or images.image_row(
+                    request, picture, checkpoint=self._loaded[0], seconds=seconds
+                )
             if isinstance(drawn, Exception):
-                rejected.append(schema.rejection(request.request_id, "generate", drawn))
+                rejected.append(tables.rejection(request.request_id, "generate", drawn))
             else:
                 rows.append(drawn)
         return rows, rejected

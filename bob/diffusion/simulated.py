@@ -14,7 +14,7 @@ from PIL import Image
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints
-from bob.store import schema
+from bob.store import images
 
 __all__ = ["Painter"]
 
@@ -43,7 +43,8 @@ class Painter:
                 time.sleep(self._seconds)
             some = requests[start : start + batch]
             rows += [
-                schema.drawn(r, _noise(r), checkpoint=self._checkpoint, seconds=self._seconds / len(some)) for r in some
+                images.image_row(r, _noise(r), checkpoint=self._checkpoint, seconds=self._seconds / len(some))
+                for r in some
             ]
         self.occupancy = len(requests) / (batch * -(-len(requests) // batch))
         return rows, []

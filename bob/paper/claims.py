@@ -9,6 +9,7 @@ import pyarrow as pa
 from bob.paper import layouts
 from bob.paper.layouts import SEPARATOR
 from bob.store import schema
+from bob.store.tables import from_rows
 
 __all__ = ["CLAIMS", "Claim", "markdown", "rows"]
 
@@ -232,7 +233,7 @@ def rows(tables: Mapping[str, pa.Table]) -> pa.Table:
             values = {of: _value(claim, held, of) for of in ("ours", "paper")}
             texts = {name: getattr(claim, name) for name in ("table", "statement", "says", "unit")}
             made.append({**texts, **values})
-    return schema.table(made, schema.CLAIMS)
+    return from_rows(made, schema.CLAIMS)
 
 
 def _value(claim: Claim, held: Sequence[Mapping[str, Any]], of: str) -> float | None:

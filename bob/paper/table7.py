@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bob import store
 from bob.core.types import Outcome
-from bob.store import schema
+from bob.store import schema, tables
 
 __all__ = ["BREEDS", "present", "rows"]
 
@@ -54,7 +54,7 @@ def rows() -> pa.Table:
         found = next((known[n] for n in (name, f"{name}cat", f"{name}dog") if n in known), ("", ""))
         paper = printed.get(breed)
         made.append({"class_name": breed, "imagenet_id": found[0], "imagenet_name": found[1], "paper": paper})
-    return schema.table(made, schema.OVERLAP)
+    return tables.from_rows(made, schema.OVERLAP)
 
 
 def _plain(name: str) -> str:

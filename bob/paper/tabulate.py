@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from bob import store
-from bob.classifier.data import read_images
 from bob.core.settings import Run
 from bob.core.types import Outcome
 from bob.paper import layouts, render
 from bob.paper.contact_sheet import contact_sheet
 from bob.paper.layouts import SEPARATOR, Layout
-from bob.store import schema
+from bob.store import schema, tables
+from bob.store.images import read_images
 
 __all__ = ["Final", "collect", "rows", "write"]
 
@@ -91,7 +91,7 @@ def rows(finals: Sequence[Final], layout: Layout, *, name: str) -> pa.Table:
     for row in dict.fromkeys(row for row, _ in found):
         cells = [_cell(name, row, column, found.get((row, column), []), printed) for column in columns]
         made += [*cells, *_averages(cells)]
-    return schema.table(made, schema.TABLES)
+    return tables.from_rows(made, schema.TABLES)
 
 
 def _cell(

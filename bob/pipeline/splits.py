@@ -16,7 +16,7 @@ from bob.datasets import Dataset
 from bob.datasets import _split_file as named
 from bob.steps import units
 from bob.steps.units import Cell
-from bob.store import schema
+from bob.store import schema, tables
 
 __all__ = ["Split", "Splits", "begin", "drop_uncaptioned", "split"]
 
@@ -127,7 +127,7 @@ def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], ar
     if artefacts.exists(path):
         artefacts.read_checked(path, schema.SHOTS, least=len(shots))
         return
-    table = schema.table([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
+    table = tables.from_rows([dataclasses.asdict(shot) for shot in shots], schema.SHOTS)
     artefacts.write_table(path, table, store.provenance(origin))
 
 

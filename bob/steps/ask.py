@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bob import captioners, datasets
 from bob.core import batching
 from bob.core.types import Shot
-from bob.store import schema
+from bob.store import tables
 
 __all__ = ["Asker", "Row"]
 
@@ -55,7 +55,7 @@ class Asker(abc.ABC):
         rows, rejected = [], []
         for shot, answer in zip(shots, self._batches.each(shots, ask, size=_BATCH), strict=True):
             if isinstance(answer, Exception):
-                rejected.append(schema.rejection(shot.image_id, self.step, answer))
+                rejected.append(tables.rejection(shot.image_id, self.step, answer))
             else:
                 rows.append(self._row(shot, answer))
         return rows, rejected

@@ -9,7 +9,7 @@ from bob.core import malloc
 from bob.core.settings import Point, Run, SweepSettings
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, Unit
-from bob.store import schema
+from bob.store import schema, tables
 
 __all__ = ["ClassifyWorker"]
 
@@ -90,7 +90,7 @@ class ClassifyWorker:
         failed = has_failed(history)
         rows = result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"])
         manifest = store.provenance(work, times=times) | ({"failure": broke} if failed else {})
-        self._store.write_table(unit.target, schema.table(rows, schema.RESULTS), manifest)
+        self._store.write_table(unit.target, tables.from_rows(rows, schema.RESULTS), manifest)
         self._store.delete(f"{unit.target}.state.pt")
         best = max((row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])), default=math.nan)
         note = "" if math.isnan(best) else f"best validation accuracy {best:.1%}"
@@ -139,7 +139,8 @@ class ClassifyWorker:
     def _data(self, work: Mapping[str, Any], run: Run) -> Any:
         """The pixels of a run, decoded once and kept while its units last."""
         from bob import backbones
-        from bob.classifier.data import Data, read_images, real_arrays, synthetic_arrays
+        from bob.classifier.data import Data, real_arrays, synthetic_arrays
+        from bob.store.images import read_images
 
         which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
         if self._held is not None and self._held[0] == which:
@@ -151,7 +152,7 @@ class ClassifyWorker:
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = real_arrays(dataset, split["train"], backbone)
         val, val_labels = real_arrays(dataset, split["val"], backbone)
-        table = read_images(self._store, work["images"]) if work["images"] else schema.table([], schema.IMAGES)
+        table = read_images(self._store, work["images"]) if work["images"] else tables.from_rows([], schema.IMAGES)
         synthetic, labels = synthetic_arrays(table, backbone, classes=len(dataset.class_names))
         data = Data(
             class_names=dataset.class_names,

@@ -23,7 +23,7 @@ from bob.core.types import (
     Unit,
 )
 from bob.diffusion import checkpoints, clip_filter
-from bob.store import parquet, schema
+from bob.store import parquet, schema, tables
 
 __all__ = ["Cell", "ask", "captions", "final", "finetune", "generations", "label", "sweep"]
 
@@ -193,7 +193,7 @@ def _requests(cell: Cell, sources: dict[str, None]) -> Iterator[pa.Table]:
     asked = iter(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed))
     while some := list(itertools.islice(asked, parquet.GROUP)):
         sources |= dict.fromkeys(name for request in some for name in request.source_ids)
-        yield schema.table([vars(request) | {"adapter": cell.adapter} for request in some], schema.REQUESTS)
+        yield tables.from_rows([vars(request) | {"adapter": cell.adapter} for request in some], schema.REQUESTS)
 
 
 def _require_same(path: str, inputs: Sequence[Any], length: int, artefacts: store.Store) -> None:
@@ -201,7 +201,7 @@ def _require_same(path: str, inputs: Sequence[Any], length: int, artefacts: stor
     with artefacts.damaged(path):
         if len(held) != length:
             raise ValueError(f"{len(held)} rows, wanted {length}")
-        found = store.key_of_rows(inputs, (schema.fit(rows, schema.REQUESTS) for rows in held))
+        found = store.key_of_rows(inputs, (tables.fit(rows, schema.REQUESTS) for rows in held))
         if not path.endswith(f"-{found}/requests.parquet"):
             raise ValueError("its rows are not those that its folder is named after")
 

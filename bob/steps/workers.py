@@ -26,7 +26,7 @@ from bob.diffusion import checkpoints
 from bob.steps.ask_worker import CaptionWorker, RecogniseWorker
 from bob.steps.classify import ClassifyWorker
 from bob.steps.embed import EmbedWorker
-from bob.store import parquet, schema
+from bob.store import parquet, schema, tables
 from bob.store.commit import commit
 
 __all__ = ["WORKERS", "Worker", "inline"]
@@ -124,7 +124,7 @@ class GenerateWorker:
         times, work = Stopwatch(self._device), unit.work
         asked, adapter = self._asked(work["requests"]), work["adapter"]
         with self._store.damaged(work["requests"]):
-            table = schema.check(asked.slice(work["start"], unit.size), schema.REQUESTS, least=unit.size)
+            table = tables.check(asked.slice(work["start"], unit.size), schema.REQUESTS, least=unit.size)
         requests = [_request(row) for row in table.to_pylist()]
         shots = self._shots(work["split"]) if any(request.source_ids for request in requests) else {}
         dataset = datasets.load(work["dataset"]) if shots else None
@@ -143,7 +143,7 @@ class GenerateWorker:
             with times("filter"):
                 judged = self._painter.judge(rows, Filter.parse(rule))
             self._store.write_table(
-                store.scores(unit.target), schema.table(judged, schema.SCORES), store.provenance(work)
+                store.scores(unit.target), tables.from_rows(judged, schema.SCORES), store.provenance(work)
             )
         painter, occupancy = self._painter, {"occupancy": self._painter.occupancy}
         return commit(

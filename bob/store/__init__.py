@@ -4,18 +4,9 @@
 worker writes a unit, `lock` what keeps two commands apart, `images` a set of drawn images.
 """
 
-from bob.store.keys import key, key_of_rows, plain
-from bob.store.store import (
-    FORMAT,
-    OtherFormatError,
-    Store,
-    provenance,
-    quarantine,
-    scores,
-    slug,
-    user,
-    without_keys,
-)
+from bob.store.keys import key, key_of_rows, plain, slug
+from bob.store.provenance import FORMAT, OtherFormatError, provenance, user, without_keys
+from bob.store.store import Store, quarantine, scores
 
 __all__ = [
     "FORMAT",

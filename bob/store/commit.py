@@ -8,7 +8,7 @@ import pyarrow as pa
 from bob import store
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
-from bob.store import schema
+from bob.store import schema, tables
 
 __all__ = ["commit"]
 
@@ -41,8 +41,8 @@ def commit(
     quarantine = store.quarantine(unit.target)
     artefacts.delete(quarantine)  # of an earlier attempt
     if rejected:
-        artefacts.write_table(quarantine, schema.table(rejected, schema.REJECTED), manifest)
-    artefacts.write_table(unit.target, schema.table(rows, columns), manifest)
+        artefacts.write_table(quarantine, tables.from_rows(rejected, schema.REJECTED), manifest)
+    artefacts.write_table(unit.target, tables.from_rows(rows, columns), manifest)
     return Receipt(
         target=unit.target, label=unit.label, size=unit.size, rejected=len(rejected), times=times.times(), note=note
     )

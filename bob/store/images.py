@@ -2,16 +2,21 @@
 
 import dataclasses
 import functools
+import hashlib
+import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from bob.core.types import Filter
-from bob.diffusion import clip_filter
+from bob.core.types import Filter, Request
 from bob.store import Store, quarantine, schema
 
-__all__ = ["Drawn", "Walk", "find"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Drawn", "Walk", "find", "image_row", "keep", "read_images"]
 
 Walk = Callable[[Sequence[str]], Iterable[str]]
 """Files -> the same files, shown to the user in passing."""
@@ -77,7 +82,7 @@ class Drawn:
     def _kept(self) -> frozenset[str]:
         """Request ids of the images that the filter keeps, if there is one, as far as they are judged."""
         rule = Filter.parse(self.origin["filter"])
-        return frozenset(clip_filter.keep(self._judged, self._classes, rule, self.origin["wanted"]))
+        return frozenset(keep(self._judged, self._classes, rule, self.origin["wanted"]))
 
     def read(self, part: str) -> pa.Table:
         """The images of one shard that the classifier is given: rows of schema.IMAGES.
@@ -166,3 +171,60 @@ def find(artefacts: Store) -> list[Drawn]:
     """
     tables = sorted(path for path in artefacts.listing() if path.startswith("images/"))
     return [Drawn(artefacts, path.rpartition("/")[0]) for path in tables if path.endswith("/requests.parquet")]
+
+
+def read_images(
+    artefacts: Store, folder: str, *, shard: Callable[[pa.Table], pa.Table] = lambda read: read
+) -> pa.Table:
+    """All images of one complete set of shards, ordered by (class_id, index), without what its filter leaves out.
+
+    Args:
+        artefacts: where they are kept.
+        folder: of the shards.
+        shard: what of each shard is kept in memory, some of its rows or columns; `request_id`, `class_id` and `index`
+            among these.
+
+    Raises:
+        ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
+    """
+    parts = [
+        shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], Drawn(artefacts, folder).shards())
+    ]
+    return pa.concat_tables(parts).sort_by([("class_id", "ascending"), ("index", "ascending")])
+
+
+def image_row(request: Request, picture: "Image.Image", *, checkpoint: str, seconds: float) -> dict[str, Any]:
+    """A row of `IMAGES`."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    image = buffer.getvalue()
+    return {
+        **vars(request),
+        "image": image,
+        "format": "png",
+        "width": picture.width,
+        "height": picture.height,
+        "sha1": hashlib.sha1(image, usedforsecurity=False).hexdigest(),
+        "checkpoint": checkpoint,
+        "seconds": seconds,
+    }
+
+
+def keep(scores: Mapping[str, float], classes: Mapping[str, int], rule: Filter, wanted: Sequence[int]) -> set[str]:
+    """Which images are kept: of each class the first that pass, topped up with the best of those that do not.
+
+    Args:
+        scores: request id -> score, in the order of the requests.
+        classes: request id -> class id.
+        rule: what has to be passed.
+        wanted: how many images of each class, by class id.
+    """
+    worst = sorted(scores, key=lambda name: scores[name])[: int(rule.drop * len(scores) + 1e-9)]
+    failed = {name for name in scores if scores[name] <= rule.least} | set(worst)
+    kept: set[str] = set()
+    for class_id, count in enumerate(wanted):
+        names = [name for name in scores if classes[name] == class_id]
+        passed = [name for name in names if name not in failed]
+        rest = sorted((name for name in names if name in failed), key=lambda name: -scores[name])
+        kept |= set((passed + rest)[:count])
+    return kept

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from bob.core.settings import OMIT_AT_DEFAULT
 
-__all__ = ["fingerprint", "key", "key_of_rows", "plain"]
+__all__ = ["fingerprint", "key", "key_of_rows", "plain", "slug"]
 
 _END = 2**20  # bytes hashed at each end of a file: 7B weights are 16 GB
 _ROWS = 1 << 10  # as Python's objects at once: of more, its garbage collector takes longer than all else
@@ -64,6 +64,12 @@ def plain(value: Any) -> Any:
 
 def _is_left_out(field: dataclasses.Field, value: Any) -> bool:
     return field.metadata == OMIT_AT_DEFAULT and getattr(value, field.name) == field.default
+
+
+def slug(text: str) -> str:
+    """A short name for a path: letters, digits and dashes. Not unique, a key stands beside it."""
+    safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    return "-".join(part for part in safe.split("-") if part)[-48:].lstrip("-") or "x"
 
 
 def fingerprint(folder: Path) -> str:

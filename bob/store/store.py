@@ -10,12 +10,8 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import getpass
-import importlib.metadata
 import json
 import os
-import platform
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
@@ -24,35 +20,12 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
-from bob.core.timing import Stopwatch
-from bob.store import files, parquet, schema
-from bob.store.keys import key, key_of_rows, plain
+from bob.store import files, parquet
+from bob.store.keys import plain
+from bob.store.provenance import FORMAT, OtherFormatError, without_keys
+from bob.store.tables import check
 
-__all__ = [
-    "FORMAT",
-    "OtherFormatError",
-    "Store",
-    "key",
-    "key_of_rows",
-    "plain",
-    "provenance",
-    "quarantine",
-    "scores",
-    "slug",
-    "user",
-    "without_keys",
-]
-
-FORMAT = 1
-"""Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
-
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
-
-
-def slug(text: str) -> str:
-    """A short name for a path: letters, digits and dashes. Not unique, a key stands beside it."""
-    safe = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
-    return "-".join(part for part in safe.split("-") if part)[-48:].lstrip("-") or "x"
+__all__ = ["Store", "quarantine", "scores"]
 
 
 def quarantine(target: str) -> str:
@@ -64,40 +37,6 @@ def scores(target: str) -> str:
     """Beside a shard of images, the table of what CLIP says of them; there only where they are filtered."""
     folder, _, name = target.rpartition("/")
     return f"{folder}/{name.replace('part-', 'scores-', 1)}"
-
-
-def provenance(config: Any, *, times: Stopwatch | None = None) -> dict[str, Any]:
-    """What a manifest says of where an artefact came from, and of what it took."""
-    return {
-        "format": FORMAT,
-        "config": plain(config),
-        "versions": dict(_versions()),
-        "host": platform.node(),
-        "user": user(),
-        **(times.noted() if times else {}),
-    }
-
-
-@functools.cache  # looking them up takes longer than writing a small table
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def without_keys(text: str) -> str:
-    """A text, such as a command line, without the access keys that its URIs may hold."""
-    return re.sub(r"://[^/\s]*@", "://", text)
-
-
-def user() -> str:
-    """Who runs this: a name, or a number in a container without names."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container, a user need not have a name
-        return str(os.getuid())
-
-
-class OtherFormatError(ValueError):
-    """Whole, but of another version."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +191,7 @@ class Store:
         """
         table = self.read_table(path)
         with self.damaged(path):
-            return schema.check(table, wanted, least=least)
+            return check(table, wanted, least=least)
 
     def groups(self, path: str) -> parquet.Groups:
         """One Parquet file, to be read a row group at a time within `damaged`.

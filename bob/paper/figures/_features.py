@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 
 from bob import backbones, datasets, store
-from bob.classifier.data import read_images
 from bob.core.seeds import derive
 from bob.core.settings import Run
 from bob.core.step_table import STEPS
 from bob.core.types import Outcome, Shot, Unit
 from bob.diffusion import checkpoints
 from bob.store import schema
+from bob.store.images import read_images
 
 __all__ = ["Sets", "read", "units"]
 

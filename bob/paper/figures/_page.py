@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bob import store
 from bob.core.types import Outcome
 from bob.paper.figures._rows import Row
-from bob.store import schema
+from bob.store import schema, tables
 
 __all__ = ["COLOURS", "STYLES", "legend", "page", "save", "style", "table"]
 
@@ -61,4 +61,4 @@ def save(figure: Figure, artefacts: store.Store, *, name: str) -> None:
 def table(rows: Sequence[Row], outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> None:
     """Writes figures/NAME.parquet, rows of schema.METRICS."""
     runs = [outcome.run for outcome in outcomes]
-    artefacts.write_table(f"figures/{name}.parquet", schema.table(rows, schema.METRICS), store.provenance(runs))
+    artefacts.write_table(f"figures/{name}.parquet", tables.from_rows(rows, schema.METRICS), store.provenance(runs))

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from bob import datasets, store
-from bob.classifier.data import read_images
 from bob.core import registry
 from bob.core.types import Outcome, Unit
 from bob.paper.figures import _page
+from bob.store.images import read_images
 
 __all__ = ["draw", "units"]
 
