@@ -32,7 +32,7 @@ from plain_training import best, training
 from bob import cluster, pipeline
 from bob.cluster import session
 from bob.commands import console
-from bob.core.settings import Point, Run
+from bob.core.settings import Run
 from bob.pipeline import walk
 from bob.steps import workers
 from bob.steps.classify import ClassifyWorker
@@ -155,8 +155,8 @@ def main() -> None:
         for name in given.precisions
     }
     first = next(iter(found.values()))
-    points = [Point(**unit.work["point"]) for unit in first]
-    data, folder = ClassifyWorker(artefacts.root, device="cpu")._data(first[0].work, run), given.out / "png"
+    points = [unit.work.point for unit in first]
+    data, folder = ClassifyWorker(artefacts.root, device="cpu")._data(first[0].work), given.out / "png"
     plain_training.written(folder, data, run.backbone, points, sweep)
     print(
         f"\n{len(points)} configurations of {given.backbone}, {given.epochs} epochs of {len(data.synthetic)} drawn and"

@@ -35,8 +35,9 @@ import psutil
 from bob import pipeline
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Context, Receipt, Unit
+from bob.pipeline import walk
 from bob.pipeline.execute import _do
-from bob.steps import units, workers
+from bob.steps import workers
 from bob.steps.defaults import defaults
 from bob.store import Store
 
@@ -59,7 +60,7 @@ def generate(run: Run, artefacts: Store, executor: pipeline.Executor) -> list[Re
             done.append(receipt)
             yield receipt
 
-    made = units.generations(cell, artefacts)
+    made = walk.generations(cell, artefacts)
     _do("generate", made, runs=[run], artefacts=artefacts, executor=executor, report=report)
     return done
 

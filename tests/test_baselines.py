@@ -16,7 +16,8 @@ from bob.core import registry
 from bob.core.settings import Run
 from bob.core.types import Outcome
 from bob.paper import tabulate
-from bob.steps import units, workers
+from bob.pipeline import walk
+from bob.steps import finetune, workers
 from bob.store import Store, schema
 from bob.store.images import read_images
 from tests.tiny import DRAW, FINETUNE, SWEEP
@@ -116,7 +117,7 @@ def test_nothing_that_they_left_is_damaged_or_foreign(shared):
 def test_four_baselines_share_one_adapter(untrained_sd, tmp_path):
     drawn = [tiny(name, "skyworld", untrained_sd) for name in ("diff_gen", "diff_aug", "diff_mix", "diff_ii")]
     cells = [pipeline.split(run, Store(str(tmp_path))) for run in drawn]
-    assert len({unit.target for cell in cells for unit in units.finetune(cell)}) == 1
+    assert len({unit.target for cell in cells if (unit := finetune.unit(cell))}) == 1
 
 
 @pytest.mark.parametrize("name", ["diff_ii", "real_guidance", "da_fusion"])
@@ -200,7 +201,7 @@ def test_a_source_that_cannot_be_read_is_rejected(untrained_sd, tmp_path, monkey
 
     run, artefacts = tiny("real_guidance", "skyworld", untrained_sd), Store(str(tmp_path))
     cell = pipeline.split(run, artefacts)
-    todo = list(units.generations(cell, artefacts))
+    todo = list(walk.generations(cell, artefacts))
     monkeypatch.setattr(Skyworld, "open", broken)
     (receipt,) = workers.inline("cpu")("generate", todo, artefacts)
     assert receipt.rejected == 2

@@ -320,7 +320,7 @@ def test_a_state_that_cannot_be_used_is_told_of_and_left(changes, keep, words, c
 def test_a_state_of_another_version_is_not_used(monkeypatch, capsys):
     states: dict[int, bytes] = {}
     wanted = list(train(data(), epochs=2, save=states.__setitem__))
-    monkeypatch.setitem(STEPS, "classify", STEPS["classify"] + 1)
+    monkeypatch.setitem(STEPS, "classify", dataclasses.replace(STEPS["classify"], version=2))
     assert list(train(data(), epochs=2, state=states[1])) == wanted
     assert "of another training" in capsys.readouterr().out
 

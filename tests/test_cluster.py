@@ -14,8 +14,11 @@ from bob.core.settings import Run
 from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
 from bob.paper import experiments
-from bob.steps import units, workers
+from bob.pipeline import walk
+from bob.steps import workers
 from bob.steps.defaults import defaults
+from bob.steps.finetune import FinetuneWork
+from bob.steps.generate import GenerateWork
 from bob.store import Store
 from bob.store.images import read_images
 
@@ -77,12 +80,13 @@ def test_the_same_command_again_does_nothing(both):
 @pytest.mark.parametrize("step", ["generate", "finetune"])
 def test_a_mistake_comes_back_in_words(both, step, tmp_path: Path):
     store, outcomes = both["ray"]
-    known = {"requests": f"{outcomes[-1].images}/requests.parquet", "start": 0, "batch": 1, "adapter": ""}
-    known |= {"dataset": "skyworld", "split": outcomes[-1].split}
-    settings = dataclasses.asdict(outcomes[-1].run.finetune)
-    train = {"dataset": "skyworld", "settings": settings, "seed": 0, "shots": [], "pairs": []}
-    train["tuning"] = dataclasses.asdict(Tuning())
-    work = {**(known if step == "generate" else train), "checkpoint": f"path:{tmp_path}/nothing"}
+    known = {"dataset": "skyworld", "checkpoint": f"path:{tmp_path}/nothing"}
+    if step == "generate":
+        requests, split = f"{outcomes[-1].images}/requests.parquet", outcomes[-1].split
+        work = GenerateWork(**known, requests=requests, start=0, adapter="", batch=1, split=split)
+    else:
+        settings = outcomes[-1].run.finetune
+        work = FinetuneWork(**known, settings=settings, seed=0, shots=(), pairs=(), tuning=Tuning(), inputs=[])
     unit = Unit(step=step, target=f"{step}/x/y", label="a mistake", size=1, work=work)
     with pytest.raises(ValueError, match=r"is no Stable Diffusion checkpoint: it has no model_index\.json"):
         list(cluster.execute(step, [unit], store))
@@ -101,7 +105,7 @@ def test_a_block_of_several_units_gives_the_images_of_a_for_loop_and_a_receipt_a
     for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
         store = Store(str(tmp_path / name))
         cell = pipeline.split(run, store)
-        todo = list(units.generations(cell, store))
+        todo = list(walk.generations(cell, store))
         arrived = {receipt.target: time.time() for receipt in executor("generate", todo, store)}
         assert arrived.keys() == {unit.target for unit in todo}
         sums.append(read_images(store, cell.images)["sha1"].to_pylist())

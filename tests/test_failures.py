@@ -10,7 +10,7 @@ from bob import pipeline
 from bob.classifier import trainer
 from bob.classifier.results import failure, select
 from bob.core.settings import SweepSettings
-from bob.steps import units
+from bob.steps import classify
 from bob.steps.classify import ClassifyWorker
 
 SWEEP = SweepSettings(
@@ -23,8 +23,8 @@ def swept(base, local):
     """Units of a sweep on real pictures whose second point diverges, and their final unit."""
     run = dataclasses.replace(base, method="real_only", sweep=SWEEP)
     cell = pipeline.split(run, local)
-    points = list(units.sweep(cell))
-    return points, units.final(cell, points)
+    points = classify.sweep(cell)
+    return points, classify.final(cell, points)
 
 
 def history(store, unit) -> dict[int, float]:

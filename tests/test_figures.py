@@ -19,7 +19,7 @@ from bob.core.settings import DrawSettings, Run
 from bob.core.types import Outcome, Unit
 from bob.paper import metrics
 from bob.paper.figures import figure3, figure4, figure5, figure6, per_class
-from bob.steps import workers
+from bob.steps import embed, workers
 from bob.store import Store, schema
 from bob.store.images import read_images
 from bob.store.tables import from_rows
@@ -228,7 +228,7 @@ def test_images_can_be_compared_with_the_test_set(drawn: Done) -> None:
 def test_features_of_images_that_were_drawn_later_are_missed(measured: Done, tmp_path: Path) -> None:
     artefacts, _, outcomes = measured
     other = Store(str(shutil.copytree(artefacts.root, tmp_path / "out")))
-    target = next(unit.target for unit in per_class.units(outcomes, other) if "images" in unit.work)
+    target = next(unit.target for unit in per_class.units(outcomes, other) if isinstance(unit.work, embed.DrawnWork))
     other.write_table(target, other.read_table(target).slice(1), {"config": {}})
     with pytest.raises(ValueError, match=r"features of 1 images are missing, 0-0 among them"):
         figure4.draw(outcomes, other, name="four")

@@ -15,7 +15,7 @@ from bob.core.settings import Run
 from bob.paper import experiments
 from bob.pipeline import walk
 from bob.pipeline.splits import Splits, begin
-from bob.steps import units
+from bob.steps import caption, classify, finetune
 from bob.store import Store
 
 GOLDEN = Path(__file__).with_suffix(".json")
@@ -35,10 +35,11 @@ def keys(run: Run) -> dict[str, str]:
     """Step -> the target of the run's first unit, whose path holds the key; data sets of the paper are stood in for."""
     cell = begin(run, Splits(functools.partial(estimate._dataset, {}))(run))
     walk._make_up(cell)
-    steps = {"caption": list(units.captions(cell)), "finetune": list(units.finetune(cell))}
-    steps["generate"] = list(units.generations(cell, Store("/nowhere"), writes=False))
-    steps["sweep"] = list(units.sweep(cell))
-    steps["final"] = [units.final(cell, steps["sweep"])]
+    steps = {"caption": list(caption.units(cell)), "finetune": [unit for unit in [finetune.unit(cell)] if unit]}
+    cell.adapter = finetune.adapter(*steps["finetune"] or [None], after=run.after)
+    steps["generate"] = list(walk.generations(cell, Store("/nowhere"), writes=False))
+    steps["sweep"] = classify.sweep(cell)
+    steps["final"] = [classify.final(cell, steps["sweep"])]
     return {"split": cell.split} | {step: made[0].target for step, made in steps.items() if made}
 
 

@@ -47,7 +47,7 @@ def test_no_test_image_is_opened_before_the_final_training(
             _WATCHING.append(folder)
             yield from plain(step, [unit], artefacts)
             _WATCHING.clear()
-            phase = str(unit.work.get("phase", step))
+            phase = unit.planned
             opened.setdefault(phase, set()).update(str(Path(path).relative_to(folder)) for path in _OPENED)
 
     artefacts = Store(str(tmp_path / "out"))

@@ -11,7 +11,7 @@ from bob.commands import pace
 from bob.core.timing import Stopwatch
 from bob.core.types import Request
 from bob.diffusion.image_generator import Painter
-from bob.steps import units, workers
+from bob.steps import finetune, workers
 
 ENDS = (".parquet", "manifest.json")
 GENERATE = {"load", "encode", "denoise", "decode", "write"}
@@ -56,7 +56,8 @@ def test_every_unit_of_a_run_notes_its_laps(finished):
 
 def test_a_receipt_has_the_writing_too(base, local):
     cell = pipeline.split(base, local)
-    (unit,) = units.finetune(cell)
+    unit = finetune.unit(cell)
+    assert unit is not None
     receipt = workers.FinetuneWorker(local.root, device="cpu")(unit)
     noted = local.manifest(unit.target)["times"]
     assert receipt.times.keys() == noted.keys() == {"load", "work", "write"}

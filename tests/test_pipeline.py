@@ -13,7 +13,7 @@ from bob.classifier import trainer
 from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
 from bob.paper import layouts, render, tabulate
-from bob.steps import units, workers
+from bob.steps import caption, workers
 from bob.steps.classify import ClassifyWorker
 from bob.steps.workers import WORKERS
 from bob.store import Store, schema
@@ -226,7 +226,7 @@ def test_methods_that_learn_the_same_share_an_adapter(base, tmp_path, untrained_
 def test_more_shots_read_only_what_fewer_have_not(base, tmp_path):
     base = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
     cells = [dataclasses.replace(base, shots=shots) for shots in (2, 4)]
-    few, many = ([unit.target for unit in units.captions(pipeline.split(run, Store(str(tmp_path))))] for run in cells)
+    few, many = ([unit.target for unit in caption.units(pipeline.split(run, Store(str(tmp_path))))] for run in cells)
     assert (len(few), len(many)) == (2, 4)
     assert many[:2] == few
 

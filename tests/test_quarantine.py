@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bob import pipeline
 from bob.core.settings import DrawSettings, FinetuneSettings, Run, SweepSettings
 from bob.core.types import Outcome, Receipt, Unit
-from bob.steps import units, workers
+from bob.steps import caption, workers
 from bob.store import Store, schema
 
 
@@ -84,8 +84,8 @@ def breaking(path: Path) -> pipeline.Executor:
 
 def test_a_shot_that_cannot_be_read_is_rejected_left_out_or_read_again(run, artefacts, tmp_path, capsys):
     cell = pipeline.split(run, artefacts)
-    bad, wanted = cell.training.shots[2], list(units.captions(cell))
-    (target,) = (unit.target for unit in wanted if bad.image_id in [shot["image_id"] for shot in unit.work["shots"]])
+    bad, wanted = cell.training.shots[2], list(caption.units(cell))
+    (target,) = (unit.target for unit in wanted if bad.image_id in [shot.image_id for shot in unit.work.shots])
     quarantine, path = target.replace(".parquet", ".rejected.parquet"), tmp_path / "photos" / bad.path
     with pytest.raises(ValueError, match="1 rows were rejected, at most 0 may be") as caught:
         execute(run, artefacts, executor=breaking(path))

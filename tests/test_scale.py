@@ -17,7 +17,9 @@ from bob.commands import verify
 from bob.core.settings import Run
 from bob.core.types import Unit
 from bob.diffusion import checkpoints
-from bob.steps import units, workers
+from bob.pipeline import walk
+from bob.steps import workers
+from bob.steps.cell import Cell
 from bob.steps.defaults import defaults
 from bob.store import Store, parquet, schema
 from bob.store.images import read_images
@@ -42,9 +44,9 @@ def simulated(**draw: Any) -> Run:
     )
 
 
-def asked(run: Run, artefacts: Store) -> tuple[units.Cell, list[Unit]]:
+def asked(run: Run, artefacts: Store) -> tuple[Cell, list[Unit]]:
     cell = pipeline.split(run, artefacts)
-    return cell, list(units.generations(cell, artefacts))
+    return cell, list(walk.generations(cell, artefacts))
 
 
 # -- tables too long to be held -----------------------------------------------------------------

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bob import cli, pipeline, store
 from bob.commands import status
+from bob.core.step_table import PLANNED
 from bob.core.types import Unit
 from bob.pipeline import plan_files
 from bob.steps import workers
@@ -54,7 +55,7 @@ def test_each_step_of_a_command_has_a_plan(finished):
         assert table.schema.equals(schema.PLAN)
         (step,) = set(table["step"].to_pylist())
         assert (len(table), sum(table["size"].to_pylist())) == (UNITS[step], SIZES[step])
-        assert set(table["unit"].to_pylist()) == {plan_files.STEPS[step][1]}
+        assert set(table["unit"].to_pylist()) == {PLANNED[step].counts}
         assert all(finished.exists(target) for target in table["target"].to_pylist())
 
 

@@ -10,7 +10,7 @@ import pytest
 from bob import cluster, pipeline
 from bob.core.settings import SweepSettings
 from bob.core.types import Unit
-from bob.steps import units
+from bob.steps import classify
 from bob.steps.classify import ClassifyWorker
 from bob.store import Store
 
@@ -42,7 +42,7 @@ def test_asha_stops_some_and_compares_within_a_run_only(on_ray, base, local):
     )
     runs = [dataclasses.replace(base, method="real_only", sweep=many, seed=seed) for seed in (0, 1)]
     cells = [pipeline.split(run, local) for run in runs]
-    swept = [list(units.sweep(cell)) for cell in cells]
+    swept = [classify.sweep(cell) for cell in cells]
     receipts = list(cluster.execute("classify", [unit for points in swept for unit in points], local))
     assert len(receipts) == 12
     lengths = [[len(epochs(local, unit)) for unit in points] for points in swept]
@@ -53,7 +53,7 @@ def test_asha_stops_some_and_compares_within_a_run_only(on_ray, base, local):
     assert min(map(min, lengths)) < 6
     stopped = [receipt.note for receipt in receipts if receipt.note.startswith("stopped after epoch")]
     assert len(stopped) == sum(length < 6 for of in lengths for length in of)
-    finals = [units.final(cell, points) for cell, points in zip(cells, swept, strict=True)]
+    finals = [classify.final(cell, points) for cell, points in zip(cells, swept, strict=True)]
     assert len(list(cluster.execute("classify", finals, local))) == 2
 
 
@@ -67,7 +67,7 @@ def test_a_trial_whose_process_is_killed_comes_again(on_ray, base, local):
     )
     cell = pipeline.split(dataclasses.replace(base, method="real_only", sweep=sweep), local)
     points, killed, alone = (
-        list(units.sweep(cell)),
+        classify.sweep(cell),
         threading.Event(),
         dataclasses.replace(local, root=f"{local.root}-2"),
     )
@@ -100,6 +100,6 @@ def test_longest_trainings_come_first_and_those_of_a_run_together(base, local):
 
     runs = [dataclasses.replace(base, method="real_only", backbone=name) for name in ("resnet_mini", "mae_vit_b16")]
     runs.append(dataclasses.replace(runs[0], shots=3, draw=dataclasses.replace(base.draw, per_class=40)))
-    swept = [unit for run in runs for unit in units.sweep(pipeline.split(run, local))]
+    swept = [unit for run in runs for unit in classify.sweep(pipeline.split(run, local))]
     ordered = longest_first(swept)
     assert [unit.group for unit in ordered] == [unit.group for unit in swept[2:4] + swept[4:] + swept[:2]]

@@ -81,7 +81,16 @@ def train(
     trainer = Trainer(data, backbone, point, settings, epochs, seed, mixup, torch.device(device))
     sizes = [data.copies, *map(len, (data.real, data.synthetic, data.val))]
     identity = store.key(
-        STEPS["classify"], backbone.name, backbone.revision, point, settings, epochs, seed, mixup, with_test, sizes
+        STEPS["classify"].version,
+        backbone.name,
+        backbone.revision,
+        point,
+        settings,
+        epochs,
+        seed,
+        mixup,
+        with_test,
+        sizes,
     )
     rows: list[dict[str, Any]] = []
     if held := training_state.unpack(state, identity, tell=print):

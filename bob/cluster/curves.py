@@ -66,9 +66,11 @@ class _Trial:
     def config(self) -> dict[str, Any]:
         work = self.unit.work
         if self.unit.step == "finetune":
-            plain = {name: held for name, held in work["settings"].items() if isinstance(held, int | float | str)}
-            return {name: work[name] for name in ("dataset", "checkpoint", "seed")} | plain
-        return {"phase": work["phase"], **work["coordinates"], **work.get("point", {})}
+            settings = vars(work.settings).items()
+            plain = {name: value for name, value in settings if isinstance(value, int | float | str)}
+            return {"dataset": work.dataset, "checkpoint": work.checkpoint, "seed": work.seed} | plain
+        point = vars(work.point) if self.unit.planned == "sweep" else {}
+        return {"phase": work.phase, **vars(work.coordinates), **point}
 
     @property
     def evaluated_params(self) -> dict[str, Any]:

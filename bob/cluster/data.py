@@ -12,6 +12,7 @@ import ray.data
 from bob.cluster.resources import Slots
 from bob.cluster.session import attempt, received, settle
 from bob.core.types import Receipt, Unit
+from bob.steps.workers import WORKERS, packed, unpacked
 from bob.store import Store
 
 __all__ = ["blocks", "run"]
@@ -50,7 +51,7 @@ def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:
     start = 0
     while start < len(units):
         size = max(1, (len(units) - start) // _SHARE)
-        yield pa.table({"unit": [json.dumps(vars(unit)) for unit in units[start : start + size]]})
+        yield pa.table({"unit": [packed(unit) for unit in units[start : start + size]]})
         start += size
 
 
@@ -58,13 +59,11 @@ class _Actor:
     """One process of the pool."""
 
     def __init__(self, *, step: str, root: str, slots: Slots) -> None:
-        from bob.steps.workers import WORKERS
-
         settle(slots)
         self._store, self._worker = Store(root), WORKERS[step](root, device=slots.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        units = [Unit(**json.loads(text)) for text in batch["unit"]]
+        units = [unpacked(text) for text in batch["unit"]]
         return {"answer": [json.dumps(attempt(self._do, unit)) for unit in units]}
 
     def _do(self, unit: Unit) -> Receipt:

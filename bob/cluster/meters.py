@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ray.util.metrics import Counter, Histogram
 
+from bob.core.step_table import PLANNED
 from bob.core.types import Receipt, Unit
-from bob.pipeline import plan_files
 
 __all__ = ["count"]
 
@@ -31,8 +31,8 @@ def count(unit: Unit, receipt: Receipt) -> None:
     """Counts a unit that this process has done; Ray's agent on this node collects it every few seconds."""
     if not receipt.times:  # it was there
         return
-    meters, step = _meters(), unit.work.get("phase", unit.step)
-    meters.done.inc(receipt.size, {"step": step, "what": plan_files.STEPS[step][1]})
+    meters, step = _meters(), unit.planned
+    meters.done.inc(receipt.size, {"step": step, "what": PLANNED[step].counts})
     if receipt.rejected:
         meters.rejected.inc(receipt.rejected, {"step": step})
     for lap, seconds in receipt.times.items():

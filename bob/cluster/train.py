@@ -16,6 +16,7 @@ from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.core import threads
 from bob.core.types import Receipt, Unit
+from bob.steps.workers import packed, unpacked
 from bob.store import Store
 
 __all__ = ["run"]
@@ -120,7 +121,7 @@ def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
 def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
     return TorchTrainer(
         _loop,
-        train_loop_config={"unit": dataclasses.asdict(unit), "root": root, "slots": dataclasses.asdict(slots)},
+        train_loop_config={"unit": packed(unit), "root": root, "slots": dataclasses.asdict(slots)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=slots.bundle
         ),
@@ -136,10 +137,10 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
 
 def _loop(config: dict[str, Any]) -> dict[str, Any]:
     """In the worker process: resumes from the last checkpoint, trains, commits."""
-    from bob.steps.workers import FinetuneWorker
+    from bob.steps.finetune import FinetuneWorker
 
     settle(Slots(**config["slots"]))
-    unit, last = Unit(**config["unit"]), ray.train.get_checkpoint()
+    unit, last = unpacked(config["unit"]), ray.train.get_checkpoint()
     state = None
     if last is not None:
         with last.as_directory() as folder:

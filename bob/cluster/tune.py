@@ -18,10 +18,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
-from bob.core.settings import Point
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
 from bob.steps.classify import ClassifyWorker
+from bob.steps.workers import packed, unpacked
 from bob.store import Store, key
 
 __all__ = ["longest_first", "run"]
@@ -36,7 +36,7 @@ def run(
     scratch and is never read again.
     """
     _take_waiting_processes()
-    texts = [json.dumps(dataclasses.asdict(unit)) for unit in longest_first(units)]
+    texts = [packed(unit) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trial = functools.partial(classify, root=artefacts.root, slots=slots, tells=curves is not None)
     vars(trial)["__name__"] = classify.__name__  # what the dashboard calls its actors
@@ -82,7 +82,7 @@ def _take_waiting_processes() -> None:
 
 def longest_first(units: Sequence[Unit]) -> list[Unit]:
     """So that no long training begins when all others end. Those of one run, which are alike, stay together."""
-    return sorted(units, key=lambda unit: (-unit.size * unit.work["cost"], unit.group))
+    return sorted(units, key=lambda unit: (-unit.size * unit.work.cost, unit.group))
 
 
 def _fit(tuner: Tuner, arrived: queue.Queue) -> None:
@@ -103,12 +103,12 @@ class _Scheduler(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Called by Tune."""
         unit = _unit(trial.config)
-        settings = unit.work["sweep"]
-        if settings["search"] != "asha" or unit.work["phase"] == "final" or result["answer"]:
+        settings = unit.work.sweep
+        if settings.search != "asha" or unit.planned == "final" or result["answer"]:
             return TrialScheduler.CONTINUE
         if unit.group not in self._halving:
             self._halving[unit.group] = ASHAScheduler(
-                time_attr="epoch", metric="val_accuracy", mode="max", max_t=settings["sweep_epochs"] + 1
+                time_attr="epoch", metric="val_accuracy", mode="max", max_t=settings.sweep_epochs + 1
             )
         halving = self._halving[unit.group]
         if result["epoch"] == 1:
@@ -146,13 +146,13 @@ class _Forward(Callback):
             return
         unit, worker = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
         times = Stopwatch(lap="work", begun=time.monotonic() - trial.last_result["time_total_s"])
-        receipt = worker.commit(unit, list(rows.values()), point=Point(**unit.work["point"]), times=times)
+        receipt = worker.commit(unit, list(rows.values()), point=unit.work.point, times=times)
         note = f"stopped after epoch {len(rows)}, {receipt.note}"
         self._arrived.put(dataclasses.asdict(dataclasses.replace(receipt, note=note)))
 
 
 def _unit(config: Mapping[str, Any]) -> Unit:
-    return Unit(**json.loads(config["unit"]))
+    return unpacked(config["unit"])
 
 
 def classify(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) -> None:
@@ -165,7 +165,7 @@ def classify(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) ->
 
     # A report waits for the driver's answer, 0.4 s each beside epochs of 0.6 s: only ASHA has one to give, and curves
     # want each epoch.
-    halved = unit.work["sweep"]["search"] == "asha" and unit.work["phase"] == "sweep"
+    halved = unit.work.sweep.search == "asha" and unit.planned == "sweep"
     answer = attempt(_worker(root, slots.device), unit, report=report if halved or tells else None)
     tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
 

@@ -8,18 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bob.core.step_table import STEPS
 from bob.core.types import Receipt
 
 __all__ = ["amount", "lines", "report", "walk"]
 
-_WORDS = {
-    "caption": ("step 1, captions", "shots"),
-    "finetune": ("step 2, fine-tunes", "optimiser steps"),
-    "generate": ("step 3, images", "images"),
-    "embed": ("features", "images"),
-    "recognise": ("captioners as classifiers", "images"),
-    "classify": ("step 4, classifiers", "epochs"),
-}
 
 _BAR = threading.Lock()
 """A terminal has room for one bar: of steps that are done side by side, the first has it."""
@@ -28,7 +21,7 @@ _BAR = threading.Lock()
 def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iterable[Receipt]:
     """A moving bar above the lines on a terminal; the lines alone in a log."""
     console = Console()
-    name, _ = _WORDS[step]
+    name = STEPS[step].heading
     print(f"{name}: {todo} units to do, {done} done before", flush=True)
     if not todo:
         return
@@ -47,7 +40,7 @@ def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iter
 
 def lines(step: str, todo: int, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
     """Prints a line for each receipt and passes it on."""
-    name, what = _WORDS[step]
+    name, what = STEPS[step].heading, STEPS[step].counts
     start, size = time.monotonic(), 0
     for count, receipt in enumerate(receipts, 1):
         size += receipt.size

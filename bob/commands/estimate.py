@@ -16,13 +16,13 @@ from bob import datasets, store
 from bob.commands import rates as throughput
 from bob.commands.rates import Rate
 from bob.core.settings import Run
+from bob.core.step_table import PLANNED
 from bob.core.types import Unit
 from bob.datasets import _standin
 from bob.diffusion import checkpoints
-from bob.pipeline import plan_files
 from bob.pipeline.splits import Splits, begin
 from bob.pipeline.walk import walk
-from bob.steps.units import Cell
+from bob.steps.cell import Cell
 
 __all__ = ["Cluster", "Line", "Plan", "make"]
 
@@ -42,7 +42,7 @@ class Cluster:
 
     count: int
     device: str
-    """One of `throughput.DEVICES`."""
+    """One of `rates.DEVICES`."""
 
     @classmethod
     def parse(cls, text: str) -> "Cluster":
@@ -65,15 +65,15 @@ class Line:
     """One step with one model."""
 
     step: str
-    """As in `plans.STEPS`."""
+    """As in `step_table.PLANNED`."""
     model: str
     units: int
     done: int
     """Units that are there."""
     size: int
-    """Of all units, in `plans.STEPS`' own terms."""
+    """Of all units, as `step_table.PLANNED` counts it."""
     todo: float
-    """Work that is left, in `throughput.UNITS`."""
+    """Work that is left, in `step_table.STEPS`."""
     longest: float
     """Of that, the work of the largest unit, which one device does."""
     rate: Rate | None
@@ -196,14 +196,14 @@ def _lines(
     there = artefacts.present(unit.target for _, unit, _ in wanted)
     groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
     for step, unit, evaluations in wanted:
-        model, amount = throughput.amount(unit.step, unit.work, unit.size, evaluations=evaluations)
+        model, amount = throughput.amount(unit.work, unit.size, evaluations=evaluations)
         groups.setdefault((step, model), []).append((unit, amount))
-    for step in plan_files.STEPS:
+    for step in PLANNED:
         for (of, model), some in groups.items():
             if of == step:
                 done = [unit.target in there for unit, _ in some]
                 left = [amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done]
-                kind = plan_files.step_of(step)
+                kind = PLANNED[step].step
                 rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
                 yield Line(
                     step=step,

@@ -14,8 +14,8 @@ from rich.table import Table
 from bob import store
 from bob.commands import console, estimate, rates
 from bob.commands.estimate import Plan
+from bob.core.step_table import PLANNED, STEPS
 from bob.paper import experiments
-from bob.pipeline import plan_files
 
 __all__ = ["PlanCommand", "show"]
 
@@ -74,7 +74,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     sources = dict.fromkeys(line.rate.source for line in plan.lines if line.rate and line.todo)
     numbers = {source: f"({k})" for k, source in enumerate(sources, 1)}
     for line in plan.lines:
-        name, unit = plan_files.STEPS[line.step]
+        name, unit = PLANNED[line.step].title, PLANNED[line.step].counts
         rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
         hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
         counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
@@ -82,8 +82,8 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     for source, number in numbers.items():
         print(f"{number} {source}")
-    for step in dict.fromkeys(plan_files.step_of(line.step) for line in plan.lines):
-        print(f"a second of {step}: {rates.UNITS[step]}, on one {plan.cluster.device}")
+    for step in dict.fromkeys(PLANNED[line.step].step for line in plan.lines):
+        print(f"a second of {step}: {STEPS[step].effort}, on one {plan.cluster.device}")
     if plan.stand_ins:
         print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
     if not plan.captioned:

@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bob import store
+from bob.core.step_table import PLANNED, STEPS
 from bob.pipeline import plan_files
+from bob.steps.caption import CaptionWork
+from bob.steps.finetune import FinetuneWork
+from bob.steps.generate import GenerateWork
+from bob.steps.workers import work_of
 
-__all__ = ["DEVICES", "RATES", "UNITS", "Rate", "amount", "evaluations", "measured"]
-
-UNITS = {
-    "caption": "pictures",
-    "finetune": "pictures x steps",
-    "generate": "evaluations of the U-Net",
-    "classify": "pictures x epochs, in ResNet-50's time",
-}
-"""Step -> what its work is counted in, on one picture of the model's own size."""
+__all__ = ["DEVICES", "RATES", "Rate", "amount", "evaluations", "measured"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +76,21 @@ DEVICES = (*RATES, "cpu")
 """What `--cluster 8xH100` may name; nothing is known of a CPU but what was measured."""
 
 
-def amount(step: str, work: Mapping[str, Any], size: int, *, evaluations: float = 0.0) -> tuple[str, float]:
-    """Which model a unit is done with, and how much work it is, in `UNITS`.
+def amount(work: Any, size: int, *, evaluations: float = 0.0) -> tuple[str, float]:
+    """Which model a unit is done with, and how much work it is, in the effort of `step_table.STEPS`.
 
     Args:
-        step: of the unit.
-        work: of the unit, as its manifest has it too.
+        work: of the unit.
         size: of the unit.
         evaluations: of the U-Net for one image, where images are drawn.
     """
-    if step == "caption":
-        return work["captioner"], size
-    if step == "finetune":
-        return work["checkpoint"], size * min(work["settings"]["batch"], len(work["pairs"]))
-    if step == "generate":
-        return work["checkpoint"], size * evaluations
-    return work["coordinates"]["backbone"], size * work["cost"]
+    if isinstance(work, CaptionWork):
+        return work.captioner, size
+    if isinstance(work, FinetuneWork):
+        return work.checkpoint, size * min(work.settings.batch, len(work.pairs))
+    if isinstance(work, GenerateWork):
+        return work.checkpoint, size * evaluations
+    return work.coordinates.backbone, size * work.cost
 
 
 def evaluations(rows: Iterable[Mapping[str, Any]]) -> float:
@@ -116,14 +112,15 @@ def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
     noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
     seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in plan_files.read(artefacts, noted).to_pylist():
-        step = plan_files.step_of(row["step"])
-        if row["target"] in files and step in UNITS:
-            work = artefacts.manifest(row["target"])
+        step = PLANNED[row["step"]].step
+        if row["target"] in files and STEPS[step].effort:
+            manifest = artefacts.manifest(row["target"])
             of_image = _evaluations(artefacts, row["target"]) if step == "generate" else 0.0
-            model, done = amount(step, work["config"], row["size"], evaluations=of_image)
+            work = work_of(step, manifest["config"])
+            model, done = amount(work, row["size"], evaluations=of_image)
             some = seen.setdefault((step, model), [])
             if len(some) < _SAMPLED:
-                some.append((done, work["seconds"]))
+                some.append((done, manifest["seconds"]))
     return {which: _rate(some, artefacts) for which, some in seen.items() if sum(seconds for _, seconds in some)}
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from bob import store
 from bob.commands import pace
 from bob.commands.console import amount
+from bob.core.step_table import LAST, PLANNED
 from bob.pipeline import plan_files
 from bob.store import schema
 
@@ -107,7 +108,7 @@ def read(artefacts: store.Store) -> Status:
     rejected = {path: _rows(artefacts, path, unreadable) for path in quarantines if path in files}
     sizes = _bytes(planned, files)
     steps = []
-    for name in plan_files.STEPS:
+    for name in PLANNED:
         units = [row for row in planned if row["step"] == name]
         if units:
             latest = _latest(artefacts, [row for row in units if row["target"] in files], files, unreadable)
@@ -126,7 +127,7 @@ def _open(artefacts: store.Store, noted: Sequence[str]) -> int:
     for path in noted:
         command, _, step = path.removesuffix(".parquet").partition("-")
         steps.setdefault(command, {})[step] = path
-    without = [paths for paths in steps.values() if plan_files.LAST not in paths]
+    without = [paths for paths in steps.values() if LAST not in paths]
     return sum(all(artefacts.manifest(path).get("upto") != step for step, path in of.items()) for of in without)
 
 
@@ -134,7 +135,7 @@ def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *,
     done = [row for row in units if row["target"] in files]
     return Step(
         name=name,
-        unit=plan_files.STEPS[name][1],
+        unit=PLANNED[name].counts,
         done=len(done),
         todo=len(units) - len(done),
         size_done=sum(row["size"] for row in done),
@@ -218,7 +219,7 @@ def show(status: Status, root: str, *, console: Console | None = None) -> None:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     for step in status.steps:
         if words := step.pace.words(step.unit):
-            print(f"{plan_files.STEPS[step.name][0]}: {words}")
+            print(f"{PLANNED[step.name].title}: {words}")
     if status.open:
         print(f"sets of runs that have not come to their last steps, which are not counted yet: {status.open}")
     for reason in status.reasons:
@@ -233,7 +234,7 @@ def _cells(step: Step) -> tuple[str, ...]:
     rate = step.pace.rate
     digits = ".3g" if (rate or 0) < 100 else ",.0f"
     return (
-        plan_files.STEPS[step.name][0],
+        PLANNED[step.name].title,
         f"{step.done:,}",
         f"{step.todo:,}",
         f"{step.size_done:,} of {step.size:,} {step.unit}",

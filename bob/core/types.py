@@ -1,7 +1,7 @@
 """What travels between the steps: frozen dataclasses of plain data, in the field's own words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bob.core.budget import Budget
@@ -202,8 +202,19 @@ class Unit:
     """Rows, images or optimiser steps: what progress counts."""
     group: str = ""
     """Units of one group share a model; an actor does them one after another."""
-    work: Mapping[str, Any] = field(default_factory=dict)
-    """What the step's worker needs, as plain data; `inputs` is what the key in `target` is the hash of."""
+    work: Any = None
+    """What the step's worker needs: a frozen dataclass of the step's own, such as `steps.caption.CaptionWork`. Its
+    field `inputs`, where there is one, is what the key in `target` is the hash of."""
+
+    @property
+    def planned(self) -> str:
+        """The step as plans list it, of `step_table.PLANNED`: trainings of the sweep and the final one apart."""
+        return getattr(self.work, "phase", self.step)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The work as a manifest has it: plain data."""
+        return asdict(self.work)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -239,7 +239,7 @@ def _resized(image: Image.Image, side: int) -> np.ndarray:
 
 def _identity(pairs: Pairs, tuning: Tuning, settings: FinetuneSettings, seed: int) -> str:
     recipe = dataclasses.replace(settings, checkpoint_every=1)  # changes no result
-    return store.key(STEPS["finetune"], recipe, tuning, seed, pairs.prompts)
+    return store.key(STEPS["finetune"].version, recipe, tuning, seed, pairs.prompts)
 
 
 def _restore(held: Mapping[str, Any] | None, trained: Mapping[str, Tensor], optimizer: Any, schedule: Any) -> int:

@@ -11,12 +11,13 @@ from pathlib import Path
 from bob import backbones, captioners, datasets, methods, store
 from bob.core import registry, threads
 from bob.core.settings import Run
+from bob.core.step_table import PLANNED
 from bob.core.types import Outcome, Receipt, Unit
 from bob.diffusion import checkpoints
 from bob.pipeline import plan_files
 from bob.pipeline.splits import Splits, split
 from bob.pipeline.walk import UPTO, walk
-from bob.steps.units import Cell
+from bob.steps.cell import Cell
 from bob.store import schema
 
 __all__ = [
@@ -188,7 +189,7 @@ def _do(
     report: Report,
     upto: str = "",
 ) -> None:
-    """Notes what one step of `plans.STEPS` wants, each unit once, and does what of it is not there yet."""
+    """Notes what one step of `PLANNED` wants, each unit once, and does what of it is not there yet."""
     wanted = {unit.target: unit for unit in made}
     ends = "" if upto == UPTO[-1] else upto
     plan_files.write(planned, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
@@ -196,7 +197,7 @@ def _do(
     todo = [unit for target, unit in wanted.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
     if wanted:
-        step = plan_files.step_of(planned)
+        step = PLANNED[planned].step
         receipts = executor(step, todo, artefacts) if todo else iter(())
         for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
             pass

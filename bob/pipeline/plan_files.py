@@ -9,40 +9,22 @@ import pyarrow as pa
 
 from bob import store
 from bob.core.settings import Run
+from bob.core.step_table import PLANNED
 from bob.core.types import Unit
 from bob.store import schema
 
-__all__ = ["LAST", "STEPS", "read", "step_of", "write"]
-
-STEPS = {
-    "caption": ("captions", "shots"),
-    "finetune": ("fine-tunes", "steps"),
-    "generate": ("images", "images"),
-    "embed": ("features", "images"),
-    "recognise": ("recognised", "images"),
-    "sweep": ("sweeps", "epochs"),
-    "final": ("finals", "epochs"),
-}
-"""Step, in the order of the pipeline -> what its units are called, and what their size counts."""
-
-LAST = "final"
-"""The step that every run comes to, unless its plans note another; a command without a plan for that is not so far."""
-
-
-def step_of(planned: str) -> str:
-    """The step that a step of `STEPS` is one of: sweep and final are both `classify`."""
-    return "classify" if planned in ("sweep", "final") else planned
+__all__ = ["read", "write"]
 
 
 def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts: store.Store, upto: str = "") -> None:
     """Notes the units that a step of these runs wants, done or not; writes nothing where that is noted already.
 
     Args:
-        step: one of `STEPS`.
+        step: one of `PLANNED`.
         units: all that the step wants; a step that wants nothing has no plan, unless the command ends with it.
         runs: what the command was asked for; names the plan.
         artefacts: where it is kept.
-        upto: the step that the command ends with, if that is not `LAST`.
+        upto: the step that the command ends with, if that is not `step_table.LAST`.
 
     Raises:
         ValueError: if the plan that is there is damaged.
@@ -51,7 +33,7 @@ def write(step: str, units: Collection[Unit], *, runs: Sequence[Run], artefacts:
         return
     size = [unit.size for unit in units]
     columns = {name: [getattr(unit, name) for unit in units] for name in ("target", "label")}
-    alike = {"step": [step] * len(size), "unit": [STEPS[step][1]] * len(size)}
+    alike = {"step": [step] * len(size), "unit": [PLANNED[step].counts] * len(size)}
     table = pa.table({**columns, **alike, "size": size}, schema=schema.PLAN)
     path = f"plans/{store.key(runs)}-{step}.parquet"
     if artefacts.exists(path):

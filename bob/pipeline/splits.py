@@ -14,8 +14,7 @@ from bob.core.settings import Run
 from bob.core.types import Shot, TrainingSet
 from bob.datasets import Dataset
 from bob.datasets import _split_file as named
-from bob.steps import units
-from bob.steps.units import Cell
+from bob.steps.cell import Cell, label
 from bob.store import schema, tables
 
 __all__ = ["Split", "Splits", "begin", "drop_uncaptioned", "split"]
@@ -137,7 +136,7 @@ def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True)
     kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
     if not cell.method.needs_captions or len(kept) == len(training.shots):
         return
-    name = units.label(cell, "method")
+    name = label(cell, "method")
     if bare := set(training.class_names) - {shot.class_name for shot in kept}:
         raise ValueError(
             f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"

@@ -13,11 +13,11 @@ from bob import store
 from bob.core.types import Context, Unit
 from bob.methods import _suffixes
 from bob.pipeline.splits import drop_uncaptioned
-from bob.steps import units
-from bob.steps.units import Cell
+from bob.steps import caption, classify, finetune, generate
+from bob.steps.cell import Cell
 from bob.store import schema
 
-__all__ = ["UPTO", "walk"]
+__all__ = ["UPTO", "generations", "walk"]
 
 UPTO = ("caption", "finetune", "generate", "classify")
 """The steps that a walk may end with."""
@@ -36,26 +36,39 @@ def walk(
             with made-up ones, and is noted as provisional.
 
     Yields:
-        (a step of `plans.STEPS`, its units); a unit that several runs share stands there more than once.
+        (a step of `step_table.PLANNED`, its units); a unit that several runs share stands there more than once.
 
     Raises:
         ValueError: if an artefact that a step reads is damaged, or a class is left without a caption.
     """
-    captions = [list(units.captions(cell)) for cell in cells]
+    captions = [list(caption.units(cell)) for cell in cells]
     yield "caption", _joined(captions)
     for cell, wanted in zip(cells, captions, strict=True):
         _take_captions(cell, wanted, artefacts, writes=writes)
     if upto == "caption":
         return
-    yield "finetune", _joined(units.finetune(cell) for cell in cells)
+    tuned = [finetune.unit(cell) for cell in cells]
+    for cell, unit in zip(cells, tuned, strict=True):
+        cell.adapter = finetune.adapter(unit, after=cell.run.after)
+    yield "finetune", [unit for unit in tuned if unit]
     if upto == "finetune":
         return
-    yield "generate", _joined(units.generations(cell, artefacts, writes=writes) for cell in cells)
+    yield "generate", _joined(generations(cell, artefacts, writes=writes) for cell in cells)
     if upto == "generate":
         return
-    swept = [list(units.sweep(cell)) for cell in cells]
+    swept = [classify.sweep(cell) for cell in cells]
     yield "sweep", _joined(swept)
-    yield "final", [units.final(cell, sweep) for cell, sweep in zip(cells, swept, strict=True)]
+    finals = [classify.final(cell, units) for cell, units in zip(cells, swept, strict=True)]
+    for cell, unit in zip(cells, finals, strict=True):
+        cell.final = unit.target
+    yield "final", finals
+
+
+def generations(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Iterator[Unit]:
+    """The shards of a run, whose requests are written and noted in its cell; see `generate.write_requests`."""
+    requested = generate.write_requests(cell, artefacts, writes=writes)
+    cell.images, cell.drawn = requested.folder, requested.count
+    return generate.units(cell)
 
 
 def _joined(parts: Iterable[Iterable[Unit]]) -> list[Unit]:

@@ -1,17 +1,23 @@
-"""What a worker process does with one unit of step 4: train one classifier and commit its table."""
+"""Step 4: a classifier is swept and trained on real and synthetic images (paper sec. 3.3, 4.1).
+
+`sweep` and `final` say what there is to train, `ClassifyWorker` trains one; a training itself is `bob.classifier`.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
-from bob import datasets, store
+from bob import backbones, datasets, store
 from bob.core import malloc
 from bob.core.settings import Point, Run, SweepSettings
+from bob.core.step_table import STEPS
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, Unit
+from bob.steps.cell import Cell, label, name
 from bob.store import schema, tables
 
-__all__ = ["ClassifyWorker"]
+__all__ = ["ClassifyWork", "ClassifyWorker", "Coordinates", "FinalWork", "SweepWork", "final", "sweep"]
 
 _SAVE_EVERY = 60.0
 """Seconds that a classifier trains before its state is worth writing."""
@@ -19,8 +25,130 @@ _ATTEMPTS = 3
 """At a training that memory does not hold: others on the same device may have finished by the next."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coordinates:
+    """What tells one run's results from another's in a table: fields of `Run`, the data set as results name it."""
+
+    dataset: str
+    descriptor: str
+    shots: int
+    method: str
+    checkpoint: str
+    backbone: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyWork:
+    """What the worker needs to train classifiers of one run."""
+
+    run: str
+    """Key of the run."""
+    inputs: Any
+    coordinates: Coordinates
+    dataset: str
+    """As the user wrote it: opens the pictures."""
+    split: str
+    """The table of its shots, validation and test images."""
+    images: str
+    """Folder of the synthetic images; empty for none."""
+    copies: int
+    """How often a real image stands in an epoch."""
+    mixup: bool
+    """Whether MixUp is allowed beside CutMix."""
+    groups: dict[str, tuple[int, ...]]
+    """Of a long tail: class ids of the many-, medium- and few-shot classes."""
+    cost: float
+    """Of one epoch, in pictures of ResNet-50's time: longer trainings begin first."""
+    sweep: SweepSettings
+
+    @property
+    def cell(self) -> Run:
+        """The run, as far as its results tell it."""
+        return Run(**asdict(self.coordinates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepWork(ClassifyWork):
+    """A short training with one point of the grid."""
+
+    phase: Literal["sweep"] = "sweep"
+    point: Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalWork(ClassifyWork):
+    """The long training with the best of the points that were swept."""
+
+    phase: Literal["final"] = "final"
+    receipts: tuple[str, ...]
+    """Tables of the sweep's trainings."""
+    points: tuple[Point, ...]
+    """Their points, in the same order."""
+
+
+def sweep(cell: Cell) -> list[Unit]:
+    """The short trainings of a run: one for each point of the grid."""
+    shared, run = _shared(cell), cell.run
+    points = run.sweep.points(has_synthetic=bool(cell.images), seed=run.seed)
+    return [
+        Unit(
+            step="classify",
+            target=f"results/{name(cell)}-{shared['run']}/sweep-{number:03d}.parquet",
+            label=f"{label(cell, 'method', 'backbone')} {number + 1} of {len(points)}",
+            size=run.sweep.sweep_epochs,
+            group=shared["run"],
+            work=SweepWork(**shared, point=point),
+        )
+        for number, point in enumerate(points)
+    ]
+
+
+def final(cell: Cell, swept: Sequence[Unit]) -> Unit:
+    """The long training of a run with the best of what was swept."""
+    works: list[SweepWork] = [unit.work for unit in swept]
+    shared = {field.name: getattr(works[0], field.name) for field in fields(ClassifyWork)}
+    return Unit(
+        step="classify",
+        target=f"results/{name(cell)}-{works[0].run}/final.parquet",
+        label=f"{label(cell, 'method', 'backbone')} final",
+        size=cell.run.sweep.final_epochs,
+        group=works[0].run,
+        work=FinalWork(
+            **shared,
+            receipts=tuple(unit.target for unit in swept),
+            points=tuple(work.point for work in works),
+        ),
+    )
+
+
+def _shared(cell: Cell) -> dict[str, Any]:
+    """What all trainings of a run agree in: fields of `ClassifyWork`."""
+    run = cell.run
+    names = [field.name for field in fields(Coordinates) if field.name != "dataset"]
+    coordinates = Coordinates(dataset=cell.training.dataset, **{name: getattr(run, name) for name in names})
+    budget, backbone = cell.training.budget, backbones.load(run.backbone)
+    copies = budget.copies if cell.images else budget.alone
+    identity = [STEPS["classify"].version, backbone.revision]
+    parts = [*identity, asdict(coordinates), run.sweep, cell.split, cell.images, cell.method.mixup, copies]
+    inputs = store.plain(parts)  # manifests are JSON: the sweep's settings have to keep their name
+    return {
+        "run": store.key(*inputs),
+        "inputs": inputs,
+        "coordinates": coordinates,
+        "dataset": run.dataset,
+        "split": cell.split,
+        "images": cell.images,
+        "copies": copies,
+        "mixup": cell.method.mixup,
+        "groups": cell.groups,
+        "cost": backbone.cost * (len(cell.training.shots) * copies + cell.drawn),
+        "sweep": run.sweep,
+    }
+
+
 class ClassifyWorker:
-    """Step 4. A unit's work: run (key), coordinates, split (path), images (folder), sweep, phase ...
+    """Step 4: trains one classifier and commits its table.
 
     A sweep unit trains one point; the final unit reads the sweep's receipts, trains the best point
     for longer and measures it on the test set.
@@ -45,7 +173,7 @@ class ClassifyWorker:
 
         times, work = Stopwatch(self._device), unit.work
         history: list[dict[str, Any]] = []
-        point = self._best(work) if work["phase"] == "final" else Point(**work["point"])
+        point = self._best(work) if isinstance(work, FinalWork) else work.point
         for attempt in range(1, _ATTEMPTS + 1):
             history.clear()
             why = ""
@@ -63,7 +191,7 @@ class ClassifyWorker:
             batching.release()  # out here, where no exception holds tensors any more
         else:
             history.append(failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
-        if work["phase"] == "final" and has_failed(history) and (why or len(history) == 1):
+        if isinstance(work, FinalWork) and has_failed(history) and (why or len(history) == 1):
             why = why or "its loss is not finite"
             raise ValueError(
                 f"{unit.label} broke off in epoch {len(history)}: {why}; look at its batch and its learning rate"
@@ -85,26 +213,24 @@ class ClassifyWorker:
         from bob.classifier.results import has_failed, result_rows
 
         times.switch("write")
-        work, run = unit.work, Run(**unit.work["coordinates"])
+        work = unit.work
         broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
         failed = has_failed(history)
-        rows = result_rows(history, run=run, key=work["run"], phase=work["phase"], point=point, groups=work["groups"])
-        manifest = store.provenance(work, times=times) | ({"failure": broke} if failed else {})
+        rows = result_rows(history, run=work.cell, key=work.run, phase=work.phase, point=point, groups=work.groups)
+        manifest = store.provenance(unit.config, times=times) | ({"failure": broke} if failed else {})
         self._store.write_table(unit.target, tables.from_rows(rows, schema.RESULTS), manifest)
         self._store.delete(f"{unit.target}.state.pt")
         best = max((row["val_accuracy"] for row in history if math.isfinite(row["val_accuracy"])), default=math.nan)
         note = "" if math.isnan(best) else f"best validation accuracy {best:.1%}"
         if failed:
-            note = broke + (", so it is not selected" if work["phase"] == "sweep" else f"; {note} before")
+            note = broke + (", so it is not selected" if work.phase == "sweep" else f"; {note} before")
         return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times(), note=note)
 
     def _train(self, unit: Unit, point: Point, times: Stopwatch) -> Iterator[dict[str, Any]]:
         from bob.classifier.results import train
 
-        work, run = unit.work, Run(**unit.work["coordinates"])
-        final, resumable = work["phase"] == "final", f"{unit.target}.state.pt"
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in work["sweep"].items()}
-        sweep, data = SweepSettings(**settings), self._data(work, run)
+        work, run, resumable = unit.work, unit.work.cell, f"{unit.target}.state.pt"
+        sweep, data, final = work.sweep, self._data(work), isinstance(work, FinalWork)
         times.switch("work")
         return train(
             data,
@@ -113,7 +239,7 @@ class ClassifyWorker:
             settings=sweep,
             epochs=sweep.final_epochs if final else sweep.sweep_epochs,
             seed=run.seed,
-            mixup=work["mixup"],
+            mixup=work.mixup,
             with_test=final,
             device=self._device,
             state=self._store.read(resumable) if self._store.exists(resumable) else None,
@@ -121,38 +247,39 @@ class ClassifyWorker:
             save_every=self._save_every,
         )
 
-    def _best(self, work: Mapping[str, Any]) -> Point:
+    def _best(self, work: FinalWork) -> Point:
         """The point with the best validation accuracy among the sweep's receipts."""
         from bob.classifier.results import select
 
         histories = []
-        for path, point in zip(work["receipts"], work["points"], strict=True):
+        for path, point in zip(work.receipts, work.points, strict=True):
             rows = self._store.read_checked(path, schema.RESULTS, least=1).to_pylist()
             history = [
                 {"epoch": row["epoch"], "val_accuracy": row["value"]}
                 for row in rows
                 if (row["split"], row["metric"]) == ("val", "accuracy")
             ]
-            histories.append((Point(**point), history))
+            histories.append((point, history))
         return select(histories)
 
-    def _data(self, work: Mapping[str, Any], run: Run) -> Any:
+    def _data(self, work: ClassifyWork) -> Any:
         """The pixels of a run, decoded once and kept while its units last."""
         from bob import backbones
         from bob.classifier.data import Data, real_arrays, synthetic_arrays
         from bob.store.images import read_images
 
-        which = (work["dataset"], run.descriptor, work["split"], work["images"], work["copies"], run.backbone)
+        run = work.cell
+        which = (work.dataset, run.descriptor, work.split, work.images, work.copies, run.backbone)
         if self._held is not None and self._held[0] == which:
             return self._held[1]
         with malloc.importing():
             backbone = backbones.load(run.backbone)
-        dataset = datasets.load(work["dataset"], run.descriptor)
-        shots = [Shot(**row) for row in self._store.read_checked(work["split"], schema.SHOTS).to_pylist()]
+        dataset = datasets.load(work.dataset, run.descriptor)
+        shots = [Shot(**row) for row in self._store.read_checked(work.split, schema.SHOTS).to_pylist()]
         split = {name: [shot for shot in shots if shot.split == name] for name in ("train", "val", "test")}
         real, real_labels = real_arrays(dataset, split["train"], backbone)
         val, val_labels = real_arrays(dataset, split["val"], backbone)
-        table = read_images(self._store, work["images"]) if work["images"] else tables.from_rows([], schema.IMAGES)
+        table = read_images(self._store, work.images) if work.images else tables.from_rows([], schema.IMAGES)
         synthetic, labels = synthetic_arrays(table, backbone, classes=len(dataset.class_names))
         data = Data(
             class_names=dataset.class_names,
@@ -163,7 +290,7 @@ class ClassifyWorker:
             val_labels=val_labels,
             synthetic=synthetic,
             synthetic_labels=labels,
-            copies=work["copies"],
+            copies=work.copies,
             test=lambda: real_arrays(dataset, split["test"], backbone),
         )
         self._held = (which, data)

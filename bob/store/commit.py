@@ -37,7 +37,7 @@ def commit(
         noted: what else the manifest says.
     """
     times.switch("write")
-    manifest = store.provenance(unit.work, times=times) | dict(noted or {})
+    manifest = store.provenance(unit.config, times=times) | dict(noted or {})
     quarantine = store.quarantine(unit.target)
     artefacts.delete(quarantine)  # of an earlier attempt
     if rejected:

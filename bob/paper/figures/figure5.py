@@ -2,21 +2,18 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 
 import numpy as np
 
-from bob import captioners, store
-from bob.core.seeds import derive
-from bob.core.step_table import STEPS
-from bob.core.types import Outcome, Shot, Unit
+from bob import store
+from bob.core.types import Outcome, Unit
 from bob.paper.figures import _page, _rows
+from bob.steps import recognise
 from bob.store import schema
 
 __all__ = ["draw", "units"]
 
 _IMAGES = 1_000  # of the test split, about
-_UNIT = 32  # images
 
 
 def units(outcomes: Sequence[Outcome], artefacts: store.Store, *, images: int = _IMAGES) -> list[Unit]:
@@ -25,7 +22,7 @@ def units(outcomes: Sequence[Outcome], artefacts: store.Store, *, images: int = 
     Raises:
         ValueError: if no run asks a captioner.
     """
-    every = [unit for outcome in _captioned(outcomes) for unit in _recognitions(outcome, artefacts, images)]
+    every = [unit for outcome in _captioned(outcomes) for unit in recognise.units(outcome, artefacts, images=images)]
     return list({unit.target: unit for unit in every}.values())
 
 
@@ -82,41 +79,6 @@ def _captioned(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return some
 
 
-def _recognitions(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[Unit]:
-    run, captioner = outcome.run, outcome.run.captioner
-    shots = _subset(outcome, artefacts, images)
-    names = sorted({shot.class_id: shot.class_name for shot in outcome.shots}.items())
-    for start in range(0, len(shots), _UNIT):
-        some = shots[start : start + _UNIT]
-        pictures = [(shot.image_id, shot.sha1, shot.class_id) for shot in some]
-        inputs = [STEPS["recognise"], captioner, captioners.revision(captioner), run.descriptor, names, pictures]
-        yield Unit(
-            step="recognise",
-            target=f"recognised/{store.slug(f'{outcome.dataset} {captioner}')}-{store.key(*inputs)}.parquet",
-            label=f"{outcome.dataset} {captioner} images {start + 1} to {start + len(some)}",
-            size=len(some),
-            group=captioner,
-            work={
-                "captioner": captioner,
-                "dataset": run.dataset,
-                "descriptor": run.descriptor,
-                "shots": [asdict(shot) for shot in some],
-                "inputs": store.plain(inputs),
-            },
-        )
-
-
-def _subset(outcome: Outcome, artefacts: store.Store, images: int) -> list[Shot]:
-    """The same number of test images of each class, whatever their order and the seed of the run."""
-    split = [Shot(**row) for row in artefacts.read_checked(outcome.split, schema.SHOTS).to_pylist()]
-    test = sorted(
-        (s for s in split if s.split == "test"), key=lambda s: derive("recognise", outcome.dataset, s.image_id)
-    )
-    classes = sorted({shot.class_id for shot in test})
-    each = max(1, images // len(classes))
-    return [shot for class_id in classes for shot in [s for s in test if s.class_id == class_id][:each]]
-
-
 def _rows_of(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[_rows.Row]:
     if not outcome.final:
         raise ValueError("Figure 5 wants runs that have come to their final training: run the whole experiment")
@@ -125,7 +87,7 @@ def _rows_of(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[
     yield _rows.row(outcome, _rows.ALL, "test_accuracy", accuracy["value"], accuracy["n"])
     if not outcome.captions:
         return
-    made = [unit.target for unit in _recognitions(outcome, artefacts, images)]
+    made = [unit.target for unit in recognise.units(outcome, artefacts, images=images)]
     seen = [row for target in made for row in artefacts.read_checked(target, schema.RECOGNISED).to_pylist()]
     for class_id in (_rows.ALL, *sorted({row["class_id"] for row in seen})):
         hits = [row["guess"] == row["class_id"] for row in seen if class_id in (_rows.ALL, row["class_id"])]

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 from bob import store
 from bob.core.types import Outcome, Unit
 from bob.paper.figures import _features, _page, _rows
+from bob.steps import embed
 
 __all__ = ["draw", "edges", "units"]
 
@@ -17,8 +18,8 @@ _MARGIN = 5.0  # what the paper calls a considerable difference; it means nothin
 def units(
     outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str = "", against: str = "train"
 ) -> list[Unit]:
-    """The features that it wants; see `_features.units`."""
-    return _features.units(outcomes, artefacts, extractor=extractor, against=against)
+    """The features that it wants; see `embed.units`."""
+    return embed.units(outcomes, artefacts, extractor=extractor, against=against)
 
 
 def draw(

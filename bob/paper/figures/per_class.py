@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from bob import store
 from bob.core.types import Outcome, Unit
 from bob.paper.figures import _features, _page, _rows
+from bob.steps import embed
 
 __all__ = ["METRICS", "draw", "units"]
 
@@ -24,8 +25,8 @@ METRICS = {
 def units(
     outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str = "", against: str = "train"
 ) -> list[Unit]:
-    """The features that it wants; see `_features.units`."""
-    return _features.units(outcomes, artefacts, extractor=extractor, against=against)
+    """The features that it wants; see `embed.units`."""
+    return embed.units(outcomes, artefacts, extractor=extractor, against=against)
 
 
 def draw(

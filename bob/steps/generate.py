@@ -1,0 +1,217 @@
+"""Step 3: images are drawn from requests (paper sec. 3.2).
+
+`write_requests` asks the method what to draw, `units` cuts that into shards, `GenerateWorker` draws one. Inside an
+actor runs `GenerateWorker`, over `bob.diffusion.image_generator`.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from bob import datasets, store
+from bob.core import malloc
+from bob.core.step_table import STEPS
+from bob.core.timing import Stopwatch
+from bob.core.types import Filter, Receipt, Request, Shot, Unit
+from bob.diffusion import checkpoints, clip_filter
+from bob.steps.cell import Cell, label, name, weights
+from bob.store import parquet, schema, tables
+from bob.store.commit import commit
+
+__all__ = ["GenerateWork", "GenerateWorker", "Requested", "units", "write_requests"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateWork:
+    """What the worker needs to draw one slice of a request table."""
+
+    requests: str
+    """The table's path."""
+    start: int
+    """Its row that the slice begins with."""
+    checkpoint: str
+    adapter: str
+    """Folder; empty for the bare checkpoint."""
+    batch: int
+    """Images drawn at once, at most."""
+    dataset: str
+    split: str
+    """The table of the shots that img2img starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requested:
+    """What a run is to draw."""
+
+    folder: str
+    """Of its images, named after the requests; empty where it draws none."""
+    count: int
+
+
+def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Requested:
+    """Asks a run's method for its requests, and keeps their table unless it is there.
+
+    Args:
+        cell: with its adapter.
+        artefacts: where the table is kept.
+        writes: False: the table is not written. That of a provisional run is not made at all: its requests are
+            counted, and the folder's name is no key of them.
+
+    Raises:
+        ValueError: if the table that is there is damaged.
+    """
+    if cell.provisional:
+        return _counted(cell)
+    run, sources, rule = cell.run, dict[str, None](), cell.method.filtered(cell.training)
+    # By way of a disk, for there may be more than memory holds.
+    with parquet.spooled(_requests(cell, sources), schema.REQUESTS) as rows:
+        if not len(rows):
+            return Requested(folder="", count=0)
+        inputs = [STEPS["generate"].version, weights(run), run.draw.unit, *_beside(cell, sources, rule)]
+        requested = Requested(folder=f"images/{name(cell)}-{store.key_of_rows(inputs, rows)}", count=len(rows))
+        path = f"{requested.folder}/requests.parquet"
+        if artefacts.exists(path):
+            _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written
+        elif writes:
+            kept = {"filter": asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
+            origin = {"inputs": inputs, "split": cell.split}
+            artefacts.write_tables(path, rows, schema.REQUESTS, store.provenance(run) | origin | kept)
+        return requested
+
+
+def _counted(cell: Cell) -> Requested:
+    run, training = cell.run, cell.training
+    if next(iter(cell.method.requests(training, draw=run.draw, seed=run.seed)), None) is None:
+        return Requested(folder="", count=0)
+    return Requested(
+        folder=f"images/{store.key(training.dataset, run.setting, run.method, cell.adapter)}",
+        count=sum(cell.method.asked(training, k) for k in range(len(training.class_names))),
+    )
+
+
+def _requests(cell: Cell, sources: dict[str, None]) -> Iterator[pa.Table]:
+    """What the method asks for, in tables of a row group; notes the ids of the real images that it starts from."""
+    asked = iter(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed))
+    while some := list(itertools.islice(asked, parquet.GROUP)):
+        sources |= dict.fromkeys(name for request in some for name in request.source_ids)
+        yield tables.from_rows([vars(request) | {"adapter": cell.adapter} for request in some], schema.REQUESTS)
+
+
+def _require_same(path: str, inputs: Sequence[Any], length: int, artefacts: store.Store) -> None:
+    held = artefacts.groups(path)
+    with artefacts.damaged(path):
+        if len(held) != length:
+            raise ValueError(f"{len(held)} rows, wanted {length}")
+        found = store.key_of_rows(inputs, (tables.fit(rows, schema.REQUESTS) for rows in held))
+        if not path.endswith(f"-{found}/requests.parquet"):
+            raise ValueError("its rows are not those that its folder is named after")
+
+
+def _beside(cell: Cell, sources: Iterable[str], rule: Filter | None) -> Iterator[Any]:
+    """What images depend on beside requests and weights: the pixels they start from, and what judges them."""
+    sha1 = {shot.image_id: shot.sha1 for shot in cell.training.shots}
+    if pixels := [sha1[name] for name in sources]:
+        yield pixels
+    if rule:
+        yield [asdict(rule), clip_filter.revision(cell.run.checkpoint), cell.training.budget.drawn]
+
+
+def units(cell: Cell) -> Iterator[Unit]:
+    """The shards of a run whose cell has its images' folder and their number: `draw.unit` requests each."""
+    run, draw = cell.run, cell.run.draw
+    words, group = label(cell, "method", "checkpoint"), f"{run.checkpoint} {cell.adapter}"
+    for number, start in enumerate(range(0, cell.drawn, draw.unit)):
+        yield Unit(
+            step="generate",
+            target=f"{cell.images}/part-{number:05d}.parquet",
+            label=words,
+            size=min(draw.unit, cell.drawn - start),
+            group=group,
+            work=GenerateWork(
+                requests=f"{cell.images}/requests.parquet",
+                start=start,
+                checkpoint=run.checkpoint,
+                adapter=cell.adapter,
+                batch=draw.batch,
+                dataset=run.dataset,
+                split=cell.split,
+            ),
+        )
+
+
+class GenerateWorker:
+    """Step 3: draws one slice of a request table and commits it as a shard.
+
+    The manifest of the request table says by which rule CLIP judges the images, if any.
+    """
+
+    def __init__(self, root: str, *, device: str) -> None:
+        self._store, self._device = store.Store(root), device
+        self._painter: Any = None
+        self._asked = functools.lru_cache(maxsize=1)(self._store.groups)
+        self._shots = functools.lru_cache(maxsize=1)(self._training_shots)
+
+    def __call__(self, unit: Unit) -> Receipt:
+        """Draws one slice of a request table; what could not be drawn goes to the unit's `rejected` file."""
+        times, work = Stopwatch(self._device), unit.work
+        asked = self._asked(work.requests)
+        with self._store.damaged(work.requests):
+            table = tables.check(asked.slice(work.start, unit.size), schema.REQUESTS, least=unit.size)
+        requests = [_request(row) for row in table.to_pylist()]
+        shots = self._shots(work.split) if any(request.source_ids for request in requests) else {}
+        dataset = datasets.load(work.dataset) if shots else None
+        with malloc.importing():
+            self._make_ready(work.checkpoint, times)
+            self._painter.use(
+                work.checkpoint,
+                work.adapter,
+                lambda: self._adapter(work.adapter),
+                dataset=work.dataset if shots else "",
+                source=dataset and (lambda image_id: dataset.open(shots[image_id])),
+            )
+        rows, rejected = self._painter.draw(requests, batch=work.batch)
+        rule = parquet.manifest(asked.columns, default={}).get("filter")
+        if rule:
+            with times("filter"):
+                judged = self._painter.judge(rows, Filter.parse(rule))
+            self._store.write_table(
+                store.scores(unit.target), tables.from_rows(judged, schema.SCORES), store.provenance(unit.config)
+            )
+        painter, occupancy = self._painter, {"occupancy": self._painter.occupancy}
+        return commit(
+            unit, rows, schema.IMAGES, rejected, self._store, times=times, note=painter.note(), noted=occupancy
+        )
+
+    def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
+        """A simulation is painted without torch, so that many processes fit one machine."""
+        if checkpoints.simulated(checkpoint) is None:
+            from bob.diffusion.image_generator import Painter
+        else:
+            from bob.diffusion.simulated import Painter
+        if not isinstance(self._painter, Painter):
+            self._painter = Painter(self._device)
+        self._painter.times = times
+
+    def _training_shots(self, split: str) -> dict[str, Shot]:
+        rows = self._store.read_checked(split, schema.SHOTS).to_pylist()
+        return {row["image_id"]: Shot(**row) for row in rows if row["split"] == "train"}
+
+    def _adapter(self, folder: str) -> dict[str, bytes]:
+        """The files of an adapter, without what a killed fine-tune may have left."""
+        from bob.diffusion import lora
+
+        noted = self._store.manifest(f"{folder}/manifest.json").get("sha256")
+        names = noted if isinstance(noted, dict) else [lora.FILE]  # earlier versions made no other
+        return {name: self._store.read(f"{folder}/{name}") for name in names}
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    return Request(**{name: _tuples(value) for name, value in row.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
