@@ -1,4 +1,4 @@
-"""Step 1 on toy answers: cleaning, leak check, the table and the bank. The captioners' own tests are beside."""
+"""Step 1 on toy answers: cleaning, leak check, and the table. The captioners' own tests are beside."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,11 +12,10 @@ from PIL import Image
 
 from bob import captioners
 from bob.captioners import Answer, Captioner
-from bob.captioners._cleaning import clean
-from bob.core.types import Context, Shot
+from bob.captioners._cleaning import PROMPT_VERSION, clean
+from bob.core.types import Shot
 from bob.datasets import load
-from bob.steps import caption
-from bob.steps.caption import Reader, bank
+from bob.steps.caption import CaptionStep
 from bob.store import schema, tables
 
 AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")
@@ -132,7 +131,7 @@ def loaded(monkeypatch) -> list[str]:
 
 def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
     shots = load("skyworld").split(shots=4, val=1, seed=0)[:40]
-    reader = Reader(captioner="toy", dataset="skyworld", device="cuda:1")
+    reader = CaptionStep(captioner="toy", dataset="skyworld", device="cuda:1")
     assert loaded == []
     (rows, rejected), (again, _) = reader(shots), reader(shots[:1])
     assert loaded == ["toy on cuda:1"]
@@ -148,7 +147,7 @@ def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
             "leaked": True,
             "captioner": "toy:1",
             "revision": "abc",
-            "prompt_version": caption.PROMPT_VERSION,
+            "prompt_version": PROMPT_VERSION,
         }
     ]
     assert reader([]) == ([], [])
@@ -156,24 +155,8 @@ def test_a_reader_fills_the_table_and_loads_its_captioner_once(loaded):
 
 def test_the_descriptor_of_the_user_goes_before_the_data_sets(loaded):
     shots = load("skyworld").split(shots=1, val=1, seed=0)[:1]
-    ((row,), _) = Reader(captioner="toy", dataset="skyworld", descriptor="machine")(shots)
+    ((row,), _) = CaptionStep(captioner="toy", dataset="skyworld", descriptor="machine")(shots)
     assert row["background"] == "machine land"
-
-
-def test_the_bank_does_not_depend_on_the_order_of_the_captions(loaded):
-    shots = load("skyworld").split(shots=2, val=1, seed=0)[:6]
-    table = tables.from_rows(Reader(captioner="toy", dataset="skyworld")(shots)[0], schema.CAPTIONS)
-    found = bank(table)
-    assert list(found) == sorted(shot.image_id for shot in shots)
-    assert found[shots[0].image_id] == Context(background="aircraft land", pose="flying (32, 32)")
-    assert list(bank(table.take([5, 3, 1, 0, 2, 4])).items()) == list(found.items())
-
-
-def test_an_image_captioned_twice_is_refused(loaded):
-    rows, _ = Reader(captioner="toy", dataset="skyworld")(load("skyworld").split(shots=1, val=1, seed=0)[:2])
-    table = tables.from_rows(rows, schema.CAPTIONS)
-    with pytest.raises(ValueError, match="has 2 captions"):
-        bank(table.take([0, 1, 1]))
 
 
 # -- what goes wrong ----------------------------------------------------------------------------
@@ -200,7 +183,7 @@ def test_a_shot_that_cannot_be_read_is_set_apart_with_the_reason(photos, untrain
     dataset, shots = photos
     shots = [dataclasses.replace(shot, sha1="" if k == 2 else shot.sha1) for k, shot in enumerate(shots)]
     vanished, long, cut = (file(dataset, shots[k]) for k in (0, 2, 5))
-    reader = Reader(captioner=f"qwen_vl:path:{untrained_qwen}", dataset=dataset)
+    reader = CaptionStep(captioner=f"qwen_vl:path:{untrained_qwen}", dataset=dataset)
     wanted, none = reader(shots)
     assert none == []
     vanished.unlink()
@@ -219,7 +202,7 @@ def test_a_shot_that_cannot_be_read_is_set_apart_with_the_reason(photos, untrain
 
 def test_where_no_picture_is_there_none_is_to_blame(photos, untrained_qwen):
     dataset, shots = photos
-    reader = Reader(captioner=f"qwen_vl:path:{untrained_qwen}", dataset=dataset)
+    reader = CaptionStep(captioner=f"qwen_vl:path:{untrained_qwen}", dataset=dataset)
     reader(shots[:1])
     for shot in shots:
         file(dataset, shot).unlink()
@@ -230,13 +213,13 @@ def test_where_no_picture_is_there_none_is_to_blame(photos, untrained_qwen):
 def test_weights_that_are_missing_are_no_shots_fault(photos, tmp_path):
     dataset, shots = photos
     with pytest.raises(ValueError, match=r"no Qwen2\.5-VL checkpoint"):
-        Reader(captioner=f"qwen_vl:path:{tmp_path}", dataset=dataset)(shots[:1])
+        CaptionStep(captioner=f"qwen_vl:path:{tmp_path}", dataset=dataset)(shots[:1])
 
 
 def test_too_many_pictures_at_once_become_fewer(untrained_qwen):
     """The model itself runs out of memory; a picture has two questions, so two sequences."""
     shots = load("skyworld").split(shots=4, val=1, seed=0)[:19]
-    reader, sizes = Reader(captioner=f"qwen_vl:path:{untrained_qwen}", dataset="skyworld"), []
+    reader, sizes = CaptionStep(captioner=f"qwen_vl:path:{untrained_qwen}", dataset="skyworld"), []
     wanted, _ = reader(shots)
     assert reader.note() == ""
 

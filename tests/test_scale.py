@@ -21,6 +21,7 @@ from bob.pipeline import walk
 from bob.steps import workers
 from bob.steps.cell import Cell
 from bob.steps.defaults import defaults
+from bob.steps.workers import packed
 from bob.store import Store, parquet, schema
 from bob.store.images import read_images
 from tests.tools import SMALLEST, Bob
@@ -139,7 +140,7 @@ def test_requests_and_images_do_not_depend_on_row_groups(tmp_path, monkeypatch):
 def test_a_unit_is_light(tmp_path):
     """Of a run of ten million images there are a hundred thousand."""
     _, todo = asked(simulated(), Store(str(tmp_path)))
-    assert all(len(json.dumps(vars(unit))) < 800 for unit in todo)
+    assert all(len(packed(unit)) < 800 for unit in todo)
 
 
 # -- the simulation -----------------------------------------------------------------------------
@@ -197,7 +198,7 @@ print(torch.get_num_threads())
 def test_an_actor_needs_no_torch_to_simulate_and_draws_nothing_twice(tmp_path):
     artefacts = Store(str(tmp_path))
     _, todo = asked(simulated(), artefacts)
-    lines = "".join(f"{json.dumps(vars(unit))}\n" for unit in [*todo, todo[1]])
+    lines = "".join(f"{packed(unit)}\n" for unit in [*todo, todo[1]])
     done = subprocess.run(
         [sys.executable, "-c", ACTOR, str(tmp_path)], input=lines, capture_output=True, text=True, check=True
     )
