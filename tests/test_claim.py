@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from bob.store import Store
-from bob.store.lock import claim
+from bob.store.lock import lock
 
 COMMAND = """
 import platform, sys, time
-from bob.store.lock import claim
+from bob.store.lock import lock
 from bob.store import Store
 
 root, host, beat = sys.argv[1:]
@@ -28,7 +28,7 @@ print("ready", flush=True)
 while word := sys.stdin.readline().strip():
     start = time.monotonic()
     try:
-        with claim(Store(root), f"bob run {word}", beat_every=float(beat)):
+        with lock(Store(root), f"bob run {word}", beat_every=float(beat)):
             print("in", time.monotonic() - start, flush=True)
             sys.stdin.readline()
         print("out", flush=True)
@@ -126,17 +126,17 @@ def test_of_two_that_start_together_one_goes_on(local):
 
 
 def test_a_process_number_that_another_process_has_now_is_no_claim(local):
-    with claim(local, "bob run"):
+    with lock(local, "bob run"):
         (name,) = local.names("claims")
         held = json.loads(local.read(f"claims/{name}"))
     assert held["born"] > 0
     local.write_json(f"claims/{name}", {**held, "born": held["born"] - 1})
-    with claim(local, "bob run"):
+    with lock(local, "bob run"):
         assert name not in local.names("claims")
 
 
 def test_a_failure_inside_leaves_no_claim(local):
-    with pytest.raises(KeyError), claim(local, "bob run"):
+    with pytest.raises(KeyError), lock(local, "bob run"):
         raise KeyError
     assert local.names("claims") == []
 
@@ -144,8 +144,8 @@ def test_a_failure_inside_leaves_no_claim(local):
 def test_a_file_that_is_no_claim_is_named(local):
     local.write("claims/odd.json", b"{}")
     with (
-        pytest.raises(ValueError, match=r"out/claims/odd\.json is no claim of this version of bob: delete it"),
-        claim(local, "bob run"),
+        pytest.raises(ValueError, match=r"out/claims/odd\.json is no lock file of this version of bob: delete it"),
+        lock(local, "bob run"),
     ):
         pass
     assert local.names("claims") == ["odd.json"]
@@ -166,7 +166,7 @@ def elsewhere(local) -> Iterator[Command]:
 def test_a_command_on_another_machine_that_beats_is_at_work(local, elsewhere, capsys):
     with (
         pytest.raises(ValueError, match=r"in use by `bob run there` \(host elsewhere, "),
-        claim(local, "bob run", watch_for=20.0),
+        lock(local, "bob run", watch_for=20.0),
     ):
         pass
     assert "host elsewhere" in capsys.readouterr().out
@@ -178,18 +178,18 @@ def test_a_command_on_another_machine_that_was_killed_is_watched_and_taken_over(
     elsewhere.kill()
     assert elsewhere.says() == ""
     start = time.monotonic()
-    with claim(local, "bob run", watch_for=1.0):
+    with lock(local, "bob run", watch_for=1.0):
         assert time.monotonic() - start >= 1
         assert len(local.names("claims")) == 1
     assert "on another machine: watching for 1 s whether it is still at work" in capsys.readouterr().out
 
 
 def test_a_command_that_woke_with_a_sign_of_life_ends_when_it_finds_another_at_work(local, elsewhere):
-    """It slept between its look for its claim and its next sign of life, which makes the claim anew."""
+    """It slept between its look for its lock file and its next sign of life, which writes it anew."""
     elsewhere.signal(signal.SIGSTOP)
     (name,) = local.names("claims")
     held = local.read(f"claims/{name}")
-    with claim(local, "bob run", watch_for=1.0, beat_every=0.2):
+    with lock(local, "bob run", watch_for=1.0, beat_every=0.2):
         local.write(f"claims/{name}", held)
         elsewhere.signal(signal.SIGCONT)
         assert elsewhere.says().startswith(f"refused: {local.root} was taken over by another machine")
@@ -199,7 +199,7 @@ def test_a_command_that_woke_with_a_sign_of_life_ends_when_it_finds_another_at_w
 
 def test_a_command_that_slept_ends_when_it_finds_itself_taken_over(local, elsewhere):
     elsewhere.signal(signal.SIGSTOP)
-    with claim(local, "bob run", watch_for=1.0):
+    with lock(local, "bob run", watch_for=1.0):
         elsewhere.signal(signal.SIGCONT)
         assert elsewhere.says().startswith(
             f"refused: {local.root} was taken over by another machine, which saw no sign"

@@ -26,7 +26,7 @@ from bob.commands.export import imagefolder, marks
 from bob.commands.export.public import licence_of, model, public
 from bob.core.settings import DrawSettings
 from bob.store import schema, tables
-from bob.store.images import Drawn, find
+from bob.store.images import ImageSet, find
 from tests import drawings
 
 CLASSES = ("<b>| `train` test", "CON.", "a/b\\c%", "heron", "Teal", "test", "ünïcode 鳥")
@@ -227,7 +227,7 @@ def test_only_what_the_filter_keeps_is_exported(held, tmp_path):
         rows = [{"request_id": n, "score": 0.1 if n.endswith("-1") else 0.9, "clip": "c"} for n in names]
         table = tables.from_rows(rows, schema.SCORES)
         copy.write_table(f"{of.folder}/{part.replace('part', 'scores')}", table, {})
-    export.write(Drawn(copy, of.folder), to="imagefolder", into=str(tmp_path / "set"))
+    export.write(ImageSet(copy, of.folder), to="imagefolder", into=str(tmp_path / "set"))
     kept = Counter(place.stem.partition("-")[2] for place in (tmp_path / "set").rglob("*.png"))
     assert kept == {"0": len(CLASSES), "2": len(CLASSES)}
 
@@ -304,10 +304,10 @@ def test_a_set_that_is_not_whole_is_refused_and_nothing_is_left(held, tmp_path):
     short = copy.read_table(f"{of.folder}/part-00001.parquet").slice(1).replace_schema_metadata(None)
     copy.write_table(f"{of.folder}/part-00001.parquet", short, {})
     with pytest.raises(ValueError, match="lacks 1 of 21 images, 1-1 among them"):
-        export.write(Drawn(copy, of.folder), to="hf", into=str(tmp_path / "set"))
+        export.write(ImageSet(copy, of.folder), to="hf", into=str(tmp_path / "set"))
     copy.delete(f"{of.folder}/part-00001.parquet")
     with pytest.raises(ValueError, match="is not done"):
-        export.write(Drawn(copy, of.folder), to="hf", into=str(tmp_path / "set"))
+        export.write(ImageSet(copy, of.folder), to="hf", into=str(tmp_path / "set"))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

@@ -13,7 +13,8 @@ import pytest
 from bob import cli, pipeline, store
 from bob.commands import console, verify
 from bob.steps import workers
-from bob.store import Store, lock, parquet, schema, tables
+from bob.store import Store, parquet, schema, tables
+from bob.store.lock import lock
 from tests.damage import (
     CAPTIONS,
     DAMAGES,
@@ -242,7 +243,7 @@ def test_bytes_for_people(size, words):
 
 
 def test_a_claim_is_ours(artefacts):
-    with lock.claim(artefacts, "bob run"):
+    with lock(artefacts, "bob run"):
         assert artefacts.names("claims")
         verdict = verify.verify(artefacts)
     assert (verdict.problems, verdict.foreign) == ((), ())

@@ -16,17 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from bob import store
-from bob.commands.snapshot import (
-    Held,
-    key,
-    keyed,
-    match,
-    once,
-    rejected,
-    same,
-    some,
-    words,
-)
+from bob.commands.snapshot import StoreSnapshot, key, keyed, match, once, rejected, same, some, words
 from bob.store import parquet, schema, tables
 
 __all__ = [
@@ -47,7 +37,7 @@ __all__ = [
 ]
 
 
-def shots(held: Held, path: str) -> Iterator[str]:
+def shots(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Each image once, and those that the key in the name stands for."""
     table, origin = held.table(path, schema.SHOTS)
     yield from once(table["image_id"].to_pylist())
@@ -56,7 +46,7 @@ def shots(held: Held, path: str) -> Iterator[str]:
         yield from keyed(path, rows, origin["config"]["class_names"])
 
 
-def captions(held: Held, path: str) -> Iterator[str]:
+def captions(held: StoreSnapshot, path: str) -> Iterator[str]:
     """A caption for each shot of the unit."""
     table, origin = held.table(path, schema.CAPTIONS)
     wanted = [shot["image_id"] for shot in origin["config"]["shots"]]
@@ -64,12 +54,12 @@ def captions(held: Held, path: str) -> Iterator[str]:
     yield from _inputs(path, origin["config"])
 
 
-def manifest(held: Held, path: str) -> Iterator[str]:
+def manifest(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Of an adapter: readable, and of this adapter."""
     yield from _inputs(path, held.artefacts.manifest(path)["config"])
 
 
-def weights(held: Held, path: str) -> Iterator[str]:
+def weights(held: StoreSnapshot, path: str) -> Iterator[str]:
     """An adapter's tensors: finite, and those that were saved."""
     data = held.artefacts.read(path)
     try:
@@ -88,7 +78,7 @@ def weights(held: Held, path: str) -> Iterator[str]:
         yield "its bytes are not those that were saved: their SHA-256 differs from the manifest's"
 
 
-def _saved(held: Held, beside: str, name: str) -> str | None:
+def _saved(held: StoreSnapshot, beside: str, name: str) -> str | None:
     """A file's SHA-256 in an adapter's manifest, if that is there and fit for use, which is named apart."""
     try:
         noted = held.artefacts.manifest(beside).get("sha256")
@@ -97,7 +87,7 @@ def _saved(held: Held, beside: str, name: str) -> str | None:
         return None
 
 
-def requests(held: Held, path: str) -> Iterator[str]:
+def requests(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Each request once, in order, and those that the key in the folder's name stands for."""
     asked, faults = held.groups(path), list[str]()
     origin = parquet.manifest(asked.columns)
@@ -126,7 +116,7 @@ def _whole(asked: parquet.Groups) -> Iterator[pa.Table]:
         yield from asked
 
 
-def part(held: Held, path: str) -> Iterator[str]:
+def part(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Pictures that decode, and of each request of the shard's slice either a picture or a rejection."""
     table, _ = held.table(path, schema.IMAGES)
     yield from _pictures(table)
@@ -148,7 +138,7 @@ def part(held: Held, path: str) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=1)  # the shards of a folder come one after another
-def _requests(held: Held, path: str) -> tuple[parquet.Groups, int] | None:
+def _requests(held: StoreSnapshot, path: str) -> tuple[parquet.Groups, int] | None:
     """The request table and how many of its rows a shard holds; None if it has a fault, which is named apart."""
     try:
         if any(requests(held, path)):
@@ -163,12 +153,12 @@ def _unit(origin: Mapping[str, Any]) -> int:
     return origin["config"]["draw"]["unit"]
 
 
-def stray(held: Held, path: str) -> Iterator[str]:
+def stray(held: StoreSnapshot, path: str) -> Iterator[str]:
     """What the classifier would train on, though no unit made it."""
     yield "is no shard by its name, but is read as one"
 
 
-def scores(held: Held, path: str) -> Iterator[str]:
+def scores(held: StoreSnapshot, path: str) -> Iterator[str]:
     """A score for each picture of the shard beside it."""
     table, _ = held.table(path, schema.SCORES)
     folder, _, name = path.rpartition("/")
@@ -178,13 +168,13 @@ def scores(held: Held, path: str) -> Iterator[str]:
         yield from match(drawn, table["request_id"].to_pylist())
 
 
-def quarantine(held: Held, path: str) -> Iterator[str]:
+def quarantine(held: StoreSnapshot, path: str) -> Iterator[str]:
     """What was rejected; whether of the right rows is looked at with the file beside it."""
     held.table(path, schema.REJECTED)
     yield from ()
 
 
-def results(held: Held, path: str) -> Iterator[str]:
+def results(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Every epoch of one training, of the run that the folder's name stands for."""
     table, origin = held.table(path, schema.RESULTS)
     config, name = origin["config"], path.rpartition("/")[2]
@@ -202,25 +192,25 @@ def results(held: Held, path: str) -> Iterator[str]:
         yield f"does not hold each of its {epochs} epochs"
 
 
-def tabulated(held: Held, path: str, kind: pa.Schema = schema.TABLES) -> Iterator[str]:
+def tabulated(held: StoreSnapshot, path: str, kind: pa.Schema = schema.TABLES) -> Iterator[str]:
     """A table of step 5."""
     held.table(path, kind)
     yield from ()
 
 
-def text(held: Held, path: str) -> Iterator[str]:
+def text(held: StoreSnapshot, path: str) -> Iterator[str]:
     """A table for people."""
     if not held.artefacts.read(path).decode().strip():
         yield "is empty"
 
 
-def picture(held: Held, path: str) -> Iterator[str]:
+def picture(held: StoreSnapshot, path: str) -> Iterator[str]:
     """A picture of step 5."""
     if _decoded(held.artefacts.read(path)) is None:
         yield "cannot be decoded"
 
 
-def plan(held: Held, path: str) -> Iterator[str]:
+def plan(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Each unit once, and the runs that the key in the name stands for."""
     table, origin = held.table(path, schema.PLAN)
     yield from once(table["target"].to_pylist())

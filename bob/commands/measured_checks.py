@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bob.commands.snapshot import Held, keyed, match, once, rejected
+from bob.commands.snapshot import StoreSnapshot, keyed, match, once, rejected
 from bob.store import schema
 
 __all__ = ["features", "measured", "page", "recognised"]
 
 
-def features(held: Held, path: str) -> Iterator[str]:
+def features(held: StoreSnapshot, path: str) -> Iterator[str]:
     """Of each image of the unit as many numbers, all finite."""
     table, origin = held.table(path, schema.FEATURES)
     config, found = origin["config"], table["id"].to_pylist() + rejected(held, path)
@@ -27,7 +27,7 @@ def features(held: Held, path: str) -> Iterator[str]:
     yield from keyed(path, *config["inputs"])
 
 
-def recognised(held: Held, path: str) -> Iterator[str]:
+def recognised(held: StoreSnapshot, path: str) -> Iterator[str]:
     """A guess for each image of the unit."""
     table, origin = held.table(path, schema.RECOGNISED)
     wanted = [shot["image_id"] for shot in origin["config"]["shots"]]
@@ -35,13 +35,13 @@ def recognised(held: Held, path: str) -> Iterator[str]:
     yield from keyed(path, *origin["config"]["inputs"])
 
 
-def measured(held: Held, path: str) -> Iterator[str]:
+def measured(held: StoreSnapshot, path: str) -> Iterator[str]:
     """The numbers of a figure."""
     table, _ = held.table(path, schema.METRICS)
     yield from once([str(list(row.values())) for row in table.drop_columns(["value", "n"]).to_pylist()])
 
 
-def page(held: Held, path: str) -> Iterator[str]:
+def page(held: StoreSnapshot, path: str) -> Iterator[str]:
     """A figure as PDF or SVG."""
     data = held.artefacts.read(path).strip()
     begin, end = (b"%PDF-", b"%%EOF") if path.endswith(".pdf") else (b"<?xml", b"</svg>")

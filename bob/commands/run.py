@@ -111,8 +111,8 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
     if command.at_once < 0:
         raise ValueError(f"--at-once must be 0 or more, got {command.at_once}")
     executor = _executor(command, words)
-    pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the claim writes
-    with lock.claim(artefacts, words):
+    pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the lock writes
+    with lock.lock(artefacts, words):
         how: Any = {"artefacts": artefacts, "executor": executor, "report": console.report}
         how["max_rejected"] = command.max_rejected
         shown = _shown(command)

@@ -13,11 +13,11 @@ import pyarrow as pa
 from bob import store
 from bob.store import parquet, schema, tables
 
-__all__ = ["Held", "key", "keyed", "match", "once", "rejected", "same", "some", "words"]
+__all__ = ["StoreSnapshot", "key", "keyed", "match", "once", "rejected", "same", "some", "words"]
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class StoreSnapshot:
     """A store as one listing shows it."""
 
     artefacts: store.Store
@@ -65,7 +65,7 @@ def words(wrong: str) -> Iterator[None]:
         raise ValueError(f"{wrong} ({error})") from error
 
 
-def rejected(held: Held, path: str) -> list[str]:
+def rejected(held: StoreSnapshot, path: str) -> list[str]:
     """The rows of a unit that stand in its `rejected` file, which is named apart if it is damaged."""
     beside = store.quarantine(path)
     try:

@@ -10,12 +10,12 @@ import tyro
 
 from bob import store
 from bob.commands import checks, console, measured_checks
-from bob.commands.snapshot import Held
+from bob.commands.snapshot import StoreSnapshot
 from bob.store import schema
 
 __all__ = ["Problem", "Verdict", "VerifyCommand", "show", "verify"]
 
-Check = Callable[[Held, str], Iterator[str]]
+Check = Callable[[StoreSnapshot, str], Iterator[str]]
 """(store, path) -> what is wrong, in words."""
 
 _UNIT = r"[^/]+-[0-9a-f]{16}"
@@ -120,7 +120,7 @@ def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable
     kinds = {path: kind for path in sorted(files) if (kind := _kind(path))}
     if not kinds:
         raise ValueError(f"nothing in {artefacts.place()} is ours to verify: name a folder that `bob run` wrote to")
-    held = Held(artefacts, files.keys())
+    held = StoreSnapshot(artefacts, files.keys())
     problems = list(_missing(kinds, files))
     for path in report(list(kinds)):
         problems += _problems(kinds[path], held, path)
@@ -140,14 +140,14 @@ def _kind(path: str) -> Check | None:
     return next((kind for pattern, kind in _KINDS.items() if re.fullmatch(pattern, path)), None)
 
 
-def _problems(check: Check, held: Held, path: str) -> list[Problem]:
+def _problems(check: Check, held: StoreSnapshot, path: str) -> list[Problem]:
     try:
         return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, held, path)]
     except store.OtherFormatError:  # no damage: to delete it would be a loss
         return [Problem(path, "was written by another version of bob", "use that version, or another --out")]
 
 
-def _wrong(check: Check, held: Held, path: str) -> Iterator[str]:
+def _wrong(check: Check, held: StoreSnapshot, path: str) -> Iterator[str]:
     try:
         yield from check(held, path)
     except store.OtherFormatError:

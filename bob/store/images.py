@@ -16,14 +16,14 @@ from bob.store import Store, quarantine, schema
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Drawn", "Walk", "find", "image_row", "keep", "read_images"]
+__all__ = ["ImageSet", "Walk", "find", "image_row", "keep", "read_images"]
 
 Walk = Callable[[Sequence[str]], Iterable[str]]
 """Files -> the same files, shown to the user in passing."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Drawn:
+class ImageSet:
     """The images of one folder, `images/NAME`."""
 
     artefacts: Store
@@ -163,14 +163,14 @@ class Drawn:
         return self.artefacts.manifest(self.split)["config"]
 
 
-def find(artefacts: Store) -> list[Drawn]:
+def find(artefacts: Store) -> list[ImageSet]:
     """The sets of drawn images in a store, complete or not, by the names of their folders.
 
     Raises:
         ValueError: if there is no such store.
     """
     tables = sorted(path for path in artefacts.listing() if path.startswith("images/"))
-    return [Drawn(artefacts, path.rpartition("/")[0]) for path in tables if path.endswith("/requests.parquet")]
+    return [ImageSet(artefacts, path.rpartition("/")[0]) for path in tables if path.endswith("/requests.parquet")]
 
 
 def read_images(
@@ -188,7 +188,7 @@ def read_images(
         ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
     """
     parts = [
-        shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], Drawn(artefacts, folder).shards())
+        shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], ImageSet(artefacts, folder).shards())
     ]
     return pa.concat_tables(parts).sort_by([("class_id", "ascending"), ("index", "ascending")])
 

@@ -1,8 +1,8 @@
-"""One command at a time on one output, by claims: small files that tell who is at work.
+"""One command at a time on one output, by lock files that say who is at work.
 
-A command writes its own claim and then lists them all; it goes on only if no other lives. Whoever comes second sees the
-first, on any store where what was written is listed at once: local disks, S3, GCS. Of two that see each other both step
-back and try again after a while. A claim whose process is gone is nobody's: a command that was killed goes straight on.
+A command writes its own lock file and then lists them all; it goes on only if no other lives. Whoever comes second
+sees the first, on any store where what was written is listed at once: local disks, S3, GCS. Of two that see each other
+both step back and try again after a while. A lock file whose process is gone is nobody's: a command that was killed goes straight on.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bob.store import Store, user
 
-__all__ = ["claim"]
+__all__ = ["LockFile", "lock"]
 
 _FOLDER = "claims"
 _TRIES = 6  # the first, and five after stepping back
@@ -33,8 +33,8 @@ _ENDS = signal.SIGUSR2
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Claim:
-    """What a claim's file holds."""
+class LockFile:
+    """What a lock file holds: a JSON file of the folder `claims/`."""
 
     host: str
     machine: str
@@ -54,14 +54,14 @@ class _Claim:
 
 
 @contextlib.contextmanager
-def claim(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for: float = 25.0) -> Iterator[None]:
-    """Holds an output for as long as the block runs.
+def lock(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for: float = 25.0) -> Iterator[None]:
+    """Locks an output for as long as the block runs.
 
     Args:
         artefacts: the output.
         command: shown to whoever is refused.
         beat_every: seconds between two signs of life, for commands on other machines.
-        watch_for: seconds without one after which another machine's claim is taken over; more than twice `beat_every`.
+        watch_for: seconds without one after which another machine's lock is taken over; more than twice `beat_every`.
 
     Raises:
         ValueError: if another command is at work there, or if another machine took this one for dead, which ends the
@@ -91,14 +91,14 @@ def claim(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for
 
 
 class _Own:
-    """This command's claim, and what it sees of others."""
+    """This command's lock file, and what it sees of others."""
 
     def __init__(self, artefacts: Store, command: str) -> None:
         self._store, self._name = artefacts, f"{uuid.uuid4().hex}.json"
         self.lost = False
         self._taken: set[str] = set()
-        """The claims that this command has taken over."""
-        self._claim = _Claim(
+        """The lock files that this command has taken over."""
+        self._file = LockFile(
             host=platform.node(),
             machine=_machine(),
             pid=os.getpid(),
@@ -126,12 +126,12 @@ class _Own:
         )
 
     def withdraw(self) -> None:
-        """Takes the claim away; one that cannot be is taken over by the next command."""
+        """Deletes the lock file; one that cannot be is taken over by the next command."""
         with contextlib.suppress(OSError):
             self._store.delete(f"{_FOLDER}/{self._name}")
 
     def keep_beating(self, stop: threading.Event, every: float) -> None:
-        """Shows that this command lives, until told to stop; ends the command if its claim was taken away."""
+        """Shows that this command lives, until told to stop; ends the command if its lock file was deleted."""
         while not stop.wait(every):
             with contextlib.suppress(OSError, ValueError):  # a lost connection may come back
                 if not self._is_there() or self._is_overtaken():
@@ -146,9 +146,9 @@ class _Own:
         return self._store.exists(f"{_FOLDER}/{self._name}")
 
     def _is_overtaken(self) -> bool:
-        """Whether another is at work, though this one's claim is there.
+        """Whether another is at work, though this one's lock file is there.
 
-        A command that slept between its look for its claim and its next sign of life wakes to write it anew.
+        A command that slept between its look for its lock file and its next sign of life wakes to write it anew.
         """
         others = self._others()
         for name in self._taken & others.keys():
@@ -156,42 +156,42 @@ class _Own:
         return any(other.entered for name, other in others.items() if name not in self._taken)
 
     def _write(self, *, entered: bool = False) -> None:
-        self._claim = replace(self._claim, entered=entered, beat=self._claim.beat + 1)
-        self._store.write_json(f"{_FOLDER}/{self._name}", asdict(self._claim))
+        self._file = replace(self._file, entered=entered, beat=self._file.beat + 1)
+        self._store.write_json(f"{_FOLDER}/{self._name}", asdict(self._file))
 
-    def _others(self) -> dict[str, _Claim]:
-        """Name -> claim, without those whose processes have ended on this machine, which are deleted."""
+    def _others(self) -> dict[str, LockFile]:
+        """Name -> lock file, without those whose processes have ended on this machine, which are deleted."""
         found = {}
         for name in self._store.names(_FOLDER):
             if name != self._name and (other := self._read(name)) is not None:
-                if other.machine == self._claim.machine and not _lives(other):
+                if other.machine == self._file.machine and not _lives(other):
                     self._store.delete(f"{_FOLDER}/{name}")
                 else:
                     found[name] = other
         return found
 
-    def _read(self, name: str) -> _Claim | None:
+    def _read(self, name: str) -> LockFile | None:
         try:
-            return _Claim(**json.loads(self._store.read(f"{_FOLDER}/{name}")))
+            return LockFile(**json.loads(self._store.read(f"{_FOLDER}/{name}")))
         except FileNotFoundError:  # withdrawn meanwhile
             return None
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{self._store.place(f'{_FOLDER}/{name}')} is no claim of this version of bob: delete it if no command"
-                " is at work there"
+                f"{self._store.place(f'{_FOLDER}/{name}')} is no lock file of this version of bob: delete it if no"
+                " command is at work there"
             ) from error
 
-    def _living(self, watch_for: float) -> _Claim | None:
+    def _living(self, watch_for: float) -> LockFile | None:
         """Another command that lives, if there is one; watches those of other machines for signs of life."""
         first = self._others()
         for other in first.values():
-            if other.machine == self._claim.machine:
+            if other.machine == self._file.machine:
                 return other
         if not first:
             return None
         others = ", ".join(map(str, first.values()))
         print(
-            f"{self._store.place()} is claimed by {others}, on another machine: watching for {watch_for:g} s whether it"
+            f"{self._store.place()} is locked by {others}, on another machine: watching for {watch_for:g} s whether it"
             " is still at work",
             flush=True,
         )
@@ -219,7 +219,7 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _lives(other: _Claim) -> bool:
+def _lives(other: LockFile) -> bool:
     born = _born(other.pid)
     return born is not None and (not born or not other.born or born == other.born)
 

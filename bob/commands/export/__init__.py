@@ -23,7 +23,7 @@ from bob.commands.export.marks import mark
 from bob.commands.export.public import model, public
 from bob.core import registry
 from bob.store import Store, files
-from bob.store.images import Drawn, Walk, find
+from bob.store.images import ImageSet, Walk, find
 
 __all__ = ["FORMATS", "ExportCommand", "Wanted", "choose", "write"]
 
@@ -71,7 +71,7 @@ class ExportCommand:
         return 0
 
 
-def choose(artefacts: Store, wanted: Wanted) -> Drawn:
+def choose(artefacts: Store, wanted: Wanted) -> ImageSet:
     """The one set of drawn images that fits.
 
     Raises:
@@ -95,15 +95,15 @@ def choose(artefacts: Store, wanted: Wanted) -> Drawn:
             del differing["key"]
         choices = ", ".join(f"--{name} {' or '.join(map(str, held))}" for name, held in differing.items())
         raise ValueError(f"{len(fitting)} sets of images fit, and one is exported: choose by {choices}")
-    return Drawn(artefacts, *fitting)
+    return ImageSet(artefacts, *fitting)
 
 
-def _coordinates(of: Drawn) -> dict[str, Any]:
+def _coordinates(of: ImageSet) -> dict[str, Any]:
     run = {name: of.run[name] for name in ("method", "checkpoint", "shots", "seed")}
     return {"dataset": of.dataset, **run, "key": of.folder[-16:]}
 
 
-def write(of: Drawn, *, to: str, into: str, walk: Walk = iter) -> int:
+def write(of: ImageSet, *, to: str, into: str, walk: Walk = iter) -> int:
     """Writes the images that the classifier is given, one shard in memory at a time; all of it or nothing.
 
     Args:
@@ -153,7 +153,7 @@ def _free(into: str) -> Path:
     return folder
 
 
-def _marked(of: Drawn, walk: Walk) -> Iterator[list[dict[str, Any]]]:
+def _marked(of: ImageSet, walk: Walk) -> Iterator[list[dict[str, Any]]]:
     """Of each shard its images, as rows of what all forms keep, with their marks."""
     by = model(of.run["checkpoint"])
     same = {"dataset": public(of.dataset), "method": of.run["method"], "model": by.words}

@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCardData
 
 from bob import methods
 from bob.commands.export.public import licence_of, model, public
-from bob.store.images import Drawn
+from bob.store.images import ImageSet
 
 __all__ = ["text"]
 
@@ -24,7 +24,7 @@ _EXAMPLES = 10
 """Prompts that are shown."""
 
 
-def text(of: Drawn, counts: Mapping[int, int], *, config: Mapping[str, Any], load: str) -> str:
+def text(of: ImageSet, counts: Mapping[int, int], *, config: Mapping[str, Any], load: str) -> str:
     """What was exported, from what, by what, with what licence, and how it is read.
 
     Args:
@@ -64,7 +64,7 @@ the PNG texts `Software`, `Description` and `Generation`, which holds all that i
 you pass images on. The pixels are as drawn: there is no hidden watermark."""
 
 
-def _facts(of: Drawn) -> dict[str, str]:
+def _facts(of: ImageSet) -> dict[str, str]:
     run, by = of.run, model(of.run["checkpoint"])
     first = of.requests.slice(0, 1).to_pylist()[0]
     return {
@@ -82,13 +82,13 @@ def _facts(of: Drawn) -> dict[str, str]:
     }
 
 
-def _prompts(of: Drawn) -> str:
+def _prompts(of: ImageSet) -> str:
     prompts = list(dict.fromkeys(of.requests["prompt"].to_pylist()))
     shown = "\n".join(f"- {_shown(prompt)}" for prompt in prompts[:: -(-len(prompts) // _EXAMPLES)])
     return f"{len(prompts):,} different ones; each image's own stands beside it. Some:\n\n{shown}"
 
 
-def _licences(of: Drawn, licence: str) -> str:
+def _licences(of: ImageSet, licence: str) -> str:
     drawn = f"the licence of its weights is {licence}" if licence else "the licence of its weights is not known here"
     real = licence_of(of.dataset)
     bound = f" The real images that it learnt from are bound by: {_shown(real)}." if real else ""
@@ -99,12 +99,12 @@ def _licences(of: Drawn, licence: str) -> str:
     )
 
 
-def _classes(of: Drawn, counts: Mapping[int, int]) -> str:
+def _classes(of: ImageSet, counts: Mapping[int, int]) -> str:
     rows = "\n".join(f"| {k} | {_shown(name)} | {counts.get(k, 0):,} |" for k, name in enumerate(of.class_names))
     return f"| label | class | images |\n|---|---|---|\n{rows}"
 
 
-def _provenance(of: Drawn) -> str:
+def _provenance(of: ImageSet) -> str:
     held = {"run": _run(of.run), "key": of.folder[-16:], "versions": of.origin["versions"]}
     return f"```json\n{json.dumps(held, indent=1, ensure_ascii=False)}\n```"
 

@@ -20,7 +20,7 @@ from PIL import Image
 from bob import datasets
 from bob.core.types import Shot
 from bob.store import Store, schema
-from bob.store.images import Drawn, Walk, find
+from bob.store.images import ImageSet, Walk, find
 
 __all__ = ["TINY", "Gallery", "collect", "thumbnail"]
 
@@ -128,7 +128,7 @@ class _Collector:
     numbers: dict[str, int] = field(default_factory=dict)
     """Folder -> set."""
 
-    def real(self, of: Drawn, shots: Sequence[Shot], contexts: Mapping[tuple[str, str], tuple[str, str]]) -> None:
+    def real(self, of: ImageSet, shots: Sequence[Shot], contexts: Mapping[tuple[str, str], tuple[str, str]]) -> None:
         """Adds the shots of one split, if their pictures are on this machine."""
         run = of.run
         try:
@@ -150,7 +150,7 @@ class _Collector:
                 self.counts[number, shot.class_id] += 1
                 yield shot
 
-    def begin(self, of: Drawn) -> None:
+    def begin(self, of: ImageSet) -> None:
         """Adds a set of drawn images, without any of them."""
         self.numbers[of.folder] = len(self.sets)
         method, called, checkpoint = of.run["method"], setting(of.run), of.run["checkpoint"]
@@ -165,11 +165,11 @@ class _Collector:
                 f" {-(-len(of.requests) // unit)} shards are drawn."
             )
 
-    def _set(self, of: Drawn, **coordinates: str) -> None:
+    def _set(self, of: ImageSet, **coordinates: str) -> None:
         names = [self.text(name) for name in of.class_names]
         self.sets.append({"dataset": of.dataset, **coordinates, "classes": names, "split": of.split})
 
-    def shard(self, of: Drawn, part: str) -> None:
+    def shard(self, of: ImageSet, part: str) -> None:
         """Adds of one shard what is not enough yet of its class."""
         number = self.numbers[of.folder]
         if all(self.counts[number, k] >= self.each for k in set(of.requested(part)["class_id"].to_pylist())):
