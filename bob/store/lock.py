@@ -2,7 +2,8 @@
 
 A command writes its own lock file and then lists them all; it goes on only if no other lives. Whoever comes second
 sees the first, on any store where what was written is listed at once: local disks, S3, GCS. Of two that see each other
-both step back and try again after a while. A lock file whose process is gone is nobody's: a command that was killed goes straight on.
+both step back and try again after a while. A lock file whose process is gone is nobody's: a
+command that was killed goes straight on.
 """
 
 import contextlib
