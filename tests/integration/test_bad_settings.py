@@ -14,7 +14,7 @@ from bob.classifier import loss
 from bob.core.settings import DrawSettings, FinetuneSettings, Point, Run, SweepSettings
 from bob.steps.workers import inline
 from bob.store import Store
-from tests.tools import SMALLEST, Bob, photos, tree
+from tests.integration.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)
 

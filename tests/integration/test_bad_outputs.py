@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import SMALLEST, Bob, photos, tree
+from tests.integration.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)
 needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

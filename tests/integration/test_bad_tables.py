@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bob import cli
-from tests.tools import SMALLEST, Bob, photos
+from tests.integration.tools import SMALLEST, Bob, photos
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.chaos import artefacts
 from bob import cli
-from tests.head import PLANTED, Head, head, until
+from tests.integration.head import PLANTED, Head, head, until
 
 FLAGS = (
     *("--dataset", "skyworld:0.8", "--shots", "1", "--val", "1", "--finetune.epochs", "60"),

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from bob.store import Store, schema
+from tests.integration.tools import Bob
 from tests.miniatures import MINIATURES
-from tests.tools import Bob
 
 SMALL = (
     *("--sweep.lrs", "1e-3", "--sweep.sweep-epochs", "1", "--sweep.final-epochs", "1", "--sweep.lambdas", "0.5"),

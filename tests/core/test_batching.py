@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bob.core.batching import Batches, is_out_of_memory
+from tests.paths import ROOT
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
 every_kind = pytest.mark.parametrize(
@@ -132,7 +133,6 @@ for allocate in (lambda size: torch.empty(size, dtype=torch.uint8), lambda size:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit is set by Linux's count of pages")
 def test_a_real_lack_of_memory_is_survived():
     """48 MiB a row where 360 are left: batches of 10 do not fit, those of 5 do."""
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", REAL], cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", REAL], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == ["[10, 5, 5] True"] * 3

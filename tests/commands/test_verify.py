@@ -14,7 +14,7 @@ from bob import cli, pipeline, store
 from bob.commands import console, verify
 from bob.steps import workers
 from bob.store import Store, lock, parquet, schema, tables
-from tests.damage import (
+from tests.commands.damage import (
     CAPTIONS,
     DAMAGES,
     FINAL,

@@ -15,7 +15,7 @@ from bob.core.budget import budget
 from bob.core.settings import DrawSettings
 from bob.core.types import Context, Shot, TrainingSet
 from bob.datasets import Dataset
-from tests.tools import SMALLEST, Bob, photos, tree
+from tests.integration.tools import SMALLEST, Bob, photos, tree
 
 pytestmark = pytest.mark.timeout(60)
 needs_rights = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")

@@ -1,6 +1,5 @@
 """Object stores: addresses, uploads that fail, and a whole run with its output on S3."""
 
-import dataclasses
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -8,14 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import test_pipeline as tiny
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 from werkzeug.wrappers import Request
 
+from bob.core.types import Outcome
 from bob.store import Store, files
-
-done = tiny.done  # its fixture, for the same run on a disk and on S3
+from tests import tiny
 
 BIG = 21 << 20
 """Bytes: an upload in three parts."""
@@ -110,10 +108,17 @@ def test_a_large_file_is_written_whole(bucket):
 # -- a run --------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def done(base, tmp_path_factory) -> tuple[Store, list[Outcome]]:
+    """DataDream and Real Only, run once on a disk."""
+    here = Store(str(tmp_path_factory.mktemp("out")))
+    return here, tiny.execute(tiny.both(base), here)[0]
+
+
 def test_a_run_on_s3_gives_what_it_gives_on_a_disk_and_resumes(base, done, bucket):
-    here, outcomes, _ = done
+    here, outcomes = done
     there = Store(f"{bucket}/run")
-    runs = [base, dataclasses.replace(base, method="real_only")]
+    runs = tiny.both(base)
     found, _ = tiny.execute(runs, there)
     assert found == outcomes
     parts = [f"{found[0].images}/part-{k:05d}.parquet" for k in range(3)]
@@ -141,7 +146,7 @@ def test_ray_on_s3_gives_what_a_loop_gives_on_a_disk(base, done, bucket):
 
     from bob import cluster, pipeline
 
-    here, outcomes, _ = done
+    here, outcomes = done
     there = Store(f"{bucket}/ray")
     try:
         found = pipeline.execute(

@@ -15,6 +15,7 @@ import pytest
 
 from bob.store import Store
 from bob.store.lock import claim
+from tests.paths import ROOT
 
 COMMAND = """
 import platform, sys, time
@@ -43,9 +44,8 @@ class Command:
 
     def __init__(self, store: Store, *, host: str = "", beat_every: float = 10.0) -> None:
         words = [sys.executable, "-c", COMMAND, store.root, host, str(beat_every)]
-        path = str(Path(__file__).parents[1])
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
         self.pid, self.kill, self.signal = self._process.pid, self._process.kill, self._process.send_signal
         assert self.says() == "ready"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-CHAOS = Path(__file__).parents[1] / "benchmarks/chaos.py"
+from tests.paths import ROOT
+
+CHAOS = ROOT / "benchmarks/chaos.py"
 
 
 @pytest.mark.slow

@@ -10,47 +10,20 @@ import pytest
 
 from bob import pipeline
 from bob.classifier import trainer
-from bob.core.settings import Run
 from bob.core.types import Outcome, Receipt, Unit
 from bob.paper import layouts, render, tabulate
-from bob.steps import units, workers
+from bob.steps import units
 from bob.steps.classify import ClassifyWorker
 from bob.steps.workers import WORKERS
 from bob.store import Store, schema
-from tests.tiny import CLASSES, DRAW, FINETUNE, SWEEP
-
-WEIGHTS = "pytorch_lora_weights.safetensors"
-
-
-class Told:
-    """Notes what was reported, in passing."""
-
-    def __init__(self) -> None:
-        self.done: list[Receipt] = []
-        self.before = 0
-
-    def __call__(self, step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iterable[Receipt]:
-        self.before += done
-        for receipt in receipts:
-            self.done.append(receipt)
-            yield receipt
-
-    def steps(self) -> list[str]:
-        """The folders of what was made, one an artefact."""
-        return [receipt.target.partition("/")[0] for receipt in self.done]
-
-
-def execute(runs: list[Run], artefacts: Store, **options: Any) -> tuple[list[Outcome], Told]:
-    told = Told()
-    executor = workers.inline("cpu")
-    return pipeline.execute(runs, artefacts=artefacts, executor=executor, report=told, **options), told
+from tests.tiny import CLASSES, DRAW, FINETUNE, SWEEP, WEIGHTS, Told, accuracies, both, execute
 
 
 @pytest.fixture(scope="module")
 def done(base, tmp_path_factory) -> tuple[Store, list[Outcome], Told]:
     """DataDream and Real Only, run once; not to be changed."""
     artefacts = Store(str(tmp_path_factory.mktemp("out")))
-    return artefacts, *execute([base, dataclasses.replace(base, method="real_only")], artefacts)
+    return artefacts, *execute(both(base), artefacts)
 
 
 def files(artefacts: Store) -> dict[str, int]:
@@ -62,11 +35,6 @@ def files(artefacts: Store) -> dict[str, int]:
 def made(found: Iterable[str]) -> set[str]:
     """Without plans, which every new set of runs has of its own."""
     return {name for name in found if not name.startswith("plans/")}
-
-
-def accuracies(outcomes: list[Outcome], artefacts: Store) -> list[float]:
-    tables = [artefacts.read_table(outcome.final).to_pylist() for outcome in outcomes]
-    return [row["value"] for table in tables for row in table if (row["split"], row["metric"]) == ("test", "accuracy")]
 
 
 # -- execute ------------------------------------------------------------------------------------
@@ -96,7 +64,7 @@ def test_runs_from_pictures_to_accuracies(done):
 def test_the_same_command_again_does_nothing(done, base):
     artefacts, outcomes, told = done
     before = files(artefacts)
-    again, silent = execute([base, dataclasses.replace(base, method="real_only")], artefacts)
+    again, silent = execute(both(base), artefacts)
     assert silent.done == []
     assert silent.before == len(told.done)
     assert files(artefacts) == before

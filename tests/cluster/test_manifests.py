@@ -13,7 +13,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from ray.autoscaler._private import util
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 SET = "CHANGE-ME"
 
 

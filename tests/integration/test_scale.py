@@ -21,7 +21,7 @@ from bob.steps import units, workers
 from bob.steps.defaults import defaults
 from bob.store import Store, parquet, schema
 from bob.store.images import read_images
-from tests.tools import SMALLEST, Bob
+from tests.integration.tools import SMALLEST, Bob
 
 WORDS = pa.table({"a": range(40), "b": [f"wörd {k}" for k in range(40)], "c": [[0.5] * (k % 3) for k in range(40)]})
 SIZES = (10, 0, 7, 1, 22)

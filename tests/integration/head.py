@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
 
 PLANTED = {name: secrets.token_hex(16) for name in ("OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY")}
 """Secrets in the environment of both the cluster and whoever submits; no other place may ever hold them."""
