@@ -1,4 +1,4 @@
-"""Places in the repository, for tests of whatever depth."""
+"""Paths in the repository that tests at any depth use."""
 
 from pathlib import Path
 

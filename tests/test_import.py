@@ -1,4 +1,4 @@
-"""Importing costs nothing it need not: `import bob` nothing at all, planning no torch, nothing the network."""
+"""Cost of imports: nothing for `import bob`, no torch for planning, never the network."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The architecture, read from the imports: downwards only, and the heavy libraries where they belong."""
+"""The architecture, read from imports: downwards only, and heavy libraries only where they belong."""
 
 import ast
 import graphlib

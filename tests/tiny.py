@@ -1,4 +1,4 @@
-"""A run so small that a test can do all of it, on pictures of three classes."""
+"""A run small enough for a test to do all of it, on pictures of three classes."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The augmentations of a batch against those of torchvision and timm, one picture at a time."""
+"""Augmentation of a whole batch, compared with torchvision and timm picture by picture."""
 
 import numpy as np
 import pytest

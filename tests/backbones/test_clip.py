@@ -1,4 +1,4 @@
-"""CLIP as a classifier: zero-shot to begin with, prompts cut and encoded once, LoRA in both towers and nowhere else."""
+"""CLIP as a classifier: zero-shot start, prompts truncated and encoded once, LoRA in both towers only."""
 
 import pytest
 import torch

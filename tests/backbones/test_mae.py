@@ -1,4 +1,4 @@
-"""MAE's fine-tuning recipe: layer-wise rates, schedule and head as its authors have them."""
+"""MAE's fine-tuning recipe: layer-wise learning rates, schedule and head as in its authors' code."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Captioners, as the registry lists them, and Qwen2.5-VL in the paper's size and in skyworld's."""
+"""Registered captioners, and Qwen2.5-VL at the paper's size and at skyworld's."""
 
 import json
 import shutil

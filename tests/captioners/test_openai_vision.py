@@ -1,4 +1,4 @@
-"""The captioner behind a server, held against a real one on this machine that speaks OpenAI's protocol."""
+"""The captioner `openai_vision` against a local server that speaks OpenAI's protocol."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The pixels that the classifier trains on: what fits together, and decoding what was drawn."""
+"""Training data of the classifier: shape and label checks, decoding of generated images."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What extractors see: the features that heads read, of pictures as they are evaluated; broken ones are told apart."""
+"""Image features: what a classifier's head reads, at evaluation preprocessing; broken extractors are detected."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The training recipe against hand values: Eq. 1, mixing, batches, schedule."""
+"""Loss (Equation 1), mixing, batches, schedule and random search of the classifier, against values by hand."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""The node's cache of decoded pictures: made once, whole or not there, and never trusted blindly."""
+"""A node's cache of decoded images: built once, never visible in part, checked before use."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""The downstream training on toy pictures: recipe, selection, determinism."""
+"""Training of the classifier on toy pictures: recipe, selection by validation, determinism, resuming."""
 
 import dataclasses
 import math

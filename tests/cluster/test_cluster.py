@@ -1,4 +1,4 @@
-"""A real local Ray gives what a for-loop gives, says a user's mistake in words, and draws nothing twice."""
+"""Runs on a real local Ray: the same results as a for-loop, users' mistakes in one sentence, nothing drawn twice."""
 
 import contextlib
 import dataclasses

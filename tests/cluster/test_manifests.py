@@ -1,4 +1,4 @@
-"""What starts a cluster: Ray's own schema, versions that agree, scripts that exist, and nobody let in unasked."""
+"""cluster.yaml, the RayJob, the lock file and jobs/: Ray's own schema, consistent versions, no open port."""
 
 import copy
 import re

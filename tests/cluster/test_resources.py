@@ -1,4 +1,4 @@
-"""How many units a cluster is given at once, and what is said where none fits."""
+"""Number of units that a cluster gets at once, and the message where not even one fits."""
 
 import dataclasses
 import math

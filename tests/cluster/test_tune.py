@@ -1,4 +1,4 @@
-"""Sweeps on a real local Ray: early stopping within a run, lost processes, the order."""
+"""Sweeps on a real local Ray: early stopping within a run, lost processes, order of trials."""
 
 import contextlib
 import dataclasses

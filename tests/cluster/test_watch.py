@@ -1,4 +1,4 @@
-"""What an engineer sees of a job beside its lines: curves of trainings, and counters that Prometheus scrapes."""
+"""Monitoring of a job: training curves for TensorBoard, and counters for Prometheus."""
 
 import re
 import time

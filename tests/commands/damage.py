@@ -1,4 +1,4 @@
-"""What can happen to the files of a tiny run, and what `bob verify` has to say of it."""
+"""Damages to the files of a tiny run, each with the problem that `bob verify` is to report."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a user can get wrong ends in one clear sentence and exit code 2, and leaves nothing behind."""
+"""Users' mistakes on the command line: one clear sentence, exit code 2, nothing left behind."""
 
 import re
 from pathlib import Path

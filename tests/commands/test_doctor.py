@@ -1,4 +1,4 @@
-"""What `bob doctor` finds, and that it unpacks all of an archive inside the folder, or nothing."""
+"""`bob doctor`: what it reports, and that it unpacks a whole archive inside its folder or nothing."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""Exports, read by those who are to read them: datasets, torchvision, Pillow."""
+"""`bob export`: its outputs, read back by datasets, torchvision and Pillow."""
 
 import csv
 import io

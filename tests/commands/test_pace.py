@@ -1,4 +1,4 @@
-"""Where a unit's time goes: each moment is one lap's, units note it, and `bob status` sums it up."""
+"""Seconds of a unit by kind of work: measured without overlap, stored with the unit, summed by `bob status`."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What an experiment costs, told before it is run."""
+"""`bob plan`: the estimated cost of an experiment before it runs."""
 
 import dataclasses
 import math

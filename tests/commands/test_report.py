@@ -1,4 +1,4 @@
-"""The page: what stands on it, and what a real browser makes of it."""
+"""`bob report`: the page's contents, and how a real browser shows it."""
 
 import json
 import re

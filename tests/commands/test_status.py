@@ -1,4 +1,4 @@
-"""`bob status` counts what is there, to do and rejected, from listings and footers alone."""
+"""`bob status`: counts of finished, missing and rejected rows, from listings and Parquet footers alone."""
 
 import io
 import re

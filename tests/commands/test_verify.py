@@ -1,4 +1,4 @@
-"""`bob verify` names every damage there is, and nothing else."""
+"""`bob verify`: every kind of damage is reported, and nothing else."""
 
 import dataclasses
 import re

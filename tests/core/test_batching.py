@@ -1,4 +1,4 @@
-"""Batches that shrink where memory runs out, and rows that are set apart."""
+"""Batches that shrink when memory runs out, and rows that are rejected one by one."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Memory of tensors that are gone is used again; while importing none is looked for."""
+"""glibc malloc tuning: freed tensor memory is reused, and garbage collection pauses only during imports."""
 
 import gc
 import platform

@@ -1,4 +1,4 @@
-"""A folder is a registry: listing imports nothing, a wrong name gets help, others may add."""
+"""Folders as registries: listing imports nothing, an unknown name gets a suggestion, entry points add names."""
 
 import ast
 import importlib

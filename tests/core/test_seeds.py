@@ -1,4 +1,4 @@
-"""Golden values: a change here changes every image, split and initialisation that was ever made."""
+"""Golden values of derived seeds: a change here changes every image, split and initialisation ever made."""
 
 import pytest
 

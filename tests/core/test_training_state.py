@@ -1,4 +1,4 @@
-"""What a training resumes from: whole, its own, or not at all."""
+"""Saved training states: restored whole, only by the training that saved them, or not at all."""
 
 import torch
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Picture files as people have them: each is decoded as they would expect, or refused in one clear sentence."""
+"""Unusual and broken picture files: decoded as expected, or refused in one clear sentence."""
 
 import io
 import resource

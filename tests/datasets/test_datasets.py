@@ -1,4 +1,4 @@
-"""What every data set promises, and what is special about skyworld. Pictures folders: test_folder.py."""
+"""Contract of every data set, and skyworld's confounding. `folder:` has its own file, test_folder.py."""
 
 import dataclasses
 import hashlib

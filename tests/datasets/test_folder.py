@@ -1,4 +1,4 @@
-"""Anybody's folder of pictures, with all that is wrong with such folders."""
+"""`folder:` data sets: any user's folder of pictures, with what is wrong with such folders."""
 
 import hashlib
 import os

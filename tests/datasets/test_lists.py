@@ -1,4 +1,4 @@
-"""Pictures by a list, and out of a saved Hugging Face data set."""
+"""Data sets from a CSV or Parquet list of pictures, and from a saved Hugging Face data set."""
 
 import csv
 import hashlib

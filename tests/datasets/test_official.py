@@ -1,4 +1,4 @@
-"""The published data sets, read from miniatures of their official layouts, against torchvision's loaders."""
+"""Published data sets, read from miniatures of their official layouts and compared with torchvision's loaders."""
 
 import itertools
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The little world: what exists in it, and that its pictures never change."""
+"""Skyworld's classes and renderer: what exists, and golden hashes of pictures."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Diff-II's drawing: inversion that leads back, the circle through two latents, two prompts in turn."""
+"""Diff-II's sampling: DDIM inversion, circular interpolation of two latents, two-stage prompts."""
 
 import math
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""CLIP's judgement and what it keeps; settings condensed from captions."""
-
-from pathlib import Path
+"""CLIP filter: scores of generated images, and which images are kept."""
 
 import numpy as np
 import pytest
@@ -8,9 +6,8 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from bob.core.types import Context, Filter
+from bob.core.types import Filter
 from bob.diffusion import clip_filter
-from bob.methods import _suffixes
 from bob.store import images
 
 TEXTS = ("a photo with a aircraft on it", "a photo without a aircraft on it", "a photo of a Heron")
@@ -54,27 +51,3 @@ def test_what_is_no_likelier_than_chance_is_dropped():
     rule = Filter(texts=TEXTS, own=True, least=0.5)
     assert images.keep(scores, dict.fromkeys(scores, 0), rule, [2]) == {"0-1", "0-3"}
     assert images.keep(scores, dict.fromkeys(scores, 0), rule, [3]) == {"0-1", "0-3", "0-2"}
-
-
-def contexts(*backgrounds: str) -> list[Context]:
-    return [Context(background=text, pose="") for text in backgrounds]
-
-
-def test_few_backgrounds_are_all_suffixes_the_most_frequent_first():
-    made = _suffixes.condense(contexts("sea", "grey runway", "sea", "  grey  runway", "sea", "sky"))
-    assert made == ("in the sea background", "in the grey runway background", "in the sky background")
-
-
-def test_many_backgrounds_are_condensed_into_ten_that_differ():
-    words = ["sea", "sky", "forest", "desert", "runway", "city", "field", "snow", "night", "dawn", "lake", "bridge"]
-    places = [f"{what} {word}" for word in words for what in ("clear", "cloudy", "dark")]
-    made = _suffixes.condense(contexts(*places, *places[:2]))
-    assert len(made) == len(set(made)) == 10
-    assert len({text.split()[3] for text in made}) == 10  # of twelve places ten, not one of them thrice
-    assert made == _suffixes.condense(contexts(*reversed([*places, *places[:2]])))
-
-
-def test_a_list_of_suffixes_is_read_line_by_line(tmp_path: Path):
-    assert _suffixes.parse("by the sea\n\n  at night \n", "x") == ("by the sea", "at night")
-    with pytest.raises(ValueError, match="x lists no suffixes"):
-        _suffixes.parse(" \n", "x")

@@ -1,4 +1,4 @@
-"""Checkpoints, LoRA and drawing: on full-size configurations without weights, and on an untrained mini one."""
+"""Checkpoints, LoRA and sampling: full-size configurations without weights, and an untrained mini model."""
 
 import shutil
 from pathlib import Path

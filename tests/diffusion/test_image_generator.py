@@ -1,4 +1,4 @@
-"""The painter on an untrained mini Stable Diffusion: rows, batches, swapping adapters, quarantine."""
+"""The image generator on an untrained mini Stable Diffusion: rows, batches, adapter swaps, quarantine."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""What our generator draws is what diffusers' own pipelines draw: text to image, image to image, their samplers."""
+"""Sampling compared with diffusers' own pipelines: text to image, image to image, their schedulers."""
 
 from pathlib import Path
 from typing import Any

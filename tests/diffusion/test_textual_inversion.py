@@ -1,4 +1,4 @@
-"""Textual inversion: only the new rows learn, each as it would alone; diffusers loads what is saved."""
+"""Textual inversion: only new embedding rows train, each as it would alone; diffusers loads the result."""
 
 from pathlib import Path
 from typing import Any

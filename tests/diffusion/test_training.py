@@ -1,4 +1,4 @@
-"""The fine-tune on an untrained mini Stable Diffusion: recipe, determinism, resuming."""
+"""LoRA fine-tuning on an untrained mini Stable Diffusion: recipe, determinism, resuming."""
 
 import math
 import random

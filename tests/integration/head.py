@@ -1,4 +1,4 @@
-"""A real Ray head of one machine, with token authentication, and the commands that a user would give it."""
+"""A real Ray head on this machine with token authentication, and a user's commands against it."""
 
 import contextlib
 import dataclasses

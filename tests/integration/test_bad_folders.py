@@ -1,4 +1,4 @@
-"""Files, names and folders as people have them: each works as they would expect, or ends in one clear sentence."""
+"""Unusual files, names and folders of users: each works as expected, or ends in one clear sentence."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Output folders as people name them: what is written lands there and nowhere else, or one sentence says why not."""
+"""Output folders with unusual names: results land there and nowhere else, or one sentence says why not."""
 
 import os
 import re

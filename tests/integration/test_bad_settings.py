@@ -1,4 +1,4 @@
-"""Settings that cannot be meant, in every field there is, and flags that contradict each other."""
+"""Impossible values in every field of the settings, and flags that contradict each other."""
 
 import dataclasses
 import math

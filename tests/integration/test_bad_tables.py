@@ -1,4 +1,4 @@
-"""Tables that were damaged after they were written: the next command names the file, and spoils nothing beside it."""
+"""Tables damaged after they were written: the next command names the file and spoils nothing else."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Workers, actors, nodes and the driver are killed at random: the short form of `benchmarks/chaos.py`."""
+"""Random kills of workers, actors, nodes and the driver: the short form of `benchmarks/chaos.py`."""
 
 import subprocess
 import sys

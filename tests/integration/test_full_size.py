@@ -1,4 +1,4 @@
-"""The networks of Table 1 at full size, with random weights: real steps and evaluations on a CPU.
+"""The networks of Table 1 at full size, with random weights: real training steps and evaluations on a CPU.
 
 So that no full-size path is only imagined: files, preprocessing, augmentation, loss, optimiser, states, test.
 """

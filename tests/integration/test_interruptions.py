@@ -1,4 +1,4 @@
-"""Whatever the shards, batches, workers, order and interruptions: the same images, none lost, none twice."""
+"""Invariance of images to shards, batches, workers, order and interruptions: none lost, none twice."""
 
 import contextlib
 import dataclasses

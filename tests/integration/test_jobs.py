@@ -1,4 +1,4 @@
-"""The jobs, through the job API of a real head: they end, fail, stop and resume as they say, and keep secrets."""
+"""Jobs through the job API of a real Ray head: completion, failure, stopping, resuming, and no leaked secrets."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""No test image is opened before the final training: the files that each step opens are watched as it runs."""
+"""Files that each step opens, watched as it runs: no test image before the final training."""
 
 import dataclasses
 import sys

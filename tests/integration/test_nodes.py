@@ -1,4 +1,4 @@
-"""A cluster of three nodes whose head has no CPU loses one half-way, and all is drawn, once, as in a for-loop."""
+"""Loss of one of three nodes half-way through a run: the images of a for-loop, each drawn once."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Whole runs of the command line on data sets: a long tail, a published one, and real pictures that a package ships."""
+"""Whole runs on real data sets: a long tail, a published one, and photographs that a package ships."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Object stores: addresses, uploads that fail, and a whole run with its output on S3."""
+"""Object stores: addresses, failing uploads, and a whole run with its output on S3."""
 
 import os
 import uuid

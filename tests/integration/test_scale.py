@@ -1,4 +1,4 @@
-"""What lets a run grow: requests that are never all held, light units, a simulation in place of the model."""
+"""Large runs: requests streamed instead of held in memory, small units, simulation in place of the model."""
 
 import dataclasses
 import itertools

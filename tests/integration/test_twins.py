@@ -1,4 +1,4 @@
-"""The paper's tables and figures on skyworld, by one command, with budgets that mean nothing."""
+"""All tables and figures of the paper on skyworld by one command, with budgets too small to mean anything."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the tests of bad input share: a small data set, the smallest run of it, and a look at what was left."""
+"""Shared by tests that call the command line: a small data set, the smallest run, a listing of a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

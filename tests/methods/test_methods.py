@@ -1,4 +1,4 @@
-"""Every method on toy shots: no weights, no torch. New files are tested unasked."""
+"""Every registered method on toy shots, without weights or torch; a new file is covered with no edit here."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""Figures 3 to 6 and the measures per class, from tiny runs: what they say, and that their files are whole."""
+"""Figures 3 to 6 and per-class measures from tiny runs: their numbers, and that their files are complete."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Distances between sets of images, held against other ways to compute them (methods.md section 9, number 13)."""
+"""Distances between image sets, against independent computations (methods.md section 9, number 13)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The paper's own numbers, put in as results, come out as its tables; and what it says of them."""
+"""The paper's own numbers, entered as results: they come out as its tables and its claims."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tables and pictures: means over seeds, missing cells, what stands where."""
+"""Tables and the contact sheet: means over seeds, missing cells, placement."""
 
 import io
 from typing import Any

@@ -1,4 +1,4 @@
-"""The whole pipeline inline, on a handful of pictures and an untrained mini Stable Diffusion."""
+"""The whole pipeline in one process, on a few pictures and an untrained mini Stable Diffusion."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""A bad row is quarantined: counted, named, retried on demand, and left out only where that is allowed."""
+"""Rejected rows: counted, named, retried on demand, and left out only where that is allowed."""
 
 import dataclasses
 import shutil

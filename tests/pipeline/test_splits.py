@@ -1,4 +1,4 @@
-"""Splits that are given instead of drawn: published ones, and the shots of another paper."""
+"""Given splits in place of drawn ones: published splits, and the shots of another paper."""
 
 import itertools
 import re

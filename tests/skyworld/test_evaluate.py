@@ -1,4 +1,4 @@
-"""The bars of skyworld's checkpoints: what counts as missed, and how the card says so."""
+"""Quality bars of skyworld's checkpoints: which measurements miss them, and how the model card says so."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""Step 1 on toy answers: cleaning, leak check, the table and the bank. The captioners' own tests are beside."""
+"""Step 1 with scripted answers: cleaning, leak check, the captions table and the bank of contexts."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A training that breaks off is retried or reported as its configuration's failure, and never chosen."""
+"""Trainings that break off: retried, or reported as a failure of their configuration, and never selected."""
 
 import dataclasses
 import math

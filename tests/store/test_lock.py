@@ -1,4 +1,4 @@
-"""One command at a time on one output, between real processes: refused, killed, together, and on other machines."""
+"""The lock of an output folder between real processes: refusal, kills, races, and other machines."""
 
 import json
 import os

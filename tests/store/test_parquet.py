@@ -1,4 +1,4 @@
-"""A table comes back as it was written, with its manifest, or is said to be damaged."""
+"""Parquet files: read back as written, manifest included, or reported as damaged."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The tables say what they hold, fit what travels, and take nothing else."""
+"""Table schemas: every column documented, matching record types, and everything else refused."""
 
 import dataclasses
 from pathlib import Path

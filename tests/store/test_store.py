@@ -1,4 +1,4 @@
-"""Artefacts are whole or absent, their keys are stable, and what is wrong with one is said."""
+"""The store: artefacts whole or absent, stable keys, clear errors."""
 
 import dataclasses
 import json
