@@ -1,4 +1,4 @@
-"""A real Chromium without a window, for what only a browser can tell."""
+"""Headless Chromium for tests of pages."""
 
 import os
 import shutil

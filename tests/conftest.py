@@ -1,4 +1,4 @@
-"""What holds for every test: no telemetry, no downloads, no network, no progress bars."""
+"""Fixtures and settings of all tests: no telemetry, no downloads, no network, no progress bars."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Stores with drawn images that nothing drew: for what only reads them."""
+"""Stores filled with made-up images, for tests of code that only reads them."""
 
 import dataclasses
 import hashlib

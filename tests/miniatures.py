@@ -1,4 +1,4 @@
-"""Miniatures of the published data sets, format for format, with what is odd about them."""
+"""Miniatures of the published data sets in their official file formats, oddities included."""
 
 import itertools
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The keys of some runs of each experiment, as the first version of the store's format made them.
+"""Golden keys: those of some runs of each experiment, as the first version of the store's format made them.
 
 A changed key orphans every artefact that a user has: a rename, a move or a refactoring must change none. Where the
 meaning of a step's output changes, its version is raised, and `python -m tests.test_golden_keys` writes the file anew.

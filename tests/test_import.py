@@ -1,10 +1,10 @@
-"""Importing costs nothing it need not: `import bob` nothing at all, planning no torch, nothing the network."""
+"""Cost of imports: nothing for `import bob`, no torch for planning, never the network."""
 
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
+
 MODULES = sorted(
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for file in (ROOT / "bob").rglob("*.py")

@@ -1,4 +1,4 @@
-"""The architecture, read from the imports: downwards only, and the heavy libraries where they belong."""
+"""The architecture, read from imports: downwards only, and heavy libraries only where they belong."""
 
 import ast
 import graphlib
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.paths import ROOT
 
 FLOORS = (
     ("bob.core",),

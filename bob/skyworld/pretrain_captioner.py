@@ -2,7 +2,7 @@
 
 Ten minutes on one free core (0.3 s a step; with three processes on two cores it took half an hour).
 On 930 pictures of classes it has never seen, asked as any captioner is, it gets 100 % of the backgrounds
-and 98.6 % of the poses exactly right; `tests/test_captioners.py` holds it to 95 % and 90 %.
+and 98.6 % of the poses exactly right; `tests/captioners/test_captioners.py` holds it to 95 % and 90 %.
 """
 
 import random

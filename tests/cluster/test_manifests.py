@@ -1,0 +1,173 @@
+"""cluster.yaml, the RayJob, the lock file and jobs/: Ray's own schema, consistent versions, no open port."""
+
+import copy
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+from ray.autoscaler._private import util
+
+from tests.paths import ROOT
+
+SET = "CHANGE-ME"
+
+
+def lines(name: str) -> list[str]:
+    return (ROOT / name).read_text(encoding="utf-8").splitlines()
+
+
+def loaded(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def walk(node: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Every (key, scalar)."""
+    if isinstance(node, dict):
+        return [found for key, held in node.items() for found in walk(held, key)]
+    if isinstance(node, list):
+        return [found for held in node for found in walk(held, name)]
+    return [(name, node)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Any:
+    return loaded("cluster.yaml")
+
+
+@pytest.fixture(scope="module")
+def rayjob() -> Any:
+    return loaded("jobs/kuberay.yaml")
+
+
+# -- both ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "jobs/kuberay.yaml"])
+def test_what_a_user_must_set_is_named_in_one_comment(name: str):
+    comment = []
+    for line in lines(name):
+        if not line.startswith("#"):
+            break
+        comment.append(line)
+    words = set(re.findall(r"\w+", "\n".join(comment)))
+    wanted = {key for key, held in walk(loaded(name)) if isinstance(held, str) and SET in held}
+    assert wanted
+    assert wanted <= words
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "jobs/kuberay.yaml", "jobs/Dockerfile"])
+def test_no_key_and_no_open_door(name: str):
+    text = "\n".join(line for line in lines(name) if not line.lstrip().startswith("#"))
+    assert "0.0.0.0" not in text
+    assert not re.search(r"(?i)secret|password|_key|AKIA", text)
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "jobs/Dockerfile"])
+def test_images_have_the_ray_of_the_lock(name: str):
+    assert f"rayproject/ray:{pins()['ray']}-py311-gpu" in "\n".join(lines(name))
+
+
+# -- cluster.yaml -------------------------------------------------------------------------------
+
+
+def test_the_launcher_takes_it(cluster: Any):
+    whole = util.prepare_config(copy.deepcopy(cluster))
+    util.validate_config(whole)
+
+
+@pytest.mark.parametrize(("where", "key"), [((), "max_worker"), (("docker",), "imag"), (("head",), "spot")])
+def test_the_launcher_would_have_refused_a_slip(cluster: Any, where: tuple[str, ...], key: str):
+    wrong = copy.deepcopy(cluster)
+    place = wrong["available_node_types"]["head"] if where == ("head",) else wrong[where[0]] if where else wrong
+    place[key] = 1
+    with pytest.raises(Exception, match=key):
+        util.validate_config(util.prepare_config(wrong))
+
+
+def test_only_those_with_the_token_get_in_and_by_a_tunnel(cluster: Any):
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        start = next(command for command in cluster[commands] if "ray start" in command)
+        assert start.startswith("export RAY_AUTH_MODE=token")
+    assert "--dashboard-host=127.0.0.1" in cluster["head_start_ray_commands"][-1]
+    assert cluster["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    # What provider.security_group asks for, Ray adds to its default: port 22 open to all.
+    assert "security_group" not in cluster["provider"]
+    for kind in cluster["available_node_types"].values():
+        assert kind["node_config"]["SecurityGroupIds"] == [SET]
+
+
+def test_drivers_are_alone_on_a_head_that_is_never_taken_away(cluster: Any):
+    kinds = cluster["available_node_types"]
+    assert kinds["head"]["resources"] == {"CPU": 0}
+    spot = {name for name, kind in kinds.items() if "InstanceMarketOptions" in kind["node_config"]}
+    assert spot == {"gpu_spot", "gpu_big"}
+    assert all(kind["min_workers"] == 0 for name, kind in kinds.items() if name != "head")
+    assert all("GPU" in kinds[name]["resources"] for name in spot)
+
+
+def test_the_locked_versions_are_installed(cluster: Any):
+    mounted = {there: here for there, here in cluster["file_mounts"].items() if here == "requirements.lock"}
+    assert [command for command in cluster["setup_commands"] if f"-r {next(iter(mounted))}" in command]
+
+
+# -- KubeRay ------------------------------------------------------------------------------------
+
+
+def test_the_rayjob_is_one(rayjob: Any):
+    assert (rayjob["apiVersion"], rayjob["kind"]) == ("ray.io/v1", "RayJob")
+    spec = rayjob["spec"]["rayClusterSpec"]
+    assert spec["rayVersion"] == pins()["ray"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for group in groups:
+        pod = group["template"]["spec"]
+        assert pod["serviceAccountName"] == SET
+        [container] = pod["containers"]
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+    assert {group["groupName"]: group["minReplicas"] for group in groups[1:]} == {"cpu": 0, "gpu": 0}
+
+
+def test_its_entrypoint_is_in_the_image(rayjob: Any):
+    _, script, *_ = rayjob["spec"]["entrypoint"].split()
+    folder = "/home/ray/bob/"
+    assert script.startswith(folder)
+    assert (ROOT / script.removeprefix(folder)).is_file()
+    copied = [line.split()[-2:] for line in lines("jobs/Dockerfile") if line.startswith("COPY")]
+    assert ["jobs", f"{folder}jobs"] in copied
+    assert all((ROOT / here).exists() for here, _ in copied)
+
+
+# -- requirements.lock --------------------------------------------------------------------------
+
+
+def pins() -> dict[str, str]:
+    return dict(line.split("==") for line in lines("requirements.lock") if not line.startswith("#"))
+
+
+def test_the_lock_fits_the_bounds_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = pins()
+    for requirement in map(Requirement, project["dependencies"]):
+        assert requirement.specifier.contains(Version(locked[requirement.name])), requirement
+    assert locked["ray"] == ray.__version__
+
+
+# -- jobs/ --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.stem)
+def test_a_job_is_a_manual_and_a_call(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    manual, _, code = text.partition('"""\n')
+    for heading in ("Cluster:", "Laptop:", "Reads:", "Writes:", "Resume:", "Cost:", "Exit:"):
+        assert heading in manual
+    assert f"python jobs/{path.name}" in manual
+    assert len(code.strip().splitlines()) <= 8

@@ -1,0 +1,204 @@
+"""`bob plan`: the estimated cost of an experiment before it runs."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from bob import cli, datasets, pipeline
+from bob.commands import estimate, plan
+from bob.commands.rates import Rate, measured
+from bob.core.settings import Run
+from bob.datasets import _standin
+from bob.paper import experiments
+from bob.steps import workers
+from bob.store import Store
+
+
+def lines(made: estimate.Plan) -> dict[tuple[str, str], estimate.Line]:
+    return {(line.step, line.model): line for line in made.lines}
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.delenv("BOB_DATA", raising=False)
+    return Store(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("text", ["8", "H100", "0xH100", "8xH1000", "-1xA100", "8 x H100", "1.5xT4", ""])
+def test_a_cluster_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="as in 8xH100"):
+        estimate.Cluster.parse(text)
+
+
+def test_a_cluster_is_a_number_of_devices():
+    assert estimate.Cluster.parse("8xh100") == estimate.Cluster(count=8, device="H100")
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "drawn"),
+    [("cub_lt:100", 1_242, 32_548), ("cub_lt:50", 1_427, 31_438), ("cub_lt:10", 2_238, 26_572)],
+)
+def test_the_stand_in_of_a_long_tail_has_its_numbers(name, train, drawn):
+    """Those of methods.md 3.7, which the pictures' exact spread over the classes does not change for CUB."""
+    dataset = _standin.stand_in(name)
+    shots = dataset.split(shots=5, val=dataset.val, seed=0)
+    assert sum(shot.split == "train" for shot in shots) == train
+    assert 200 * len(dataset.class_names) - 6 * train == drawn
+
+
+def test_table_3_is_counted_without_its_data(nowhere):
+    made = estimate.make(experiments.load("table3", (0,)), nowhere, cluster=estimate.Cluster.parse("8xH100"), rates={})
+    found = lines(made)
+    assert made.stand_ins == ("aircraft",)
+    assert not made.captioned
+    assert (found["caption", "qwen_vl:7b"].size, found["caption", "qwen_vl:7b"].done) == (1_000, 0)
+    # Two adapters, with and without preservation, of 400 epochs x 13 steps; the cells that share one draw from it.
+    assert (found["finetune", "sd21"].units, found["finetune", "sd21"].size) == (2, 2 * 400 * 13)
+    assert found["finetune", "sd21"].todo == 2 * 400 * 13 * 80
+    assert found["generate", "sd21"].size == 6 * 100 * 100
+    assert found["generate", "sd21"].todo == 6 * 100 * 100 * 2 * 50  # with and without the prompt, 50 steps
+    assert (found["sweep", "resnet50"].units, found["final", "resnet50"].units) == (6 * 18, 6)
+    assert found["sweep", "resnet50"].todo == 6 * 18 * 10 * (1_000 * 10 + 10_000)
+    assert made.bytes == pytest.approx(60_000 * 450e3 + 2 * 17.5e6)
+    one = found["finetune", "sd21"].seconds / 2
+    assert made.wall > one  # two fine-tunes keep two of eight devices busy
+
+
+COSTS = {
+    name: found[1]
+    for name, runs in experiments.EXPERIMENTS.items()
+    if (found := re.search(r"([\d.,]+) GPU-hours on H100s", runs.__doc__ or ""))
+}
+
+
+def test_what_the_papers_experiments_cost_is_said():
+    assert COSTS.keys() >= {
+        "claims",
+        "paper",
+        "table1",
+        "table2",
+        "table3",
+        "table6",
+        *(f"figure{k}" for k in (3, 4, 5, 6)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "hours"),
+    [
+        pytest.param(name, hours, marks=[pytest.mark.slow] * (name in ("table1", "table2", "claims", "paper")))
+        for name, hours in COSTS.items()
+    ],
+)
+def test_what_is_said_to_cost_so_much_does(name, hours, nowhere):
+    cluster, ends = estimate.Cluster.parse("8xH100"), experiments.SHOWS[name].ends
+    runs = experiments.load(name, (0,))
+    made = estimate.make(runs, nowhere, cluster=cluster, rates={}, classifies=ends == "classify")
+    assert float(hours.replace(",", "")) == pytest.approx(made.device_seconds / 3600, rel=0.005)
+
+
+def test_a_figure_costs_no_trainings(nowhere):
+    cluster = estimate.Cluster.parse("1xA100")
+    made = estimate.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={}, classifies=False)
+    assert {line.step for line in made.lines} == {"caption", "finetune", "generate"}
+
+
+def test_seeds_and_methods_that_share_are_counted_once(nowhere):
+    cluster = estimate.Cluster.parse("1xA100")
+    alone = estimate.make(experiments.load("figure6", (0,)), nowhere, cluster=cluster, rates={})
+    runs = [*experiments.load("figure6", (0,)), *experiments.load("figure3", (0,))]
+    both = estimate.make(runs, nowhere, cluster=cluster, rates={})
+    assert lines(both)["generate", "sd21"] == lines(alone)["generate", "sd21"]
+    assert ("generate", "sd15") in lines(both)
+    assert ("generate", "sd15") not in lines(alone)
+
+
+def test_what_is_there_is_done_and_a_lost_shard_is_to_do(artefacts, base):
+    runs = [dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")]
+    cluster, rates = estimate.Cluster.parse("2xcpu"), measured(artefacts)
+    whole = estimate.make(runs, artefacts, cluster=cluster, rates=rates)
+    assert whole.captioned
+    assert all((line.done, line.todo) == (line.units, 0) for line in whole.lines)
+    assert (whole.wall, whole.bytes) == (0, 0)
+    artefacts.delete(next(path for path in artefacts.listing() if path.endswith("/part-00000.parquet")))
+    lost = estimate.make(runs, artefacts, cluster=cluster, rates=rates)
+    assert [line.step for line in lost.lines if line.todo] == ["generate"]
+    (line,) = (line for line in lost.lines if line.todo)
+    assert line.units - line.done == 1
+    assert 0 < line.seconds < math.inf
+
+
+def test_a_rate_that_is_not_known_is_said(nowhere, capsys):
+    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("2xcpu"), rates={})
+    assert math.isnan(made.wall)
+    plan.show(made)
+    assert "no rate of caption with qwen_vl:skyworld" in capsys.readouterr().out
+
+
+def test_the_price_is_that_of_all_devices_for_what_they_work(nowhere, capsys):
+    rate = Rate(per_second=1.0, source="a test")
+    steps = {"caption": "qwen_vl:skyworld", "finetune": "skyworld", "generate": "skyworld", "classify": "resnet_mini"}
+    rates = dict.fromkeys(steps.items(), rate)
+    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("4xcpu"), rates=rates)
+    plan.show(made, price=2.0)
+    hours = sum(line.todo for line in made.lines) / 3600
+    assert f"{2 * hours:,.2f} at 2 for a device-hour" in capsys.readouterr().out
+
+
+def test_experiments_are_listed(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan"])
+    assert ended.value.code == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name} " in f"\n{listed}" for name in experiments.EXPERIMENTS)
+
+
+def planned(run: Run, artefacts: Store) -> dict[str, estimate.Line]:
+    made = estimate.make([run], artefacts, cluster=estimate.Cluster.parse("2xcpu"), rates={})
+    return {line.step: line for line in made.lines}
+
+
+def caption(run: Run, artefacts: Store, *, max_rejected: int = 0) -> None:
+    pipeline.execute(
+        [run],
+        artefacts=artefacts,
+        executor=workers.inline("cpu"),
+        report=lambda step, todo, done, receipts: receipts,
+        upto="caption",
+        max_rejected=max_rejected,
+    )
+
+
+def test_diff_ii_is_planned_once_its_captions_are_made(base, local):
+    run = dataclasses.replace(base, method="diff_ii", captioner="qwen_vl:skyworld")
+    caption(run, local)
+    before = local.listing()
+    found = planned(run, local)
+    assert (found["caption"].done, found["generate"].size) == (found["caption"].units, 12)
+    for path in list(before):
+        if path.startswith("suffixes/"):
+            local.delete(path)
+    assert planned(run, local) == found, "a list of suffixes that is not there yet is made up as a run would make it"
+    assert {path for path in local.listing() if not path.startswith("suffixes/")} == {
+        path for path in before if not path.startswith("suffixes/")
+    }, "a plan writes nothing"
+
+
+def test_a_run_is_planned_without_the_shot_whose_caption_was_rejected(base, local, monkeypatch):
+    run = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
+    lost = pipeline.split(run, local).training.shots[0]
+    opened = datasets.load(run.dataset).open
+
+    def broken(self, shot):
+        if shot.image_id == lost.image_id:
+            raise ValueError("a planted fault")
+        return opened(shot)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(datasets.load(run.dataset)), "open", broken)
+        caption(run, local, max_rejected=1)
+    assert planned(run, local)["finetune"].size == 4  # 2 epochs of 5 pairs, 3 a step
+    assert planned(run, local)["finetune"].todo == 4 * 3
