@@ -132,7 +132,7 @@ def test_what_the_server_is_to_blame_for_says_what_to_do_and_not_the_key(
     server: Server, status: int, words: str
 ) -> None:
     server.reply = lambda _: fault(status, "no such model" if status == 404 else f"{KEY} is over its limit")
-    reader = caption.Reader(captioner="openai_vision", dataset="skyworld")
+    reader = caption.CaptionStep(captioner="openai_vision", dataset="skyworld")
     with pytest.raises(ServerError, match=words) as caught:
         reader(load("skyworld").split(shots=1, val=1, seed=0)[:1])  # not that picture's rejection
     assert KEY not in str(caught.value)
@@ -142,7 +142,7 @@ def test_what_the_server_is_to_blame_for_says_what_to_do_and_not_the_key(
 def test_a_server_that_is_gone_is_no_pictures_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bob.captioners.openai_vision._RETRIES", 0)
     server.close()
-    reader = caption.Reader(captioner="openai_vision", dataset="skyworld")
+    reader = caption.CaptionStep(captioner="openai_vision", dataset="skyworld")
     with pytest.raises(ServerError, match=f"127.0.0.1:{server.port} cannot be reached"):
         reader(load("skyworld").split(shots=1, val=1, seed=0)[:1])
 
@@ -152,7 +152,7 @@ def test_a_picture_that_the_server_will_not_take_is_rejected_alone(server: Serve
     good, bad = load(name).split(shots=2, val=1, seed=0)[:2]
     assert good.width != bad.width
     server.reply = lambda body: fault(400, "no") if picture(body).width == bad.width else said("the sea")
-    rows, rejected = caption.Reader(captioner="openai_vision", dataset=name)([good, bad])
+    rows, rejected = caption.CaptionStep(captioner="openai_vision", dataset=name)([good, bad])
     assert [row["image_id"] for row in rows] == [good.image_id]
     assert [(row["row_id"], row["error"]) for row in rejected] == [(bad.image_id, "ValueError")]
 

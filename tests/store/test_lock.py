@@ -36,7 +36,7 @@ while word := sys.stdin.readline().strip():
     except ValueError as error:
         print("refused:", error, flush=True)
 """
-"""Claims at each line of its input, and leaves at the next."""
+"""Locks at each line of its input, and unlocks at the next."""
 
 
 class Command:
