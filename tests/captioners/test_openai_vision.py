@@ -16,7 +16,7 @@ from bob import captioners
 from bob.captioners.openai_vision import ServerError, named
 from bob.datasets import load
 from bob.steps import caption
-from bob.steps.recognise import Recogniser
+from bob.steps.recognise import RecogniseStep
 from tests import tiny
 
 KEY = "sk-very-secret-0123456789"
@@ -172,7 +172,7 @@ def test_the_class_that_it_names_is_its_guess(server: Server) -> None:
     for shot, wanted in zip(shots, (0, -1, -1, 7), strict=True):
         text = next(answers)
         server.reply = lambda _, text=text: said(text)
-        (row,), rejected = Recogniser(captioner="openai_vision", dataset="skyworld")([shot])
+        (row,), rejected = RecogniseStep(captioner="openai_vision", dataset="skyworld")([shot])
         assert rejected == []
         assert row == {"image_id": shot.image_id, "class_id": shot.class_id, "guess": wanted, "log_likelihood": None}
     assert all(name in question(server.asked[0]) for name in dataset.class_names)
