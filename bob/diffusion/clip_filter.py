@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-
-from PIL import Image
+    from PIL import Image
 
 from bob.core.types import Filter
 from bob.diffusion import checkpoints
@@ -72,7 +71,7 @@ class Judge:
         self._clip = clip.to(device).eval()
         self._texts: Any = None
 
-    def scores(self, pictures: Sequence[Image.Image], rule: Filter, class_ids: Sequence[int]) -> list[float]:
+    def scores(self, pictures: Sequence["Image.Image"], rule: Filter, class_ids: Sequence[int]) -> list[float]:
         """CLIP's probability of the text that counts, for each picture, in [0, 1]."""
         import torch
         from torch.nn.functional import normalize
