@@ -1,9 +1,10 @@
 """DataDream's training transform, on a whole batch: what CLIP and the ImageNet networks are tuned with."""
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from bob.backbones import _augment, _randaugment
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "augment"]
 
@@ -11,7 +12,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def augment(images: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
+def augment(images: "Tensor", generator: "torch.Generator", *, size: int) -> "Tensor":
     """RandAugment(2, 9), a crop of 25 to 100 %, flip, colour jitter, greyscale, blur, solarisation.
 
     Args:
@@ -21,6 +22,10 @@ def augment(images: Tensor, generator: torch.Generator, *, size: int) -> Tensor:
 
     Source: DataDream, arXiv:2407.10910, classify/data.py.
     """
+    import torch
+
+    from bob.backbones import _augment, _randaugment
+
     images = _randaugment.rand_augment(images, generator, _randaugment.TORCHVISION)
     images = _augment.resized_crop(images, generator, size=size, scale=(0.25, 1.0))
     images = _augment.flip(images, generator)

@@ -2,11 +2,10 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
-from timm.optim import param_groups_layer_decay
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["find", "fresh_head", "layer_groups", "small_resnet"]
 
@@ -47,8 +46,8 @@ def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
 
 
 def fresh_head(
-    model: nn.Module, weights: Path, *, head: str = "fc", std: float = 0.01, norm: tuple[str, str] = ("", "")
-) -> nn.Module:
+    model: "nn.Module", weights: Path, *, head: str = "fc", std: float = 0.01, norm: tuple[str, str] = ("", "")
+) -> "nn.Module":
     """Fills `model` from a file, all but its linear layer `head`, which is drawn from N(0, std).
 
     Args:
@@ -63,6 +62,7 @@ def fresh_head(
         ValueError: if the file lacks a tensor of the model, or has one of another shape or name.
     """
     from safetensors.torch import load_file
+    from torch import nn
 
     left, fresh = (tuple(f"{layer}." for layer in (*layers, head) if layer) for layers in ((norm[0],), (norm[1],)))
     state = {k: v.float() for k, v in load_file(weights).items() if not k.startswith(left)}
@@ -86,6 +86,8 @@ def layer_groups(model: Any, *, weight_decay: float, layer_decay: float) -> list
     1 for the head, layer_decay for the last block ... Norms, biases, class token and position embeddings have no
     weight decay.
     """
+    from timm.optim import param_groups_layer_decay
+
     return param_groups_layer_decay(
         model,
         weight_decay=weight_decay,
@@ -96,7 +98,7 @@ def layer_groups(model: Any, *, weight_decay: float, layer_decay: float) -> list
 
 def small_resnet(
     classes: int, *, layers: tuple[int, ...], channels: tuple[int, ...], strides: tuple[int, int, int]
-) -> nn.Module:
+) -> "nn.Module":
     """timm's ResNet of basic blocks for 32 px, with random weights.
 
     Args:
@@ -106,6 +108,9 @@ def small_resnet(
         strides: of the three convolutions of the stem. No pooling follows them: wings and fins of
             a 32 px aircraft are two pixels wide.
     """
+    import timm
+    from torch import nn
+
     model = timm.create_model(
         "resnet18", layers=layers, channels=channels, stem_type="deep", stem_width=16, num_classes=classes
     )

@@ -7,14 +7,15 @@ import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-import torch
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
-
-from bob.backbones import Backbone, _augment, _timm
+from bob.backbones import Backbone, _mini, _timm
 from bob.core.settings import SweepSettings
+
+if TYPE_CHECKING:
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+    from torch import Tensor, nn
 
 __all__ = ["PATCH", "MaeMini", "backbone", "network"]
 
@@ -22,11 +23,13 @@ PATCH = 4
 """Side of a patch in pixels."""
 
 
-def network(classes: int, *, pretraining: bool = False) -> VisionTransformer:
+def network(classes: int, *, pretraining: bool = False) -> "VisionTransformer":
     """The architecture with random weights: float (b, 3, 32, 32) -> logits (b, classes).
 
     Pre-training ends in a norm of all tokens; tuning averages the patches and has another norm then.
     """
+    from timm.models.vision_transformer import VisionTransformer
+
     return VisionTransformer(
         img_size=32,
         patch_size=PATCH,
@@ -44,17 +47,15 @@ def network(classes: int, *, pretraining: bool = False) -> VisionTransformer:
 class MaeMini(Backbone):
     """All layers are trained, the lower ones more slowly, as of the full-size MAE."""
 
-    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         packaged = Path(str(importlib.resources.files("bob"))) / "skyworld" / "weights" / "mae"
         weights = _timm.find(self.name, packaged=packaged)
         return _timm.fresh_head(network(len(class_names)), weights, head="head", norm=("norm", "fc_norm"))
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A shift by up to 3 pixels, a flip, 20 % of brightness and contrast: no more survives 32 px."""
-        images = _augment.flip(_augment.shift(images, generator, reach=3), generator)
-        return _augment.jitter(images, generator, brightness=0.2, contrast=0.2)
+    def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
+        return _mini.augment(images, generator)
 
-    def parameter_groups(self, model: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: "nn.Module", *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
         return _timm.layer_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
 
 

@@ -6,15 +6,14 @@ patch tokens are averaged. He et al. 2022, arXiv:2111.06377, and facebookresearc
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-import timm
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
-
-from bob.backbones import Backbone, _augment, _datadream, _randaugment, _timm
+from bob.backbones import Backbone, _datadream, _timm
 from bob.core.settings import SweepSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 __all__ = ["MaeViTB16", "backbone"]
 
@@ -27,7 +26,9 @@ class MaeViTB16(Backbone):
     hub: str = "timm/vit_base_patch16_224.mae"
     """Where the weights are taken from if `$BOB_MODELS/mae_vit_b16` does not have them."""
 
-    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
+        import timm
+
         weights = _timm.find(self.name, hub=self.hub)
         model = timm.create_model(
             "vit_base_patch16_224.mae",
@@ -38,21 +39,25 @@ class MaeViTB16(Backbone):
         )
         return _timm.fresh_head(model, weights, head="head", std=2e-5, norm=("norm", "fc_norm"))
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
         """Timm's rand-m9-mstd0.5-inc1 after a crop of 8 to 100 % and a flip, then random erasing."""
+        from bob.backbones import _augment, _randaugment
+
         images = _augment.resized_crop(images, generator, size=self.size, scale=(0.08, 1.0))
         images = _augment.flip(images, generator)
         images = _randaugment.rand_augment(images, generator, _randaugment.TIMM)
         return _augment.erase(images, generator, chance=0.25, mean=self.mean, std=self.std)
 
-    def view(self, images: Tensor) -> Tensor:
+    def view(self, images: "Tensor") -> "Tensor":
         """Resized to 256, of which the middle 224 are seen."""
+        from torch.nn.functional import interpolate
+
         larger = self.size * 8 // 7
         images = interpolate(images, size=(larger, larger), mode="bicubic", antialias=True).clamp(0, 1)
         edge = (larger - self.size) // 2
         return images[..., edge : edge + self.size, edge : edge + self.size]
 
-    def parameter_groups(self, model: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: "nn.Module", *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
         return _timm.layer_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
 
 

@@ -6,13 +6,13 @@ train-mode batch norm are DataDream's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
-
-import timm
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, final
 
 from bob.backbones import Backbone, _datadream, _timm
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 __all__ = ["ResNet50", "backbone"]
 
@@ -25,12 +25,14 @@ class ResNet50(Backbone):
     hub: str = "timm/resnet50.tv_in1k"
     """Where the weights are taken from if `$BOB_MODELS/resnet50` does not have them."""
 
-    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
+        import timm
+
         weights = _timm.find(self.name, hub=self.hub)
         model = timm.create_model("resnet50.tv_in1k", pretrained=False, num_classes=len(class_names))
         return _timm.fresh_head(model, weights)
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
         return _datadream.augment(images, generator, size=self.size)
 
 

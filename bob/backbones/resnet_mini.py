@@ -7,13 +7,14 @@ import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
-import torch
-from torch import Tensor, nn
-
-from bob.backbones import Backbone, _augment, _timm
+from bob.backbones import Backbone, _mini, _timm
 from bob.core.settings import SweepSettings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 __all__ = ["HEADS", "ResNetMini", "backbone", "network"]
 
@@ -21,7 +22,7 @@ HEADS = (30, 12, 6)
 """What it was pre-trained to tell apart: families of base classes, backgrounds, poses."""
 
 
-def network(classes: int) -> nn.Module:
+def network(classes: int) -> "nn.Module":
     """The architecture with random weights: float (b, 3, 32, 32) -> logits (b, classes)."""
     return _timm.small_resnet(classes, layers=(1, 1, 1, 1), channels=(32, 64, 128, 128), strides=(1, 2, 1))
 
@@ -31,14 +32,12 @@ def network(classes: int) -> nn.Module:
 class ResNetMini(Backbone):
     """All layers are trained, as of ResNet-50."""
 
-    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         packaged = Path(str(importlib.resources.files("bob"))) / "skyworld" / "weights" / "resnet"
         return _timm.fresh_head(network(len(class_names)), _timm.find(self.name, packaged=packaged))
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A shift by up to 3 pixels, a flip, 20 % of brightness and contrast: no more survives 32 px."""
-        images = _augment.flip(_augment.shift(images, generator, reach=3), generator)
-        return _augment.jitter(images, generator, brightness=0.2, contrast=0.2)
+    def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
+        return _mini.augment(images, generator)
 
 
 # Two learning rates and short trainings: on 50 shots of 10 novel classes the best epoch of a

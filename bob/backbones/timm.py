@@ -7,13 +7,13 @@ learning rates. Input size and normalisation are those that the weights were mad
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
-
-import timm
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, final
 
 from bob.backbones import Backbone, Family, _datadream, _timm
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 __all__ = ["Timm", "backbone"]
 
@@ -28,23 +28,27 @@ class Timm(Backbone):
     model: str
     """As timm names it, with or without the tag of its weights."""
 
-    def build(self, class_names: Sequence[str], *, descriptor: str) -> nn.Module:
+    def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
+        import timm
+
         known: Any = timm.get_pretrained_cfg(self.model)
         hub = f"timm/{known.architecture}.{known.tag}" if known.hf_hub_id == "timm/" else known.hf_hub_id or ""
         weights = _timm.find(self.name, hub=hub)
         model = timm.create_model(self.model, pretrained=False, num_classes=len(class_names))
         return _timm.fresh_head(model, weights, head=known.classifier)
 
-    def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
         return _datadream.augment(images, generator, size=self.size)
 
-    def parameter_groups(self, model: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, model: "nn.Module", *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
         if layer_decay == 1.0:
             return super().parameter_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
         return _timm.layer_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
 
 
 def _make(model: str) -> Timm:
+    import timm  # its list of models, for want of another; it brings torch
+
     known: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     if known is None or not known.has_weights:
         near = ", ".join(difflib.get_close_matches(model, timm.list_models(pretrained=True), n=3))

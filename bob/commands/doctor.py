@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import huggingface_hub
-
 from bob import captioners, datasets
 from bob.backbones import Backbone
 from bob.commands.unpack import unpack
@@ -135,6 +133,8 @@ def _backbones() -> Iterator[Finding]:
 
 def _cached(hub: str, file: str, revision: str | None) -> tuple[bool, str]:
     """Whether the cache of the Hugging Face hub has a file, and the folder that it is in."""
+    import huggingface_hub
+
     found = huggingface_hub.try_to_load_from_cache(hub, file, revision=revision)
     return isinstance(found, str), os.path.dirname(found) if isinstance(found, str) else ""
 

@@ -32,7 +32,7 @@ class Checkpoint:
     """On the hub; empty: shipped, known by a fingerprint."""
     licence: str
     clip: str = "clip_vit_b32"
-    """The CLIP that filters judge its images by: see `filters`."""
+    """The CLIP that scores its images where a method filters them: see `clip_filter`."""
     mini: bool = False
     """Whether it is so small that methods train it by settings of their own."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)

@@ -1,4 +1,4 @@
-"""CLIP's judgement of drawn images, and which of them are kept.
+"""CLIP scores of drawn images, by which a method's filter keeps or drops them.
 
 The CLIP is that of the T2I checkpoint's entry in `checkpoints`: ViT-B/32 for the full ones, as Diff-Mix has it, and
 skyworld's own for skyworld. It is looked for in `$BOB_MODELS/NAME` first, then in this package, then in the local
@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-
-from PIL import Image
+    from PIL import Image
 
 from bob.core.types import Filter
 from bob.diffusion import checkpoints
 from bob.store.keys import fingerprint
 
-__all__ = ["Judge", "revision"]
+__all__ = ["ClipScorer", "revision"]
 
 _HUBS = {"clip_vit_b32": "openai/clip-vit-base-patch32"}
 _SHIPPED = {"clip_mini": Path(__file__).parents[1] / "skyworld" / "weights" / "clip"}
 
 
 def revision(checkpoint: str) -> str:
-    """What the CLIP beside a T2I checkpoint is known by, in keys and tables.
+    """Name and weights of the CLIP that goes with a T2I checkpoint, as keys and tables have them.
 
     Raises:
         ValueError: if the checkpoint is unknown.
@@ -45,8 +44,12 @@ def _place(name: str) -> str:
     return _HUBS.get(name) or str(_SHIPPED[name])
 
 
-class Judge:
-    """The CLIP beside a T2I checkpoint, on one device."""
+class ClipScorer:
+    """The CLIP that goes with a T2I checkpoint, loaded on one device; scores drawn images.
+
+    Raises:
+        ValueError: if the checkpoint is unknown, or CLIP's weights are not there; says what to do.
+    """
 
     def __init__(self, checkpoint: str, device: "torch.device") -> None:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
@@ -72,7 +75,7 @@ class Judge:
         self._clip = clip.to(device).eval()
         self._texts: Any = None
 
-    def scores(self, pictures: Sequence[Image.Image], rule: Filter, class_ids: Sequence[int]) -> list[float]:
+    def scores(self, pictures: Sequence["Image.Image"], rule: Filter, class_ids: Sequence[int]) -> list[float]:
         """CLIP's probability of the text that counts, for each picture, in [0, 1]."""
         import torch
         from torch.nn.functional import normalize

@@ -43,7 +43,7 @@ class Painter:
         self._tokenizer: Any = None
         self._words = 0
         self._sources: Any = None
-        self._judge: tuple[str, clip_filter.Judge] | None = None
+        self._scorer: tuple[str, clip_filter.ClipScorer] | None = None
         self._batches = batching.Batches("drawing")
         self._drawn = 0  # batches, of the last `draw`
 
@@ -136,18 +136,18 @@ class Painter:
         """
         assert self._loaded is not None, "use() comes first"
         checkpoint = self._loaded[0]
-        if self._judge is None or self._judge[0] != checkpoint:
-            self._judge = checkpoint, clip_filter.Judge(checkpoint, self._device)
-        judge = self._judge[1]
+        if self._scorer is None or self._scorer[0] != checkpoint:
+            self._scorer = checkpoint, clip_filter.ClipScorer(checkpoint, self._device)
+        scorer = self._scorer[1]
 
         def scores(some: Sequence[Row]) -> list[float]:
             pictures = [Image.open(io.BytesIO(row["image"])) for row in some]
-            return judge.scores(pictures, rule, [row["class_id"] for row in some])
+            return scorer.scores(pictures, rule, [row["class_id"] for row in some])
 
         found = [score for some in batching.Batches("judging").map(rows, scores, size=_JUDGED) for score in some]
         names = [row["request_id"] for row in rows]
         return [
-            {"request_id": name, "score": score, "clip": judge.name} for name, score in zip(names, found, strict=True)
+            {"request_id": name, "score": score, "clip": scorer.name} for name, score in zip(names, found, strict=True)
         ]
 
     def note(self) -> str:

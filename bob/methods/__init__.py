@@ -1,10 +1,13 @@
-"""Methods: one file each, holding `method`, an instance with its paper's values.
+"""Methods, one file each, and the public interface that a method's file imports.
+
+    bob/methods/x.py:   method = X()        an instance of a `Method`, with its paper's values
 
 A method is data, not control flow. It says what to fine-tune on (`train_pairs`, `tuning`), what to draw
 (`requests`) and how its images enter the classifier (`mixup`, `filtered`, the label fields of `Request`).
 Nothing outside this folder asks which method it is dealing with.
 
-Another package adds one by an entry point `NAME = "module:method"` in the group `beyond_objects.methods`.
+Another package adds one by an entry point `NAME = "module:method"` in the group `beyond_objects.methods`. Whatever
+such a file needs can be imported from here; these names stay where they are when other modules move.
 """
 
 import abc
@@ -16,23 +19,38 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from bob.core import registry
+from bob.core.budget import Budget
+from bob.core.prompts import class_prompt, context_prompt
 from bob.core.seeds import derive
 from bob.core.settings import DrawSettings, FinetuneSettings
-from bob.core.types import (
-    Filter,
-    Request,
-    Shot,
-    TrainingSet,
-    TrainPair,
-    Tuning,
-)
+from bob.core.types import Context, Filter, Request, Shot, Token, TrainingSet, TrainPair, Tuning
 
-__all__ = ["Method", "load", "of_class", "require_parts", "title"]
+__all__ = [
+    "Budget",
+    "Context",
+    "DrawSettings",
+    "Filter",
+    "FinetuneSettings",
+    "Method",
+    "Request",
+    "Shot",
+    "Token",
+    "TrainPair",
+    "TrainingSet",
+    "Tuning",
+    "class_prompt",
+    "context_prompt",
+    "derive",
+    "load",
+    "of_class",
+    "require_parts",
+    "title",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(abc.ABC):
-    """What makes a method of its own. Fields of a leaf are its switches: `bob:marginalisation=class`."""
+    """One way to make synthetic training images. Fields of a leaf are its switches: `bob:marginalisation=class`."""
 
     paper: ClassVar[str]
     """Where it comes from."""
@@ -80,9 +98,9 @@ class Method(abc.ABC):
 
     def asked(self, training: TrainingSet, class_id: int) -> int:
         """How many images to draw so that the filter leaves as many as the budget wants."""
-        judged = self.filtered(training)
+        rule = self.filtered(training)
         wanted = training.budget.drawn[class_id]
-        return wanted + math.ceil(wanted * (judged.surplus if judged else 0) - 1e-9)  # 0.12 is a little more than that
+        return wanted + math.ceil(wanted * (rule.surplus if rule else 0) - 1e-9)  # 0.12 is a little more than that
 
     def request(
         self,
@@ -127,10 +145,10 @@ def require_parts(name: str, *values: float) -> None:
 
 def of_class(training: TrainingSet) -> list[list[Shot]]:
     """The shots of each class, by class id."""
-    found: list[list[Shot]] = [[] for _ in training.class_names]
+    classes: list[list[Shot]] = [[] for _ in training.class_names]
     for shot in training.shots:
-        found[shot.class_id].append(shot)
-    return found
+        classes[shot.class_id].append(shot)
+    return classes
 
 
 def title(name: str) -> str:

@@ -10,9 +10,7 @@ Departs: the weights that BOB's authors took over from Diff-II were trained in f
 
 from typing import ClassVar, final
 
-from bob.core.settings import FinetuneSettings
-from bob.core.types import Token, TrainingSet, TrainPair, Tuning
-from bob.methods import Method, of_class
+from bob.methods import FinetuneSettings, Method, Token, TrainingSet, TrainPair, Tuning, of_class
 
 __all__ = ["DiffMixWeights"]
 

@@ -11,11 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from bob.core.prompts import class_prompt, context_prompt
-from bob.core.seeds import derive
-from bob.core.settings import DrawSettings
-from bob.core.types import Request, TrainingSet, TrainPair
-from bob.methods import Method
+from bob.methods import DrawSettings, Method, Request, TrainingSet, TrainPair, class_prompt, context_prompt, derive
 
 __all__ = ["method"]
 

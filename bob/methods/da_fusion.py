@@ -16,9 +16,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bob.core.settings import DrawSettings, FinetuneSettings
-from bob.core.types import Request, Token, TrainingSet, TrainPair, Tuning
-from bob.methods import Method, of_class, require_parts
+from bob.methods import (
+    DrawSettings,
+    FinetuneSettings,
+    Method,
+    Request,
+    Token,
+    TrainingSet,
+    TrainPair,
+    Tuning,
+    of_class,
+    require_parts,
+)
 
 __all__ = ["method"]
 

@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bob.core.prompts import class_prompt
-from bob.core.settings import DrawSettings
-from bob.core.types import Request, TrainingSet, TrainPair
-from bob.methods import Method
+from bob.methods import DrawSettings, Method, Request, TrainingSet, TrainPair, class_prompt
 
 __all__ = ["method"]
 

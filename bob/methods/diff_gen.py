@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bob.core.settings import DrawSettings
-from bob.core.types import Request, TrainingSet
+from bob.methods import DrawSettings, Request, TrainingSet
 from bob.methods._diff_mix import DiffMixWeights
 
 __all__ = ["method"]

@@ -16,10 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from bob.core.seeds import derive
-from bob.core.settings import DrawSettings
-from bob.core.types import Filter, Request, Shot, TrainingSet
-from bob.methods import of_class, require_parts
+from bob.methods import DrawSettings, Filter, Request, Shot, TrainingSet, derive, of_class, require_parts
 from bob.methods._diff_mix import DiffMixWeights
 
 __all__ = ["method"]

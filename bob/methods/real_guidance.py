@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
-from bob.core.settings import DrawSettings
-from bob.core.types import Filter, Request, TrainingSet, TrainPair
-from bob.methods import Method, of_class, require_parts
+from bob.methods import DrawSettings, Filter, Method, Request, TrainingSet, TrainPair, of_class, require_parts
 
 __all__ = ["method"]
 
@@ -37,7 +35,7 @@ class RealGuidance(Method):
     strength: float = 0.0
     """Part of the noise schedule that is run, in (0, 1]; 0: by the number of shots."""
     filter: Literal["on", "off"] = "off"
-    """Whether CLIP judges the images."""
+    """Whether CLIP scores the images and the low ones are left out."""
 
     def __post_init__(self) -> None:
         if self.strength:

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from bob.core.settings import DrawSettings
-from bob.core.types import Request, TrainingSet, TrainPair
-from bob.methods import Method
+from bob.methods import DrawSettings, Method, Request, TrainingSet, TrainPair
 
 __all__ = ["method"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import CLIPModel, CLIPTextModel
 
-from bob.backbones._clip import Prompted
+from bob.backbones._clip_network import Prompted
 from bob.core.prompts import class_prompt
 from bob.datasets import _skyworld
 from bob.skyworld import models, renders, training

@@ -9,20 +9,23 @@ import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import pyarrow as pa
 
 from bob import captioners, datasets, store
 from bob.captioners import Answer
 from bob.captioners._cleaning import PROMPT_VERSION, clean
-from bob.core import batching, malloc
+from bob.core import malloc
 from bob.core.step_table import STEPS
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, TrainingSet, Unit
 from bob.steps.cell import Cell
 from bob.store import schema, tables
 from bob.store.commit import commit
+
+if TYPE_CHECKING:
+    from bob.core.batching import Batches
 
 __all__ = ["CaptionStep", "CaptionWork", "CaptionWorker", "Row", "VlmStep", "VlmWorker", "units"]
 
@@ -142,8 +145,10 @@ class VlmStep(abc.ABC):
         return self.descriptor or self._data.descriptor
 
     @functools.cached_property
-    def _batches(self) -> batching.Batches:
-        return batching.Batches(self.doing)
+    def _batches(self) -> "Batches":
+        from bob.core.batching import Batches  # torch with it, which naming the units does without
+
+        return Batches(self.doing)
 
     @functools.cached_property
     def _data(self) -> datasets.Dataset:

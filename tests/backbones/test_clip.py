@@ -5,8 +5,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from bob import backbones
-from bob.backbones import _clip
-from bob.backbones._clip import Prompted
+from bob.backbones import _clip_network
+from bob.backbones._clip_network import Prompted
 from bob.core.prompts import class_prompt
 from bob.skyworld import models
 
@@ -58,7 +58,7 @@ def test_starts_at_zero_shot(mini, pictures):
 def test_cut_prompts_give_the_logits_of_full_ones(mini, pictures):
     """Trained or not: attention is causal, and the end token's embedding counts."""
     clip, tokenizer = mini
-    _clip.add_lora(clip)
+    _clip_network.add_lora(clip)
     learn(clip)
     prompts = [class_prompt("aircraft", name) for name in NAMES]
     model = Prompted(clip, tokenizer, prompts).eval()
@@ -126,7 +126,7 @@ def test_the_full_size_learns_983_040_parameters():
     config = CLIPConfig(vision_config={"patch_size": 16})
     with torch.device("meta"):
         clip = CLIPModel(config)
-        _clip.add_lora(clip)
+        _clip_network.add_lora(clip)
     trained = {name: p.numel() for name, p in clip.named_parameters() if p.requires_grad}
     assert sum(trained.values()) == 983_040
     assert sum(count for name, count in trained.items() if "vision" in name) == 589_824

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from bob import captioners
-from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, qwen_vl
+from bob.captioners import NAMING, QUESTIONS, Answer, Captioner, Loader, _qwen_vl
 from bob.captioners._cleaning import clean
 from bob.core import registry
 from bob.datasets._render import render
@@ -121,7 +121,7 @@ def test_sampling_settings_of_a_checkpoint_do_not_reach_decoding(untrained_qwen,
         warnings.simplefilter("error")
         model = captioners.load(f"qwen_vl:path:{tmp_path / 'hub'}")
         model.caption([novel(1)[0][0]], descriptor="aircraft")
-    assert isinstance(model, qwen_vl.QwenVL)
+    assert isinstance(model, _qwen_vl.QwenVL)
     own = model.model.generation_config
     assert isinstance(own, GenerationConfig)
     assert (own.do_sample, own.temperature, own.top_p, own.top_k) == (False, None, None, None)
@@ -131,7 +131,7 @@ def test_sampling_settings_of_a_checkpoint_do_not_reach_decoding(untrained_qwen,
 def test_large_pictures_are_capped_and_small_ones_are_not_enlarged(mini):
     own = mini.processor.image_processor
     assert (own.size["shortest_edge"], own.size["longest_edge"]) == (SIDE * SIDE, SIDE * SIDE)
-    assert qwen_vl._capped({"shortest_edge": 56 * 56, "longest_edge": 12_845_056}) == {
+    assert _qwen_vl._capped({"shortest_edge": 56 * 56, "longest_edge": 12_845_056}) == {
         "shortest_edge": 56 * 56,
         "longest_edge": 512 * 512,
     }
@@ -180,7 +180,7 @@ def test_the_trained_mini_captioner_reads_contexts_of_classes_it_has_never_seen(
     assert sum(poses) / len(cases) >= 0.9
 
 
-def whole_answer(model: qwen_vl.QwenVL, picture: Image.Image, question: str, name: str) -> float:
+def whole_answer(model: _qwen_vl.QwenVL, picture: Image.Image, question: str, name: str) -> float:
     """Log-likelihood of one answer, from a pass over all of it without a cache."""
     tokenizer = model.processor.tokenizer
     answer = f"{name}{tokenizer.eos_token}"

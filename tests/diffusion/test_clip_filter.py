@@ -21,8 +21,8 @@ def pictures(count: int) -> list[Image.Image]:
 @pytest.mark.parametrize("own", [True, False])
 def test_a_score_is_clips_own_probability(untrained_clip, untrained_sd, monkeypatch, own):
     monkeypatch.setenv("BOB_MODELS", str(untrained_clip))
-    judge = clip_filter.Judge(f"path:{untrained_sd}", torch.device("cpu"))
-    found = judge.scores(pictures(5), Filter(texts=TEXTS, own=own), [0, 1, 2, 1, 0])
+    scorer = clip_filter.ClipScorer(f"path:{untrained_sd}", torch.device("cpu"))
+    found = scorer.scores(pictures(5), Filter(texts=TEXTS, own=own), [0, 1, 2, 1, 0])
     folder = untrained_clip / "clip_vit_b32"
     clip, tokenizer = CLIPModel.from_pretrained(folder).eval(), CLIPTokenizer.from_pretrained(folder)
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32, image_mean=[0.5] * 3, image_std=[0.5] * 3)
@@ -33,8 +33,8 @@ def test_a_score_is_clips_own_probability(untrained_clip, untrained_sd, monkeypa
         wanted = clip(**given).logits_per_image.softmax(1)
     columns = [0, 1, 2, 1, 0] if own else [0] * 5
     assert found == pytest.approx([float(wanted[k, column]) for k, column in enumerate(columns)], abs=1e-5)
-    assert judge.name.startswith("clip_vit_b32 ")
-    assert judge.name == clip_filter.revision(f"path:{untrained_sd}")
+    assert scorer.name.startswith("clip_vit_b32 ")
+    assert scorer.name == clip_filter.revision(f"path:{untrained_sd}")
 
 
 def test_the_worst_tenth_of_all_is_dropped_and_each_class_filled_up():

@@ -29,7 +29,7 @@ PLUGIN = '''"""Draws each shot again, as anybody's method might."""
 
 from dataclasses import dataclass
 
-from bob.methods import Method, of_class
+from bob.methods import DrawSettings, Method, TrainingSet, TrainPair, of_class
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,10 @@ class Again(Method):
     summary = ("nothing", "each shot again")
     guidance = 1.5
 
-    def train_pairs(self, training):
+    def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
         return []
 
-    def requests(self, training, *, draw, seed):
+    def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int):
         for class_id, shots in enumerate(of_class(training)):
             for index in range(self.asked(training, class_id)):
                 source = shots[index % len(shots)].image_id

@@ -5,8 +5,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from huggingface_hub import DatasetCardData
-
 from bob import methods
 from bob.commands.export.public import licence_of, model, public
 from bob.store.images import ImageSet
@@ -33,6 +31,8 @@ def text(of: ImageSet, counts: Mapping[int, int], *, config: Mapping[str, Any], 
         config: of the front matter: where the files lie.
         load: the code that reads them.
     """
+    from huggingface_hub import DatasetCardData
+
     by, called, number = model(of.run["checkpoint"]), public(of.dataset), sum(counts.values())
     front = DatasetCardData(
         license=_LICENCES.get(by.licence, "unknown"),
