@@ -31,9 +31,8 @@ def names(kind: str) -> tuple[str, ...]:
     A package of someone else adds to them by an entry point in the group `beyond_objects.methods`
     (`.datasets`, `.captioners`, `.backbones`).
     """
-    folder = importlib.import_module(KINDS[kind]).__path__
-    ours = (m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_"))
-    return tuple(sorted({*ours, *_entry_points(kind)}))
+    folder = tuple(importlib.import_module(KINDS[kind]).__path__)
+    return tuple(sorted({*_files(folder), *_entry_points(kind)}))
 
 
 def load(kind: str, name: str) -> Any:
@@ -65,6 +64,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {name!r}; known: {', '.join(known)}.{hint}"
+
+
+@functools.cache  # an experiment of 600 runs asks for thousands of names
+def _files(folder: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(module.name for module in pkgutil.iter_modules(folder) if not module.name.startswith("_"))
 
 
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
