@@ -12,9 +12,9 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.job_config
-from ray._private.state import state
 
 from bob.cluster import in_job, meters
+from bob.cluster._private import node_groups
 from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.core import malloc
 from bob.core.types import Receipt, Unit
@@ -90,15 +90,14 @@ def slots(step: str, units: int, share: Share) -> Slots:
 
 
 def _nodes() -> list[Nodes]:
-    """Each node that lives, and what the autoscaler may start beside them, where there is one."""
+    """Each node that is alive, and what the autoscaler may start beside them, where there is one."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    found = [Nodes(has=node["Resources"], now=1) for node in alive]
-    there = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
-    config = state.get_cluster_config()  # what Ray's own libraries ask, for want of a public one
-    for group in config.node_group_configs if config else ():
+    nodes = [Nodes(has=node["Resources"], now=1) for node in alive]
+    started = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
+    for group in node_groups():
         most = _MANY if group.max_count < 0 else group.max_count
-        found.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - there[group.name])))
-    return found
+        nodes.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - started[group.name])))
+    return nodes
 
 
 def settle(slots: Slots) -> None:
