@@ -79,20 +79,22 @@ def contexts(sets: Sets, artefacts: store.Store) -> Iterator[Row]:
     """Entropy of contexts: those that were asked for, and those read in the shots; leakage of the latter."""
     for outcome, requests in zip(sets.outcomes, sets.requests, strict=True):
         asked: dict[int, list[tuple[str, str]]] = {}
-        for of in requests.to_pylist():
-            if of["background"] or of["pose"]:
-                asked.setdefault(of["class_id"], []).append((of["background"], of["pose"]))
+        for request in requests.to_pylist():
+            if request["background"] or request["pose"]:
+                asked.setdefault(request["class_id"], []).append((request["background"], request["pose"]))
         for class_id, pairs in sorted(asked.items()):
             yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(pairs))
     for captions, outcome in {o.captions: o for o in reversed(sets.outcomes) if o.captions}.items():
         read = pa.concat_tables([artefacts.read_checked(path, schema.CAPTIONS) for path in captions]).to_pylist()
-        found = {of["image_id"]: of for of in read}
+        answers = {answer["image_id"]: answer for answer in read}
         for class_id in dict.fromkeys(shot.class_id for shot in outcome.shots):
-            some = [found[s.image_id] for s in outcome.shots if s.class_id == class_id and s.image_id in found]
-            pairs, by = [(of["background"], of["pose"]) for of in some], {"captioner": outcome.run.captioner}
-            leaked = sum(of["leaked"] for of in some) / len(some)
-            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(some), method=REAL) | by
-            yield row(outcome, class_id, "leakage", leaked, len(some), method=REAL) | by
+            shots = [answers[s.image_id] for s in outcome.shots if s.class_id == class_id and s.image_id in answers]
+            if not shots:  # no caption of this class was accepted
+                continue
+            pairs, by = [(shot["background"], shot["pose"]) for shot in shots], {"captioner": outcome.run.captioner}
+            leaked = sum(shot["leaked"] for shot in shots) / len(shots)
+            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(shots), method=REAL) | by
+            yield row(outcome, class_id, "leakage", leaked, len(shots), method=REAL) | by
 
 
 def values(rows: Sequence[Row], metric: str) -> dict[str, dict[tuple[str, int], float]]:
