@@ -1,4 +1,4 @@
-"""The features that distances are computed from: which units make them, and how they are read again."""
+"""Features that distances are computed from: the units that compute them, and reading them back."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
