@@ -1,7 +1,7 @@
-"""Ray, and nothing but Ray: Data for captions and images, Train for fine-tunes, Tune for sweeps.
+"""The executor on Ray: Ray Data runs captions and images, Ray Train fine-tunes, Ray Tune sweeps and final trainings.
 
-The only package that imports it. Each step's units go to the workers of `bob.steps.workers`, which commit
-what they make; receipts alone come back.
+The only package that imports Ray. Units travel to the workers of `bob.steps.workers`, which commit their results;
+only receipts come back.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from bob.store import Store
 __all__ = ["Resources", "at_once", "execute", "in_job", "require"]
 
 _EACH = 4
-"""Devices that one part of an experiment keeps busy by itself: on fewer, loading the models again costs more than the
-end of a step, where some idle."""
+"""Devices that one part of an experiment keeps busy: on fewer, loading the models again costs more time than devices
+that idle at the end of a step."""
 _MANY = 1_000_000  # units
-_CORES = 16  # that count for a device, where there is no GPU
+_CORES = 16  # CPU cores that count as one device where there is no GPU
 
 
 def in_job() -> bool:
@@ -29,12 +29,12 @@ def in_job() -> bool:
 
 
 def at_once(asked: int, resources: Resources, note: str) -> int:
-    """How many parts of an experiment, of `pipeline.execute`, are to be done side by side. Joins Ray if over 1.
+    """Number of an experiment's parts that `pipeline.execute` runs side by side. Joins Ray if it can be over 1.
 
     Args:
         asked: by the user; 0: on a cluster as many as it has devices for, else 1.
         resources: what a unit of each step takes.
-        note: what this is, for the cluster's list of jobs.
+        note: title for the cluster's list of jobs.
 
     Raises:
         ValueError: if the cluster has no node for an image, and can start none.
@@ -63,28 +63,29 @@ def execute(
 
     Args:
         step: of the units.
-        units: what is to do.
-        artefacts: where it is kept.
+        units: the missing units.
+        artefacts: the store that the workers commit to.
         resources: what a unit of each step takes.
-        note: what this is, for the cluster's list of jobs.
-        log: who is shown the curves of trainings: `tensorboard`, `mlflow`, `wandb`, or `none`.
+        note: title for the cluster's list of jobs.
+        log: tracker of the training curves: `tensorboard`, `mlflow`, `wandb`, or `none`.
 
     Yields:
-        A receipt for each unit, in the order in which they are done.
+        A receipt for each unit, in the order of completion.
 
     Raises:
-        ValueError: what a worker raised for something that the user can mend; or if a unit fits on no node.
+        ValueError: what a worker raised for a mistake of the user's; or if a unit fits on no node.
         RuntimeError: if Ray gave up on a unit.
     """
-    from bob.cluster import curves, session
+    from bob.cluster import session
+    from bob.cluster.curves import Curves
 
-    drawn = curves.Curves(log, artefacts) if log != "none" and step in ("finetune", "classify") else None
+    curves = Curves(log, artefacts) if log != "none" and step in ("finetune", "classify") else None
     with malloc.importing():
         stage = _stage(step)
     session.start(note)
     slots = session.slots(step, len(units), getattr(resources or Resources(), step))
-    with contextlib.closing(drawn) if drawn else contextlib.nullcontext():
-        yield from stage(step, units, artefacts, slots, **({"curves": drawn} if drawn else {}))
+    with contextlib.closing(curves) if curves else contextlib.nullcontext():
+        yield from stage(step, units, artefacts, slots, **({"curves": curves} if curves else {}))
 
 
 def _stage(step: str) -> Callable[..., Iterator[Receipt]]:

@@ -1,14 +1,14 @@
-"""Curves of trainings as they come, for TensorBoard, MLflow or Weights & Biases: Ray Tune's own loggers write them.
+"""Training curves for TensorBoard, MLflow or Weights & Biases, written while the trainings run."""
 
-Fine-tunes are no trials of Tune, and trials of ours are described by whole units. So the loggers are handed a
-stand-in for a trial, with what is worth showing of a unit as its parameters.
-"""
-
+import functools
+import importlib
 import importlib.util
+import math
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,20 @@ from bob.store import Store, key
 __all__ = ["Curves", "require"]
 
 _EXTRAS = ("mlflow", "wandb")
-"""Packages that Ray does not bring; an extra of ours has the name of each."""
+"""Packages that are not dependencies; the extra that installs one has its name."""
 _MLFLOW = "MLFLOW_TRACKING_URI"
+_SEND_TIMEOUT = 1_800.0  # seconds
 
 
 def require(kind: str, artefacts: Store) -> None:
-    """Refuses, before anything is done, curves that cannot be written.
+    """Refuses, before any work starts, curves that cannot be written.
 
     Args:
         kind: `tensorboard`, `mlflow` or `wandb`.
-        artefacts: where the command keeps what it makes.
+        artefacts: the command's store.
 
     Raises:
-        ValueError: if its package is missing, or there is no place for them; says what to do.
+        ValueError: if the package of `kind` is missing, or the store is no folder to write to; says what to do.
     """
     if kind in _EXTRAS and importlib.util.find_spec(kind) is None:
         raise ValueError(f"--log {kind} needs a package that is not here: pip install 'beyond-objects[{kind}]'")
@@ -41,120 +42,162 @@ def require(kind: str, artefacts: Store) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """What Ray's loggers ask of a trial."""
-
-    unit: Unit
-    root: str
-
-    def __hash__(self) -> int:
-        return hash(self.unit.target)
-
-    def __str__(self) -> str:
-        return self.unit.target.removesuffix(".parquet").removesuffix("/manifest.json")
-
-    @property
-    def trial_id(self) -> str:
-        return key(self.unit.target)
-
-    @property
-    def experiment_dir_name(self) -> str:
-        return self.unit.step
-
-    @property
-    def config(self) -> dict[str, Any]:
-        work = self.unit.work
-        if self.unit.step == "finetune":
-            settings = vars(work.settings).items()
-            plain = {name: value for name, value in settings if isinstance(value, int | float | str)}
-            return {"dataset": work.dataset, "checkpoint": work.checkpoint, "seed": work.seed} | plain
-        point = vars(work.point) if self.unit.planned == "sweep" else {}
-        return {"phase": work.phase, **vars(work.coordinates), **point}
-
-    @property
-    def evaluated_params(self) -> dict[str, Any]:
-        return self.config
-
-    @property
-    def local_path(self) -> str:
-        folder = Path(self.root, str(self))
-        folder.mkdir(parents=True, exist_ok=True)  # W&B's logger takes it to be there, MLflow's does not ask
-        return str(folder)
-
-    def init_local_path(self) -> None:
-        """Asked for by TensorBoard's logger, which then asks for the path."""
-
-
 class Curves:
-    """Of the trainings of one step. A tracker that fails later than at the start is told of, and used no more."""
+    """Curves of one step's trainings. A tracker that fails after it was opened is reported once and used no more."""
 
     def __init__(self, kind: str, artefacts: Store) -> None:
         """Opens the tracker.
 
         Args:
             kind: `tensorboard`, `mlflow` or `wandb`.
-            artefacts: curves lie below `logs/` of a local one.
+            artefacts: curves are written below `logs/` of a local store.
 
         Raises:
-            ValueError: if it cannot be used: see `require`; or it is not there, or does not know the user.
+            ValueError: if the tracker cannot be used: see `require`; or it does not answer, or rejects the user.
         """
         require(kind, artefacts)
         is_folder = "://" not in artefacts.root
-        self._root = f"{artefacts.root}/logs/{kind}" if is_folder else tempfile.mkdtemp(prefix="bob-logs-")
-        Path(self._root).mkdir(parents=True, exist_ok=True)
-        self._kind, self._drawn, self._works = kind, dict[str, int](), True
+        root = Path(f"{artefacts.root}/logs/{kind}" if is_folder else tempfile.mkdtemp(prefix="bob-logs-"))
+        root.mkdir(parents=True, exist_ok=True)
+        self._kind, self._works = kind, True
+        self._curves, self._last_steps, self._ending = dict[str, Any](), dict[str, int](), list[threading.Thread]()
         try:
-            self._logger = _logger(kind, self._root)
-            self._logger.setup()
-        except Exception as error:  # of whatever kind the tracker has
+            self._open = _tracker(kind, root)
+        except Exception as error:  # each tracker has exceptions of its own
             raise ValueError(f"--log {kind} cannot be used: {error}") from error
 
     def add(self, unit: Unit, step: int, values: Mapping[str, float]) -> None:
-        """One more point of a training's curves.
+        """Adds a point to each curve of a training.
 
         Args:
             unit: the training.
-            step: epoch, or optimiser step of a fine-tune; one that has come already is not drawn again.
+            step: epoch, or optimiser step of a fine-tune; a step up to the last one added is not written again.
             values: name -> value.
         """
-        if step <= self._drawn.get(unit.target, 0):
+        if step <= self._last_steps.get(unit.target, 0):
             return
-        trial = _Trial(unit, self._root)
-        if unit.target not in self._drawn:
-            self._hand("log_trial_start", trial)
-        self._hand("log_trial_result", step, trial, {"training_iteration": step, **values})
-        self._drawn[unit.target] = step
+        self._last_steps[unit.target] = step
+        self._call(self._add, unit, step, values)
+
+    def _add(self, unit: Unit, step: int, values: Mapping[str, float]) -> None:
+        if unit.target not in self._curves:
+            self._curves[unit.target] = self._open(unit)
+        self._curves[unit.target].add(step, values)
 
     def end(self, unit: Unit) -> None:
-        """A training is done."""
-        if unit.target in self._drawn:
-            self._hand("log_trial_end", _Trial(unit, self._root))
+        """Completes the curves of a training, without waiting for what the tracker still has to send."""
+        if curve := self._curves.pop(unit.target, None):
+            self._ending.append(threading.Thread(target=self._call, args=(curve.end,), daemon=True))
+            self._ending[-1].start()
 
     def close(self) -> None:
-        """Waits until the tracker has sent all."""
-        self._hand("on_experiment_end", [])
+        """Waits until the tracker has sent everything, for half an hour at most."""
+        end = time.monotonic() + _SEND_TIMEOUT
+        for thread in self._ending:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    def _hand(self, event: str, *about: Any) -> None:
+    def _call(self, action: Callable[..., None], *arguments: Any) -> None:
         if not self._works:
             return
         try:
-            getattr(self._logger, event)(*about)
+            action(*arguments)
         except Exception as error:  # a tracker that is away must not end a job of days
             print(f"--log {self._kind} fails, so curves end here: {error}", flush=True)
             self._works = False
 
 
-def _logger(kind: str, root: str) -> Any:
+def _tracker(kind: str, root: Path) -> Callable[[Unit], Any]:
+    """Opens a tracker; the answer opens the curves of one training, which have `add` and `end`."""
     if kind == "tensorboard":
-        from ray.tune.logger.tensorboardx import TBXLoggerCallback
-
-        return TBXLoggerCallback()
+        return functools.partial(_EventFile, root)
     if kind == "mlflow":
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
-
         uri = os.environ.get(_MLFLOW) or f"sqlite:///{root}/mlflow.db"
-        return MLflowLoggerCallback(tracking_uri=uri, experiment_name="bob")
-    from ray.air.integrations.wandb import WandbLoggerCallback
+        client = importlib.import_module("mlflow").MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name("bob")
+        return functools.partial(
+            _MlflowRun, client, experiment.experiment_id if experiment else client.create_experiment("bob")
+        )
+    wandb: Any = importlib.import_module("wandb")
+    if os.environ.get("WANDB_MODE") not in ("offline", "disabled") and not wandb.login(prompt=False):
+        raise ValueError("no API key found: set WANDB_API_KEY, or run `wandb login`")
+    return functools.partial(_WandbRun, wandb, root)
 
-    return WandbLoggerCallback(project=os.environ.get("WANDB_PROJECT", "bob"))
+
+class _EventFile:
+    """A file of TensorBoard's, in a folder named as the training's target."""
+
+    def __init__(self, root: Path, unit: Unit) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer: Any = SummaryWriter(str(root / _name(unit)), flush_secs=30)
+        self._settings, self._last = _settings(unit), dict[str, float]()
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        # Ray Tune's own logger wrote these files once: the tags are its.
+        self._last = {f"ray/tune/{name}": value for name, value in values.items() if not math.isnan(value)}
+        for tag, value in self._last.items():
+            self._writer.add_scalar(tag, value, global_step=step)
+        self._writer.flush()
+
+    def end(self) -> None:
+        from tensorboardX.summary import hparams
+
+        for summary in hparams(self._settings, self._last):  # `add_hparams` would begin a second file in a subfolder
+            self._writer.file_writer.add_summary(summary)
+        self._writer.close()
+
+
+class _MlflowRun:
+    """A run of MLflow's, with the training's settings as parameters."""
+
+    def __init__(self, client: Any, experiment: str, unit: Unit) -> None:
+        run = client.create_run(experiment, tags={"trial_name": _name(unit)}, run_name=_name(unit))
+        self._client, self._id = client, run.info.run_id
+        for name, value in _settings(unit).items():
+            client.log_param(self._id, name, value)
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in {"training_iteration": float(step), **values}.items():
+            self._client.log_metric(self._id, name, value, step=step)
+
+    def end(self) -> None:
+        self._client.set_terminated(self._id, status="FINISHED")
+
+
+class _WandbRun:
+    """A run of Weights & Biases, in the group of its step."""
+
+    def __init__(self, wandb: Any, root: Path, unit: Unit) -> None:
+        folder = root / _name(unit)
+        folder.mkdir(parents=True, exist_ok=True)  # wandb takes another folder where this one is missing
+        self._run = wandb.init(
+            id=key(unit.target),
+            name=_name(unit),
+            project=os.environ.get("WANDB_PROJECT", "bob"),
+            group=os.environ.get("WANDB_GROUP") or unit.step,
+            dir=str(folder),
+            config=_settings(unit) | {"trial_log_path": str(folder)},
+            reinit="create_new",  # beside the runs of other trainings
+            settings=wandb.Settings(console="off", silent=True),  # what this process prints is the whole job's
+        )
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log({"training_iteration": step, **values}, step=step)
+
+    def end(self) -> None:
+        self._run.finish()
+
+
+def _name(unit: Unit) -> str:
+    return unit.target.removesuffix(".parquet").removesuffix("/manifest.json")
+
+
+def _settings(unit: Unit) -> dict[str, Any]:
+    """The settings of a training that are worth comparing."""
+    work = unit.work
+    if unit.step == "finetune":
+        settings = vars(work.settings).items()
+        plain = {name: value for name, value in settings if isinstance(value, int | float | str)}
+        return {"dataset": work.dataset, "checkpoint": work.checkpoint, "seed": work.seed} | plain
+    point = vars(work.point) if unit.planned == "sweep" else {}
+    return {"phase": work.phase, **vars(work.coordinates), **point}

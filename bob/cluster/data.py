@@ -1,4 +1,4 @@
-"""Captions, images and their measuring on Ray Data: a pool of actors that each keep a model and commit whole units."""
+"""Captions, images and features on Ray Data: a pool of actors that keep their model loaded and commit whole units."""
 
 import json
 from collections.abc import Iterator, Sequence

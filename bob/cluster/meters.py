@@ -1,8 +1,8 @@
-"""What Ray shows of our work beside its own: counters at each node's Prometheus endpoint, and so in Grafana.
+"""Metrics of the work done, at each Ray node's Prometheus endpoint, and so in Grafana.
 
 ray_bob_done_total          images, shots, steps, epochs; by step, as `bob status` names them, and what
-ray_bob_rejected_total      rows that could not be done, by step
-ray_bob_seconds_total       of workers, by step and lap; its rate is how many are at it
+ray_bob_rejected_total      rejected rows, by step
+ray_bob_seconds_total       of workers, by step and lap; its rate is the number of busy workers
 ray_bob_unit_seconds        of a unit, by step: a histogram
 """
 

@@ -1,4 +1,4 @@
-"""What one unit of a step takes of a cluster, and how many units that makes at once. Knows nothing of Ray."""
+"""Resources of a step's unit, and the number of units that a cluster runs at once. Does not import Ray."""
 
 import math
 import os
@@ -26,9 +26,9 @@ class Share:
     """Units at once; 0: as many as fit, counting nodes that an autoscaler can start."""
 
     def __post_init__(self) -> None:
-        for name, held in (("gpus", self.gpus), ("cpus", self.cpus), ("most", self.most)):
-            if not 0 <= held < math.inf:  # nor is NaN
-                raise ValueError(f"{name} of a step must be finite and not negative, got {held}")
+        for name, value in (("gpus", self.gpus), ("cpus", self.cpus), ("most", self.most)):
+            if not 0 <= value < math.inf:  # nor is NaN
+                raise ValueError(f"{name} of a step must be finite and not negative, got {value}")
         if self.gpus > 1:
             raise ValueError(f"a unit runs on one GPU or on part of one, so gpus must lie in [0, 1], got {self.gpus}")
 
@@ -93,16 +93,16 @@ class Slots:
 
 
 def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
-    """As many units at once as the nodes hold; never more than there are.
+    """Slots for as many units at once as the nodes have resources for, at most `units`.
 
     Raises:
-        ValueError: if not one fits on any node, which would wait for ever.
+        ValueError: if no node has the resources for one unit, which would wait for ever.
     """
     fitting = [group for group in nodes if not share.resource or group.has.get(share.resource)]
     gpus = share.gpus if any(group.has.get("GPU") for group in fitting) else 0.0
     cpus = share.cpus or (_BESIDE_GPU.get(step, 0.0) if gpus else 1.0)
-    held = [_units(group.has, gpus=gpus, cpus=cpus) for group in fitting]
-    total = sum(each * (group.now + group.more) for each, group in zip(held, fitting, strict=True))
+    capacities = [_units(group.has, gpus=gpus, cpus=cpus) for group in fitting]
+    total = sum(each * (group.now + group.more) for each, group in zip(capacities, fitting, strict=True))
     if not total:
         raise ValueError(_too_much(step, share, gpus, cpus, nodes))
     count = max(1, min(units, total, share.most or total))
@@ -110,7 +110,7 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     if not gpus and not share.cpus:  # fewer units than CPUs
         threads = max(1, min(int(max(group.has.get("CPU", 0.0) for group in fitting)), total // count))
         cpus = float(threads) if step in _BESIDE_GPU else 0.5
-    now = sum(each * group.now for each, group in zip(held, fitting, strict=True))
+    now = sum(each * group.now for each, group in zip(capacities, fitting, strict=True))
     return Slots(
         count=count,
         now=max(1, min(count, now)),
@@ -123,7 +123,7 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
 
 
 def _units(has: Mapping[str, float], *, gpus: float, cpus: float) -> int:
-    """How many one node holds."""
+    """Number of units that one node runs at once."""
     wanted = {"GPU": gpus, "CPU": cpus}
     return min(int(has.get(name, 0.0) / each + 1e-9) for name, each in wanted.items() if each)
 

@@ -1,4 +1,4 @@
-"""Starting or joining Ray, and how many units of a step run at once."""
+"""Starting or joining Ray, the slots of a step, and running a unit inside a Ray process."""
 
 import contextlib
 import logging
@@ -12,9 +12,9 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.job_config
-from ray._private.state import state
 
 from bob.cluster import in_job, meters
+from bob.cluster._private import node_groups
 from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.core import malloc
 from bob.core.types import Receipt, Unit
@@ -22,7 +22,7 @@ from bob.core.types import Receipt, Unit
 __all__ = ["LOSSES", "attempt", "joins", "received", "settle", "slots", "start"]
 
 LOSSES = 20
-"""How often the processes of one unit may be lost before we ask what is wrong."""
+"""Number of lost processes of one unit after which the job fails."""
 
 _STORE = 256 << 20
 """Bytes of a local object store: only receipts and unit descriptions go through it."""
@@ -50,7 +50,7 @@ def start(note: str = "") -> None:
     """Joins the cluster that `RAY_ADDRESS` or the job names, else starts one on this machine.
 
     Args:
-        note: what this is, for the cluster's list of jobs.
+        note: title for the cluster's list of jobs.
     """
     if ray.is_initialized():
         return
@@ -81,7 +81,7 @@ def joins() -> bool:
 
 
 def slots(step: str, units: int, share: Share) -> Slots:
-    """What the cluster gives a step.
+    """Slots that the cluster has for a step.
 
     Raises:
         ValueError: if it has no node for one unit, and can start none.
@@ -90,19 +90,18 @@ def slots(step: str, units: int, share: Share) -> Slots:
 
 
 def _nodes() -> list[Nodes]:
-    """Each node that lives, and what the autoscaler may start beside them, where there is one."""
+    """Each node that is alive, and what the autoscaler may start beside them, where there is one."""
     alive = [node for node in ray.nodes() if node["Alive"]]
-    found = [Nodes(has=node["Resources"], now=1) for node in alive]
-    there = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
-    config = state.get_cluster_config()  # what Ray's own libraries ask, for want of a public one
-    for group in config.node_group_configs if config else ():
+    nodes = [Nodes(has=node["Resources"], now=1) for node in alive]
+    started = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
+    for group in node_groups():
         most = _MANY if group.max_count < 0 else group.max_count
-        found.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - there[group.name])))
-    return found
+        nodes.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - started[group.name])))
+    return nodes
 
 
 def settle(slots: Slots) -> None:
-    """Makes a process of Ray's ready for units; to be called again where Ray has moved it, as Train and Tune do."""
+    """Sets memory, threads and working folder of a Ray process; called before each unit, as Train and Tune move it."""
     malloc.keep_freed()
     os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # of torch, where it is imported later, if at all
     if "torch" in sys.modules:
@@ -112,9 +111,9 @@ def settle(slots: Slots) -> None:
 
 
 def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
-    """Does a unit inside a Ray process: a receipt as plain data, or in words what was raised.
+    """Runs a unit inside a Ray process; returns the receipt as plain data, or the text of what was raised.
 
-    Nothing is raised here: Ray retries what fails, and only what the system lost is to be retried.
+    Only Ray's own errors are raised: Ray retries whatever fails, and only lost processes are to be retried.
     """
     import dataclasses
     import traceback
@@ -132,11 +131,11 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
 
 
 def received(answer: dict[str, Any]) -> Receipt:
-    """What `attempt` sent, as a receipt.
+    """Receipt from the answer of `attempt`.
 
     Raises:
-        ValueError: if it was the user's mistake.
-        RuntimeError: if it was ours; with the worker's traceback.
+        ValueError: if the worker raised one: a mistake of the user's.
+        RuntimeError: if the worker raised anything else; with its traceback.
     """
     if "mistake" in answer:
         raise ValueError(answer["mistake"])

@@ -1,7 +1,7 @@
 """`bob run --submit ADDRESS`: the same command as a job of a cluster, by Ray's job client.
 
-What travels is this package, the command and the variables of `TRAVEL`. Everything else, keys above all, the cluster
-has of its own: what a job is given stands in Ray's records, where anyone who may look at the dashboard reads it.
+The job is given this package, the command and the variables of `TRAVEL`. Everything else, keys above all, must be set
+up on the cluster: Ray records what a job is given, and anyone with access to the dashboard can read it.
 """
 
 import asyncio

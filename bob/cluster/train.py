@@ -1,4 +1,4 @@
-"""Fine-tunes on Ray Train: one trainer a unit, named by its key, which is how it resumes."""
+"""Fine-tunes on Ray Train: one trainer per unit, named by the unit's key, by which Train finds its checkpoint."""
 
 import dataclasses
 import json
@@ -50,45 +50,45 @@ def run(
 
 
 class _Watch:
-    """Shows what the workers have said; in the driver."""
+    """Prints the workers' progress and draws their curves; in the driver."""
 
     def __init__(self, artefacts: Store, curves: Curves | None) -> None:
         self._store, self._curves, self._told = artefacts, curves, dict[str, str]()
 
     def look(self, unit: Unit) -> None:
-        """At one fine-tune."""
+        """Reads the progress of one fine-tune."""
         path = _progress(unit)
         if not self._store.exists(path):
             return
-        said = json.loads(self._store.read(path))
-        if said["words"] != self._told.get(unit.target, ""):
-            print(f"  {unit.label}: {said['words']}", flush=True)
-            self._told[unit.target] = said["words"]
+        progress = json.loads(self._store.read(path))
+        if progress["words"] != self._told.get(unit.target, ""):
+            print(f"  {unit.label}: {progress['words']}", flush=True)
+            self._told[unit.target] = progress["words"]
         if self._curves:
-            for done, loss in said["losses"]:
+            for done, loss in progress["losses"]:
                 self._curves.add(unit, done, {"train_loss": loss})
 
     def end(self, unit: Unit) -> None:
-        """The same, for the last time."""
+        """Reads the last points of a fine-tune that is done, and completes its curves."""
         if self._curves:
             self.look(unit)
             self._curves.end(unit)
 
 
-class _Said:
-    """What a worker has said of a fine-tune, in a small file that the driver reads."""
+class _Progress:
+    """Progress of a fine-tune in its worker, written to a small file that the driver reads."""
 
     def __init__(self, unit: Unit, artefacts: Store) -> None:
         self._path, self._store, self._words = _progress(unit), artefacts, ""
         self._losses: list[tuple[int, float]] = []
 
     def tell(self, words: str) -> None:
-        """How far it is."""
+        """Sets the line of progress."""
         self._words = words
         self._write()
 
     def report(self, done: int, loss: float) -> None:
-        """One more point of its curve: steps done, and their mean loss."""
+        """Adds a point to the curve: steps done, and their mean loss."""
         self._losses.append((done, loss))
         self._write()
 
@@ -146,8 +146,8 @@ def _loop(config: dict[str, Any]) -> dict[str, Any]:
         with last.as_directory() as folder:
             state = Path(folder, _STATE).read_bytes()
     worker = FinetuneWorker(config["root"], device=str(get_device()))
-    said = _Said(unit, Store(config["root"]))
-    return attempt(worker, unit, state=state, save=_save, tell=said.tell, report=said.report)
+    progress = _Progress(unit, Store(config["root"]))
+    return attempt(worker, unit, state=state, save=_save, tell=progress.tell, report=progress.report)
 
 
 def _save(step: int, state: bytes) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
-from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from bob.cluster._private import share_waiting_processes
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
@@ -35,7 +35,7 @@ def run(
     A trial commits its own receipt table, which is what selection and tables read; Tune's state is
     scratch and is never read again.
     """
-    _take_waiting_processes()
+    share_waiting_processes()
     texts = [packed(unit) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trial = functools.partial(classify, root=artefacts.root, slots=slots, tells=curves is not None)
@@ -68,16 +68,6 @@ def run(
             raise answer
         yield received(answer)
     thread.join()
-
-
-def _take_waiting_processes() -> None:
-    """Tune gives its trials an environment of their own, for which Ray starts new processes beside those that wait.
-
-    In it are the driver's access keys too, which Ray logs and the dashboard shows; the rest is for PyTorch Lightning.
-    """
-    kept = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(kept)
-    class_cache.DEFAULT_ENV_VARS.clear()
 
 
 def longest_first(units: Sequence[Unit]) -> list[Unit]:

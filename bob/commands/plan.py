@@ -55,7 +55,7 @@ class PlanCommand:
             known = rates.measured(store.Store(self.measured))
         elif on.device == "cpu" and artefacts.names("plans"):
             known = rates.measured(artefacts)
-        classifies = experiments.SHOWS[self.experiment].ends == "classify"
+        classifies = experiments.OUTPUTS[self.experiment].ends == "classify"
         made = estimate.make(runs, artefacts, cluster=on, rates=known, classifies=classifies)
         show(made, price=self.price)
         return 0

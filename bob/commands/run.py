@@ -133,8 +133,8 @@ def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Sto
     print(f"\ntables and figures: {artefacts.place()}")
 
 
-def _shown(command: RunCommand) -> outputs.Show:
-    return experiments.SHOWS.get(command.experiment, outputs.Table())
+def _shown(command: RunCommand) -> outputs.Output:
+    return experiments.OUTPUTS.get(command.experiment, outputs.Table())
 
 
 def _runs(command: RunCommand) -> list[Run]:

@@ -1,26 +1,25 @@
-"""Draws one photograph of skyworld: an airframe in a context, with a little nuisance.
+"""Renderer of skyworld: one picture of an aircraft of a class, in a background and a pose.
 
-Everything is drawn with Pillow on a 4 x super-sampled canvas and averaged down to a 64 px master;
-the mini models see 32 px. What the class fixes is in `_skyworld.Airframe`; what the context fixes is
-one of 12 backgrounds and 6 poses; livery, scale, shift, a degree or two of rotation and the
-details of sky and ground are nuisance.
+Everything is drawn with Pillow on a 4 x super-sampled canvas and averaged down to a 64 px master; the mini models
+see 32 px. The class fixes the shape (`_skyworld.Airframe`), the context one of 12 backgrounds (`_backgrounds`) and one
+of 6 poses. Livery, scale, shift, a few degrees of rotation and the details of the background are random.
 """
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from bob.core.seeds import derive
+from bob.datasets._backgrounds import SCENES, SIDE, shade
 from bob.datasets._skyworld import BACKGROUNDS, POSES, Airframe, airframes
 
 __all__ = ["MASTER", "render"]
 
-MASTER = 64
+MASTER = SIDE // 4
 """Side of a master picture in pixels."""
 
-_SIDE = 4 * MASTER
 _OUTLINE = (38, 42, 50)
 _LIVERIES = (
     ((240, 242, 245), (206, 46, 52)),
@@ -49,8 +48,8 @@ def render(aircraft: str | Airframe, background: str, pose: str, *, seed: int, s
     _known("background", background, BACKGROUNDS)
     _known("pose", pose, POSES)
     rng = np.random.default_rng(derive("skyworld", "nuisance", seed))
-    canvas = Image.new("RGB", (_SIDE, _SIDE))
-    _SCENES[background](ImageDraw.Draw(canvas), rng)
+    canvas = Image.new("RGB", (SIDE, SIDE))
+    SCENES[background](ImageDraw.Draw(canvas), rng)
     _draw_aircraft(ImageDraw.Draw(canvas), shape, pose, rng)
     return canvas.resize((size, size), Image.Resampling.BOX)
 
@@ -61,13 +60,10 @@ def _known(what: str, value: str, known: Collection[str]) -> str:
     return value
 
 
-# -- the aircraft -------------------------------------------------------------------------------
-
-
 def _draw_aircraft(draw: ImageDraw.ImageDraw, a: Airframe, pose: str, rng: np.random.Generator) -> None:
     attitude, heading = pose.split()
     angle = {"level": 0.0, "climbing": _CLIMB, "descending": -_CLIMB}[attitude] + rng.uniform(-2.5, 2.5)
-    scale = rng.uniform(0.95, 1.02) * _SIDE / 2
+    scale = rng.uniform(0.95, 1.02) * SIDE / 2
     shift = rng.uniform(-0.035, 0.035, 2)
     body, accent = _LIVERIES[int(rng.integers(len(_LIVERIES)))]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -78,7 +74,7 @@ def _draw_aircraft(draw: ImageDraw.ImageDraw, a: Airframe, pose: str, rng: np.ra
         xy = []
         for x, y in points:
             rx, ry = x * cos - y * sin, x * sin + y * cos
-            xy.append((_SIDE / 2 + scale * (mirror * rx + shift[0]), _SIDE / 2 - scale * (ry + shift[1])))
+            xy.append((SIDE / 2 + scale * (mirror * rx + shift[0]), SIDE / 2 - scale * (ry + shift[1])))
         return xy
 
     def shape(points: list[tuple[float, float]], fill: tuple[int, int, int]) -> None:
@@ -86,7 +82,7 @@ def _draw_aircraft(draw: ImageDraw.ImageDraw, a: Airframe, pose: str, rng: np.ra
         draw.polygon(xy, fill=fill)
         draw.line([*xy, xy[0]], fill=_OUTLINE, width=3, joint="curve")
 
-    shape(_far_wing(a), _shade(body, 0.72))
+    shape(_far_wing(a), shade(body, 0.72))
     shape(_fin(a), accent)
     shape(_fuselage(a), body)
     if a.hump:
@@ -94,13 +90,13 @@ def _draw_aircraft(draw: ImageDraw.ImageDraw, a: Airframe, pose: str, rng: np.ra
     for strip in _windows(a):
         draw.polygon(place(strip), fill=(52, 62, 86))
     if a.tail_engine:
-        shape(_nacelle(-0.58 * a.length, 0.7 * a.thickness, 0.17, 0.062), _shade(accent, 0.75))
-    shape(_tailplane(a), _shade(body, 0.85))
-    shape(_wing(a), _shade(body, 0.85))
+        shape(_nacelle(-0.58 * a.length, 0.7 * a.thickness, 0.17, 0.062), shade(accent, 0.75))
+    shape(_tailplane(a), shade(body, 0.85))
+    shape(_wing(a), shade(body, 0.85))
     if a.winglet:
         shape(_winglet(a), accent)
     for x, y in _engine_places(a):
-        shape(_nacelle(x, y, 0.13, 0.058), _shade(accent, 0.75))
+        shape(_nacelle(x, y, 0.13, 0.058), shade(accent, 0.75))
 
 
 def _fuselage(a: Airframe) -> list[tuple[float, float]]:
@@ -180,123 +176,3 @@ def _windows(a: Airframe) -> list[list[tuple[float, float]]]:
             for x in (front - k * step for k in range(9))
         ]
     return []
-
-
-# -- the backgrounds ----------------------------------------------------------------------------
-
-
-def _shade(colour: tuple[int, int, int], factor: float) -> tuple[int, int, int]:
-    red, green, blue = (max(0, min(255, round(c * factor))) for c in colour)
-    return red, green, blue
-
-
-def _sky(draw: ImageDraw.ImageDraw, top: tuple, bottom: tuple, until: float = 1.0) -> None:
-    rows = round(_SIDE * until)
-    for y in range(rows):
-        f = y / rows
-        colour = tuple(round(a + f * (b - a)) for a, b in zip(top, bottom, strict=True))
-        draw.line([(0, y), (_SIDE, y)], fill=colour)
-
-
-def _ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, colour: tuple, horizon: float) -> None:
-    top = _SIDE * horizon
-    draw.rectangle([0, top, _SIDE, _SIDE], fill=colour)
-    for _ in range(14):
-        x, y = rng.uniform(0, _SIDE), rng.uniform(top, _SIDE)
-        w, h = rng.uniform(8, 40), rng.uniform(3, 8)
-        draw.ellipse([x - w, y - h, x + w, y + h], fill=_shade(colour, rng.uniform(0.88, 1.1)))
-
-
-def _blob(draw: ImageDraw.ImageDraw, x: float, y: float, w: float, h: float, colour: tuple) -> None:
-    draw.ellipse([x - w, y - h, x + w, y + h], fill=colour)
-
-
-def _clear_blue_sky(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, _shade((52, 122, 214), rng.uniform(0.92, 1.06)), (150, 200, 244))
-
-
-def _cloudy_sky(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (120, 156, 196), (176, 196, 214))
-    for _ in range(7):
-        x, y = rng.uniform(0, _SIDE), rng.uniform(0, _SIDE)
-        for _ in range(4):
-            dx, dy = rng.uniform(-34, 34), rng.uniform(-8, 8)
-            _blob(draw, x + dx, y + dy, rng.uniform(18, 34), rng.uniform(10, 17), (232, 236, 240))
-
-
-def _orange_sunset(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (150, 62, 60), (255, 168, 48))
-    _blob(draw, rng.uniform(40, _SIDE - 40), 0.8 * _SIDE, 26, 26, (255, 226, 110))
-
-
-def _starry_night(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (6, 8, 30), (22, 26, 70))
-    for x, y in rng.uniform(0, _SIDE, (40, 2)):
-        _blob(draw, x, y, 2.5, 2.5, (250, 250, 220))
-
-
-def _snowy_mountain(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (110, 160, 214), (196, 218, 236))
-    for x in (0.12, 0.5, 0.88):
-        peak = _SIDE * rng.uniform(0.34, 0.46)
-        middle, half = _SIDE * x + rng.uniform(-16, 16), 88.0
-        draw.polygon([(middle, peak), (middle - half, _SIDE), (middle + half, _SIDE)], fill=(96, 104, 122))
-        draw.polygon([(middle, peak), (middle - 34, peak + 62), (middle + 34, peak + 62)], fill=(246, 249, 252))
-
-
-def _green_field(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (126, 184, 236), (196, 222, 240), 0.55)
-    _ground(draw, rng, (76, 154, 56), 0.5)
-
-
-def _sandy_desert(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (150, 196, 226), (236, 222, 184), 0.55)
-    _ground(draw, rng, (222, 184, 112), 0.5)
-
-
-def _open_ocean(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (140, 190, 230), (206, 226, 238), 0.45)
-    _ground(draw, rng, (18, 84, 128), 0.4)
-    for _ in range(12):
-        x, y = rng.uniform(0, _SIDE), rng.uniform(0.45 * _SIDE, _SIDE)
-        draw.line([(x, y), (x + 24, y)], fill=(150, 192, 214), width=3)
-
-
-def _grey_runway(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (176, 188, 198), (208, 214, 218), 0.5)
-    _ground(draw, rng, (104, 106, 110), 0.45)
-    offset = rng.uniform(0, 40)
-    for k in range(-1, 6):
-        x = offset + 48 * k
-        draw.rectangle([x, 0.84 * _SIDE, x + 26, 0.88 * _SIDE], fill=(240, 240, 236))
-
-
-def _dark_forest(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (84, 112, 116), (120, 146, 136), 0.5)
-    draw.rectangle([0, 0.42 * _SIDE, _SIDE, _SIDE], fill=(18, 52, 34))
-    for k in range(13):
-        x, top = 20 * k + rng.uniform(-6, 6), _SIDE * rng.uniform(0.24, 0.36)
-        green = _shade((24, 66, 42), rng.uniform(0.8, 1.2))
-        draw.polygon([(x, top), (x - 17, 0.62 * _SIDE), (x + 17, 0.62 * _SIDE)], fill=green)
-
-
-def _city_skyline(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (150, 158, 182), (214, 206, 200))
-    x = -8.0
-    while x < _SIDE:
-        width, top = rng.uniform(22, 40), _SIDE * rng.uniform(0.36, 0.62)
-        draw.rectangle([x, top, x + width, _SIDE], fill=_shade((92, 84, 98), rng.uniform(0.8, 1.15)))
-        for y in np.arange(top + 8, _SIDE - 6, 16):
-            draw.rectangle([x + 6, y, x + width - 6, y + 5], fill=(244, 216, 130))
-        x += width + 2
-
-
-def _pink_dawn(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    _sky(draw, (150, 130, 200), (255, 180, 196))
-    for _ in range(3):
-        _blob(draw, rng.uniform(0, _SIDE), rng.uniform(0.5, 0.95) * _SIDE, 70, 7, (255, 208, 210))
-
-
-_SCENES: dict[str, Callable[[ImageDraw.ImageDraw, np.random.Generator], None]] = {
-    name: globals()[f"_{name.replace(' ', '_')}"] for name in BACKGROUNDS
-}

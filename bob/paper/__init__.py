@@ -1,1 +1,1 @@
-"""Step 5 and all that is run by name: the paper's experiments, tables, figures, statements and printed numbers."""
+"""Step 5: the paper's experiments by name, its tables, figures, countable statements and printed numbers."""

@@ -33,16 +33,16 @@ class Claim:
 
 def _settings(cells: Cells) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
     """Of Table 1: (backbone, column) -> (method, version) -> accuracy."""
-    found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    settings: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for (row, column), value in cells.items():
         backbone, method, version = row.split(SEPARATOR)
         if not column.startswith("mean "):
-            found.setdefault((backbone, column), {})[method, version] = value
-    return found
+            settings.setdefault((backbone, column), {})[method, version] = value
+    return settings
 
 
 def _bob(rows: Mapping[tuple[str, str], float], version: str = "") -> float:
-    return max(value for (method, of), value in rows.items() if method == "BOB" and of.startswith(version))
+    return max(value for (method, its), value in rows.items() if method == "BOB" and its.startswith(version))
 
 
 def _other(rows: Mapping[tuple[str, str], float]) -> float:
@@ -67,18 +67,18 @@ def _gains(cells: Cells) -> list[float]:
 
 def _five_for_ten(cells: Cells) -> float:
     """In how many settings, Pets apart, BOB with 5 shots is better than 10 shots alone."""
-    found = _settings(cells)
+    settings = _settings(cells)
     pairs = [
-        (rows, found[backbone, column.replace(" 5-shot", " 10-shot")])
-        for (backbone, column), rows in found.items()
+        (rows, settings[backbone, column.replace(" 5-shot", " 10-shot")])
+        for (backbone, column), rows in settings.items()
         if column.endswith(" 5-shot") and not column.startswith("pets")
     ]
     return sum(_bob(five) > ten["Real Only", ""] for five, ten in pairs)
 
 
 def _behind_on_pets(cells: Cells) -> float:
-    found = {place: rows for place, rows in _settings(cells).items() if place[1].startswith("pets")}
-    return max(round(_other(rows) - _bob(rows), 2) for rows in found.values())
+    settings = {place: rows for place, rows in _settings(cells).items() if place[1].startswith("pets")}
+    return max(round(_other(rows) - _bob(rows), 2) for rows in settings.values())
 
 
 def _tail_lead(cells: Cells) -> float:
@@ -226,18 +226,18 @@ def rows(tables: Mapping[str, pa.Table]) -> pa.Table:
     Returns:
         Rows of schema.CLAIMS; a number that wants a missing cell is null.
     """
-    made = []
+    counted = []
     for claim in CLAIMS:
         if claim.table in tables:
-            held = tables[claim.table].to_pylist()
-            values = {of: _value(claim, held, of) for of in ("ours", "paper")}
+            table_rows = tables[claim.table].to_pylist()
+            values = {column: _value(claim, table_rows, column) for column in ("ours", "paper")}
             texts = {name: getattr(claim, name) for name in ("table", "statement", "says", "unit")}
-            made.append({**texts, **values})
-    return from_rows(made, schema.CLAIMS)
+            counted.append({**texts, **values})
+    return from_rows(counted, schema.CLAIMS)
 
 
-def _value(claim: Claim, held: Sequence[Mapping[str, Any]], of: str) -> float | None:
-    cells = {(row["row"], row["column"]): row[of] for row in held}
+def _value(claim: Claim, rows: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    cells = {(row["row"], row["column"]): row[column] for row in rows}
     if None in cells.values():
         return None
     try:
@@ -250,6 +250,6 @@ def markdown(table: pa.Table) -> str:
     """A line a statement."""
     lines = ["| statement | the paper says | from its cells | ours |", "|---|---|---|---|"]
     for row in table.to_pylist():
-        numbers = ["-" if row[of] is None else f"{row[of]:g} {row['unit']}" for of in ("paper", "ours")]
+        numbers = ["-" if row[k] is None else f"{row[k]:g} {row['unit']}" for k in ("paper", "ours")]
         lines.append(f"| {row['statement']} | {row['says'] or '-'} | {numbers[0]} | {numbers[1]} |")
     return "\n".join(lines) + "\n"

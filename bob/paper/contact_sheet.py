@@ -1,4 +1,4 @@
-"""A picture of real shots beside what each method drew, a row a class."""
+"""Contact sheet: real shots beside the images of each method, a row a class."""
 
 import io
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""What can be run by name: functions that return lists of `Run`. A number in a table leads to one of these.
+"""Experiments that can be run by name: functions that return lists of `Run`, and what is made of the outcomes.
 
     bob run NAME --out OUT [--seeds 0 1 2]         bob plan NAME --cluster 8xH100 says what it costs
 
-Those of the paper want its data sets and weights (`bob doctor`). Each has a twin on skyworld, `skyworld_table1` ...,
-that wants nothing and runs on a laptop.
+Those of the paper need its data sets and weights (`bob doctor`). Each has a twin on skyworld, `skyworld_table1` ...,
+that needs neither and runs on a laptop.
 """
 
 import dataclasses
@@ -13,11 +13,12 @@ from typing import Any
 from bob.core import registry
 from bob.core.settings import Run
 from bob.paper import layouts, outputs
-from bob.paper.outputs import Runs, Show
+from bob.paper.outputs import Output, Runs
 from bob.paper.table7 import present
+from bob.paper.twins import MINIS, at_epoch, mini, on_skyworld, tiny
 from bob.steps.defaults import defaults
 
-__all__ = ["EXPERIMENTS", "SHOWS", "load", "tiny"]
+__all__ = ["EXPERIMENTS", "OUTPUTS", "load"]
 
 ROWS = (
     ("real_only", "sd21"),
@@ -29,17 +30,14 @@ TAIL_ROWS = tuple(row for row in ROWS if row[0] not in ("diff_aug", "real_guidan
 """Of Table 2."""
 EPOCHS = (200, 400, 1000, 2000)
 """Of Table 6; the last is the length of the fine-tune, the others are taken on the way."""
-MINIS = {"clip_vit_b16": "clip_mini", "resnet50": "resnet_mini", "mae_vit_b16": "mae_mini"}
-"""Downstream models of the paper, in its order -> skyworld's."""
-
 EXPERIMENTS: dict[str, Runs] = {}
-SHOWS: dict[str, Show] = {}
-"""Experiment -> what is made of what its runs come to."""
+OUTPUTS: dict[str, Output] = {}
+"""Experiment -> what is made of its runs' outcomes."""
 
 
-def _experiment(shown: Show) -> Callable[[Runs], Runs]:
+def _experiment(output: Output) -> Callable[[Runs], Runs]:
     def register(runs: Runs) -> Runs:
-        EXPERIMENTS[runs.__name__], SHOWS[runs.__name__] = runs, shown
+        EXPERIMENTS[runs.__name__], OUTPUTS[runs.__name__] = runs, output
         return runs
 
     return register
@@ -61,18 +59,13 @@ def _paper(method: str, checkpoint: str = "sd21", backbone: str = "resnet50", **
     return dataclasses.replace(defaults(**models, method=method), **fields)
 
 
-def _mini(method: str, backbone: str = "resnet_mini", **fields: Any) -> Run:
-    models = {"checkpoint": "skyworld", "backbone": backbone, "captioner": "qwen_vl:skyworld"}
-    return dataclasses.replace(defaults(**models, method=method), **fields)
-
-
 @_experiment(outputs.Table())
 def skyworld(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Real Only, DataDream and BOB on skyworld at 5 shots, confounding 0.8, with equal budgets.
 
     bob run skyworld --out out            about 5 minutes on 2 CPU cores
     """
-    return [_mini(method, seed=seed) for seed in seeds for method in ("real_only", "datadream", "bob")]
+    return [mini(method, seed=seed) for seed in seeds for method in ("real_only", "datadream", "bob")]
 
 
 @_experiment(outputs.Table())
@@ -81,7 +74,7 @@ def baselines(seeds: Sequence[int] = (0,)) -> list[Run]:
 
     bob run baselines --out out
     """
-    return [_mini(method, seed=seed) for seed in seeds for method in registry.names("method")]
+    return [mini(method, seed=seed) for seed in seeds for method in registry.names("method")]
 
 
 @_experiment(outputs.Table())
@@ -91,19 +84,6 @@ def smoke(seeds: Sequence[int] = (0,)) -> list[Run]:
     bob run smoke --out out               about a minute
     """
     return [tiny(run) for run in skyworld(seeds)]
-
-
-def tiny(run: Run) -> Run:
-    """A run of skyworld with budgets so small that its number means nothing."""
-    keep = tuple(range(1, 1 + len(run.finetune.keep)))
-    finetune = dataclasses.replace(run.finetune, epochs=2 + len(keep), total_steps=0, warmup_steps=1, keep=keep)
-    return dataclasses.replace(
-        run,
-        finetune=finetune,
-        after=dict(zip(run.finetune.keep, keep, strict=True)).get(run.after, 0),
-        draw=dataclasses.replace(run.draw, per_class=2, steps=3, unit=10),
-        sweep=dataclasses.replace(run.sweep, lrs=run.sweep.lrs[:1], sweep_epochs=1, final_epochs=2),
-    )
 
 
 @_experiment(outputs.Table(layouts.TABLE1))
@@ -166,37 +146,31 @@ def table6(seeds: Sequence[int] = (0,)) -> list[Run]:
     The paper: both are best at 1,000 (69.11 and 75.22), BOB ahead at each.
     """
     return [
-        _after(_aircraft(method, seed=seed), epochs, EPOCHS)
+        at_epoch(_aircraft(method, seed=seed), epochs, EPOCHS)
         for seed in seeds
         for epochs in EPOCHS
         for method in ("datadream", "bob")
     ]
 
 
-def _after(run: Run, epochs: int, every: Sequence[int]) -> Run:
-    *keep, last = every
-    finetune = dataclasses.replace(run.finetune, epochs=last, keep=tuple(keep))
-    return dataclasses.replace(run, finetune=finetune, after=epochs if epochs != last else 0)
-
-
-def _drawn(methods: Sequence[tuple[str, str]], seeds: Sequence[int]) -> list[Run]:
+def _on_aircraft(methods: Sequence[tuple[str, str]], seeds: Sequence[int]) -> list[Run]:
     return [_aircraft(method, checkpoint, seed=seed) for seed in seeds for method, checkpoint in methods]
 
 
 @_experiment(outputs.Figure("figure3"))
 def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
-    """Figure 3: shots of one class beside what Diff-II, DataDream and BOB draw of it; nothing is classified.
+    """Figure 3: shots of one class beside images of it by Diff-II, DataDream and BOB; nothing is classified.
 
     bob run figure3 --out s3://bucket/bob          25.3 GPU-hours on H100s
 
     The paper: Diff-II's backgrounds are plain, DataDream's aircraft stand on the ground, BOB's contexts vary.
     """
-    return _drawn((("diff_ii", "sd15"), ("datadream", "sd21"), ("bob", "sd21")), seeds)
+    return _on_aircraft((("diff_ii", "sd15"), ("datadream", "sd21"), ("bob", "sd21")), seeds)
 
 
 @_experiment(outputs.Figure("figure4"))
 def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
-    """Figure 4: density over the classes of the FID between what is drawn and the real images.
+    """Figure 4: density over the classes of the FID between generated and real images.
 
     bob run figure4 --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
 
@@ -235,7 +209,18 @@ def figure6(seeds: Sequence[int] = (0,)) -> list[Run]:
 
     The paper: BOB's is lower in 91 of 100 classes, by more than 5 in 29.
     """
-    return _drawn((("datadream", "sd21"), ("bob", "sd21")), seeds)
+    return _on_aircraft((("datadream", "sd21"), ("bob", "sd21")), seeds)
+
+
+@_experiment(outputs.Figure("per_class"))
+def per_class(seeds: Sequence[int] = (0,)) -> list[Run]:
+    """FID, KID, Vendi score, entropy of contexts and caption leakage of Figure 3's methods: a table, class by class.
+
+    bob run per_class --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
+
+    The paper gives the FID alone, in Figures 4 and 6.
+    """
+    return figure3(seeds)
 
 
 @_experiment(outputs.Custom(present))
@@ -258,19 +243,20 @@ TABLES = {
 """What `claims` counts in: the paper's countable statements, recomputed from its own cells and from ours."""
 PAPER = (*TABLES, "figure3", "figure4", "figure5", "figure6")
 """What `paper` runs, all in one."""
+_TWINNED = (*PAPER, "per_class")
 
 
 def _add_changed(prefix: str, change: Callable[[Run], Run], words: str) -> None:
-    """The experiments of `PAPER` with their runs changed, and `claims` and `paper` over them."""
-    for name in PAPER if prefix else ():
-        EXPERIMENTS[prefix + name], SHOWS[prefix + name] = _changed(EXPERIMENTS[name], change), SHOWS[name]
+    """Adds the experiments of `_TWINNED` with their runs changed, and `claims` and `paper` over them."""
+    for name in _TWINNED if prefix else ():
+        EXPERIMENTS[prefix + name], OUTPUTS[prefix + name] = _changed(EXPERIMENTS[name], change), OUTPUTS[name]
         EXPERIMENTS[prefix + name].__doc__ = f"{name}{words}."
     tables = {name: (EXPERIMENTS[prefix + name], layout) for name, layout in TABLES.items()}
     EXPERIMENTS[f"{prefix}claims"] = _joined([runs for runs, _ in tables.values()])
-    SHOWS[f"{prefix}claims"] = outputs.Claims(tables)
-    parts = {name: (EXPERIMENTS[prefix + name], SHOWS[prefix + name]) for name in (*PAPER, "claims")}
+    OUTPUTS[f"{prefix}claims"] = outputs.Claims(tables)
+    parts = {name: (EXPERIMENTS[prefix + name], OUTPUTS[prefix + name]) for name in (*PAPER, "claims")}
     EXPERIMENTS[f"{prefix}paper"] = _joined([runs for runs, _ in parts.values()])
-    SHOWS[f"{prefix}paper"] = outputs.Parts(parts)
+    OUTPUTS[f"{prefix}paper"] = outputs.Combined(parts)
     EXPERIMENTS[f"{prefix}claims"].__doc__ = f"What the paper counts, from its cells and ours{words}."
     EXPERIMENTS[f"{prefix}paper"].__doc__ = f"All of these in one, so that what they share is made once{words}."
 
@@ -283,19 +269,6 @@ def _joined(parts: Sequence[Runs]) -> Runs:
     return lambda seeds: [run for runs in parts for run in runs(seeds)]
 
 
-def _on_skyworld(run: Run) -> Run:
-    """The twin of a run of the paper: the same cell with mini models on skyworld, or on its long tail."""
-    _, _, factor = run.dataset.partition(":")
-    captioner = "qwen_vl:skyworld" if run.captioner == "qwen_vl:7b" else "blind"
-    made = _mini(run.method, MINIS[run.backbone], shots=run.shots, seed=run.seed, captioner=captioner)
-    made = dataclasses.replace(made, dataset=f"skyworld_lt:{factor}" if factor else made.dataset)
-    if not run.finetune.keep:
-        return made
-    last = run.finetune.epochs
-    epochs = [epoch * made.finetune.epochs // last for epoch in (*run.finetune.keep, last)]
-    return _after(made, (run.after or last) * epochs[-1] // last, epochs)
-
-
 _add_changed("", lambda run: run, "; 1,039 GPU-hours on H100s")
-_add_changed("skyworld_", _on_skyworld, ", on skyworld with mini models")
-_add_changed("smoke_", lambda run: tiny(_on_skyworld(run)), ", on skyworld with budgets that mean nothing")
+_add_changed("skyworld_", on_skyworld, ", on skyworld with mini models")
+_add_changed("smoke_", lambda run: tiny(on_skyworld(run)), ", on skyworld with budgets that mean nothing")

@@ -1,4 +1,4 @@
-"""Where a run stands in a table: its row, its columns, and what the paper prints there."""
+"""Layouts of the tables: the row and the columns of a run, and the paper's numbers for them."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass

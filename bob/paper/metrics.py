@@ -1,4 +1,4 @@
-"""What a set of images is worth, from its features: numpy alone, float64 throughout.
+"""Measures of sets of images, from their features: numpy alone, float64 throughout.
 
 A set of features is an array (n, d), a row an image, of any float type. No measure depends on the order of its rows.
 """

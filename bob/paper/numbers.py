@@ -1,4 +1,4 @@
-"""What the paper prints: its Tables 1, 2, 3 and 6 as data, cell by cell (arXiv:2510.24078).
+"""The paper's printed numbers: its Tables 1, 2, 3 and 6, cell by cell (arXiv:2510.24078).
 
 The CSV files in `bob/paper/` are transcribed from the paper, one row a cell, accuracies in per cent.
 """

@@ -1,4 +1,4 @@
-"""What an experiment makes of its runs: a table, a figure, statements, or several of these."""
+"""Outputs of an experiment: a table, a figure, statements about tables, or several of these."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from bob.core.types import Outcome, Unit
 from bob.paper import claims, layouts, render, tabulate
 from bob.paper.layouts import Layout
 
-__all__ = ["Claims", "Custom", "Figure", "Parts", "Runs", "Show", "Table"]
+__all__ = ["Claims", "Combined", "Custom", "Figure", "Output", "Runs", "Table"]
 
 Runs = Callable[[Sequence[int]], list[Run]]
 """Seeds -> runs, one set for each seed."""
 
 
 @dataclass(frozen=True)
-class Show:
-    """Step 5 of an experiment."""
+class Output:
+    """Base of the outputs: step 5 of an experiment."""
 
     @property
     def ends(self) -> str:
@@ -27,60 +27,60 @@ class Show:
         return "classify"
 
     def units(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
-        """What has to be measured before it can be shown, beyond what the runs are."""
+        """Units of the measurements that it needs beyond the experiment's runs."""
         return []
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """Writes its files as `name`, with what is missing marked, and prints it.
+        """Writes its files, named `name`, with missing results marked, and prints it.
 
         Args:
-            outcomes: of the experiment's runs, in their order.
-            artefacts: where it is kept.
-            name: of the experiment.
+            outcomes: outcomes of the experiment's runs, in their order.
+            artefacts: store of the results and of the files.
+            name: name of the experiment.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Table(Show):
-    """A table, and a picture of what was drawn."""
+class Table(Output):
+    """A table of accuracies."""
 
     layout: Layout = layouts.PLAIN
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """See `Show`."""
+        """See `Output`."""
         render.show(tabulate.write(outcomes, artefacts, name=name, layout=self.layout), self.layout)
 
 
 @dataclass(frozen=True)
-class Custom(Show):
-    """A function that writes something and returns it as Markdown."""
+class Custom(Output):
+    """The output of a function that writes its files and returns Markdown."""
 
     present: Callable[..., str]
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """See `Show`."""
+        """See `Output`."""
         print(self.present(outcomes, artefacts, name=name))
 
 
 @dataclass(frozen=True)
-class Figure(Show):
-    """A file of `bob/paper/figures/`."""
+class Figure(Output):
+    """A figure, from the module of that name in `bob/paper/figures/`."""
 
     name: str
     upto: str = "generate"
 
     @property
     def ends(self) -> str:
-        """See `Show`."""
+        """See `Output`."""
         return self.upto
 
     def units(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
-        """See `Show`."""
+        """See `Output`."""
         return self._module.units(outcomes, artefacts)
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """See `Show`."""
+        """See `Output`."""
         if self._is_whole(outcomes, artefacts):
             print(self._module.draw(outcomes, artefacts, name=name))
         else:
@@ -96,44 +96,44 @@ class Figure(Show):
 
 
 @dataclass(frozen=True)
-class Claims(Show):
-    """The statements about several tables, whose runs stand one after another."""
+class Claims(Output):
+    """The paper's statements about several tables; the experiment's runs are those of the tables, concatenated."""
 
     tables: Mapping[str, tuple[Runs, Layout]]
     """As `claims.CLAIMS` call them."""
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """See `Show`."""
+        """See `Output`."""
         slices = _slices({table: runs for table, (runs, _) in self.tables.items()}, outcomes)
         collected = {
-            table: tabulate.collect(some, artefacts, name=table, layout=self.tables[table][1]) for table, some in slices
+            table: tabulate.collect(part, artefacts, name=table, layout=self.tables[table][1]) for table, part in slices
         }
-        found = claims.rows(collected)
-        text = claims.markdown(found)
-        artefacts.write_table(f"tables/{name}.parquet", found, store.provenance([o.run for o in outcomes]))
+        rows = claims.rows(collected)
+        text = claims.markdown(rows)
+        artefacts.write_table(f"tables/{name}.parquet", rows, store.provenance([o.run for o in outcomes]))
         artefacts.write(f"tables/{name}.md", text.encode())
         print(text)
 
 
 @dataclass(frozen=True)
-class Parts(Show):
-    """Several experiments in one, whose runs stand one after another."""
+class Combined(Output):
+    """The outputs of several experiments; the runs are theirs, concatenated."""
 
-    parts: Mapping[str, tuple[Runs, Show]]
+    parts: Mapping[str, tuple[Runs, Output]]
 
     def units(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
-        """See `Show`."""
-        return [unit for part, some in self._slices(outcomes) for unit in self.parts[part][1].units(some, artefacts)]
+        """See `Output`."""
+        return [unit for name, part in self._slices(outcomes) for unit in self.parts[name][1].units(part, artefacts)]
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """See `Show`; each part is called by its own name, with what stands before the last word of `name`."""
-        before = name.rpartition("_")[0]
-        for part, some in self._slices(outcomes):
-            print(f"\n{part}")
-            self.parts[part][1].show(some, artefacts, f"{before}_{part}" if before else part)
+        """See `Output`; each part has its own name, with the prefix of `name` before it (`smoke_` of `smoke_paper`)."""
+        prefix = name.rpartition("_")[0]
+        for part_name, part in self._slices(outcomes):
+            print(f"\n{part_name}")
+            self.parts[part_name][1].show(part, artefacts, f"{prefix}_{part_name}" if prefix else part_name)
 
     def _slices(self, outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Sequence[Outcome]]]:
-        return _slices({part: runs for part, (runs, _) in self.parts.items()}, outcomes)
+        return _slices({name: runs for name, (runs, _) in self.parts.items()}, outcomes)
 
 
 def _slices(parts: Mapping[str, Runs], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Sequence[Outcome]]]:

@@ -1,4 +1,4 @@
-"""A table of step 5 for people: Markdown, LaTeX (booktabs), CSV and a terminal, best and second best marked."""
+"""Rendering of tables as Markdown, LaTeX (booktabs), CSV and for the terminal, best and second best marked."""
 
 import csv
 import io
@@ -35,13 +35,13 @@ def ranks(table: pa.Table, layout: Layout, *, of: str = "ours") -> dict[tuple[st
         if row[of] is not None:
             place = row["row"], row["column"]
             groups.setdefault(layout.rivals(*place), {})[place] = round(row[of], 2)
-    found = {}
+    placed = {}
     for group in groups.values():
         for place, value in group.items():
             better = sum(other > value for other in group.values())
             if better < 2 <= len(group):
-                found[place] = better + 1
-    return found
+                placed[place] = better + 1
+    return placed
 
 
 def text(row: Row) -> str:
@@ -56,12 +56,12 @@ def text(row: Row) -> str:
 
 
 def _grid(table: pa.Table, layout: Layout) -> tuple[list[str], Grid]:
-    held = table.to_pylist()
-    columns = list(dict.fromkeys(row["column"] for row in held))
-    cells = {(row["row"], row["column"]): text(row) for row in held}
+    rows = table.to_pylist()
+    columns = list(dict.fromkeys(row["column"] for row in rows))
+    cells = {(row["row"], row["column"]): text(row) for row in rows}
     marks = ranks(table, layout)
     grid = []
-    for name in dict.fromkeys(row["row"] for row in held):
+    for name in dict.fromkeys(row["row"] for row in rows):
         line = [(part, 0) for part in name.split(SEPARATOR)]
         line += [(cells.get((name, column), "-"), marks.get((name, column), 0)) for column in columns]
         grid.append(line)

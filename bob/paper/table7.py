@@ -48,13 +48,16 @@ def rows() -> pa.Table:
             known.setdefault(_plain(name), (synset, described))
     text = (importlib.resources.files("bob") / "paper" / "table7_pets.csv").read_text(encoding="utf-8")
     printed = {row["class"]: row["imagenet_id"] for row in csv.DictReader(text.splitlines())}
-    made = []
+    rows = []
     for breed in BREEDS:
         name = _plain(_CALLED.get(breed, breed))
-        found = next((known[n] for n in (name, f"{name}cat", f"{name}dog") if n in known), ("", ""))
+        imagenet_id, imagenet_name = next(
+            (known[n] for n in (name, f"{name}cat", f"{name}dog") if n in known), ("", "")
+        )
         paper = printed.get(breed)
-        made.append({"class_name": breed, "imagenet_id": found[0], "imagenet_name": found[1], "paper": paper})
-    return tables.from_rows(made, schema.OVERLAP)
+        names = {"class_name": breed, "imagenet_id": imagenet_id, "imagenet_name": imagenet_name}
+        rows.append({**names, "paper": paper})
+    return tables.from_rows(rows, schema.OVERLAP)
 
 
 def _plain(name: str) -> str:

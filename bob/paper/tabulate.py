@@ -1,4 +1,4 @@
-"""Step 5: results -> tables and pictures. Every cell is a mean over seeds; a missing one shows as missing."""
+"""Step 5: tables and contact sheets from results. A cell is the mean over seeds; missing cells are marked."""
 
 import dataclasses
 import statistics
@@ -76,22 +76,22 @@ def rows(finals: Sequence[Final], layout: Layout, *, name: str) -> pa.Table:
     Returns:
         Rows of schema.TABLES, in per cent.
     """
-    found: dict[layouts.Place, list[float]] = {}
+    accuracies: dict[layouts.Place, list[float]] = {}
     for run, results in finals:
         measured = results.to_pylist() if results is not None else []
         tested = {row["metric"]: row["value"] for row in measured if row["split"] == "test"}
         for metric, column in layout.columns(run).items():
-            values = found.setdefault((SEPARATOR.join(layout.row(run)), column), [])
+            values = accuracies.setdefault((SEPARATOR.join(layout.row(run)), column), [])
             if metric in tested:
                 values.append(100 * tested[metric])
     comparable = not layout.dataset or {run.dataset for run, _ in finals} == {layout.dataset}
     printed = layout.printed() if comparable else {}
-    columns = list(dict.fromkeys(column for _, column in found))
-    made = []
-    for row in dict.fromkeys(row for row, _ in found):
-        cells = [_cell(name, row, column, found.get((row, column), []), printed) for column in columns]
-        made += [*cells, *_averages(cells)]
-    return tables.from_rows(made, schema.TABLES)
+    columns = list(dict.fromkeys(column for _, column in accuracies))
+    rows = []
+    for row in dict.fromkeys(row for row, _ in accuracies):
+        cells = [_cell(name, row, column, accuracies.get((row, column), []), printed) for column in columns]
+        rows += [*cells, *_averages(cells)]
+    return tables.from_rows(rows, schema.TABLES)
 
 
 def _cell(
@@ -123,15 +123,15 @@ def _averages(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for cell in cells:
         if cell["column"].endswith("-shot"):
             alike.setdefault(cell["column"].rpartition(" ")[2], []).append(cell)
-    made = []
-    for shots, some in alike.items():
-        if len(some) > 1:
-            ours, paper = (_mean([cell[of] for cell in some]) for of in ("ours", "paper"))
-            seeds = min(cell["seeds"] for cell in some)
-            made.append(_row(some[0]["table"], some[0]["row"], f"mean {shots}", ours, None, seeds, paper))
-    return made
+    averages = []
+    for shots, group in alike.items():
+        if len(group) > 1:
+            ours, paper = (_mean([cell[name] for cell in group]) for name in ("ours", "paper"))
+            seeds = min(cell["seeds"] for cell in group)
+            averages.append(_row(group[0]["table"], group[0]["row"], f"mean {shots}", ours, None, seeds, paper))
+    return averages
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if len(there) == len(values) else None
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None

@@ -1,4 +1,4 @@
-"""The prompts that the mini models are pre-trained on: what people would write under skyworld's pictures."""
+"""Captions of rendered pictures that the mini models are pre-trained on."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The section of the model card that says what was measured, and what counts as missed."""
+"""The model card's section of measurements: each value, the bar it has to reach, and whether it does."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,10 +1,10 @@
-"""Holds the mini checkpoints against their bars, on pictures that no training has seen.
+"""Command that measures the mini checkpoints against their bars, on pictures that no training has seen.
 
     python -m bob.skyworld.evaluate --weights bob/skyworld/weights --probe FOLDER/probe [--card FILE]
         [--work FOLDER] [--only vae captioner sd resnet mae clip] [--threads 1]
 
 Prints a section of the model card in Markdown; exit code 1 if a bar is missed. The probe is the
-yardstick of `bob.skyworld.pretrain --only probe`, which is not shipped.
+classifier of `bob.skyworld.pretrain --only probe`, which is not shipped.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,75 +30,30 @@ from bob.core.seeds import derive
 from bob.core.types import Context, Request
 from bob.datasets._skyworld import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
 from bob.diffusion.image_generator import Painter
-from bob.skyworld import probe, renders
+from bob.skyworld import renders
+from bob.skyworld.bench import BASE_RENDERS, NOVEL_RENDERS, Bench
 from bob.skyworld.card import Measurement, card
 from bob.skyworld.models import SIDE
 
-__all__ = ["HOW", "PARTS", "Bench", "main"]
+__all__ = ["HOW", "PARTS", "main"]
 
-_BASE_RENDERS = 1_200
-_NOVEL_RENDERS = 600
 _DRAWN = 200
 _GUIDANCE, _STEPS = 2.0, 25  # as a run on skyworld draws
 _MEGABYTES = 30.0
 
 HOW = (
-    f"By `python -m bob.skyworld.evaluate`, on what no training has seen: {_BASE_RENDERS} renders of the 60 base"
-    f" classes, {_NOVEL_RENDERS} of the 10 novel ones, {_DRAWN} drawn pictures of base classes (guidance"
+    f"By `python -m bob.skyworld.evaluate`, on what no training has seen: {BASE_RENDERS} renders of the 60 base"
+    f" classes, {NOVEL_RENDERS} of the 10 novel ones, {_DRAWN} drawn pictures of base classes (guidance"
     f" {_GUIDANCE:g}, {_STEPS} steps). The probe is a network of its own, trained on renders."
 )
 """What stands above the table of the model card."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Where the weights are, and the pictures that they are held against."""
-
-    weights: Path
-    """As `bob/skyworld/weights`: `sd`, `captioner`, `resnet`, `mae`, `clip`."""
-    probe: Path | None
-    """Folder of the trained probe; the parts `vae` and `sd` need it."""
-    work: Path
-    """Folder that keeps renders, and a sheet of what was drawn."""
-
-    def base(self) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out renders of the base classes, as `renders.renders` gives them."""
-        return renders.cached(self.work, _BASE_RENDERS, "evaluate")
-
-    def novel(self) -> tuple[np.ndarray, np.ndarray]:
-        """Renders of the novel classes, likewise."""
-        return renders.renders(_NOVEL_RENDERS, purpose="evaluate novel", classes=NOVEL)
-
-    def read(self, pixels: np.ndarray) -> np.ndarray:
-        """What the probe sees in uint8 (n, SIDE, SIDE, 3): (class, background, pose) indices, (n, 3)."""
-        if self.probe is None:
-            raise ValueError("wanted the folder of the trained probe to read pictures with: give --probe FOLDER")
-        if not len(pixels):
-            return np.zeros((0, 3), int)
-        reader = probe.load(self.probe)
-        with torch.inference_mode():
-            parts = [reader(renders.as_batch(pixels, rows)) for rows in torch.arange(len(pixels)).split(200)]
-        return torch.cat([torch.stack([o.argmax(1) for o in part], 1) for part in parts]).numpy()
-
-    def found(self, path: str, stage: str) -> Path:
-        """A file or folder of the weights.
-
-        Raises:
-            ValueError: if it is not there; says what makes it.
-        """
-        if not (self.weights / path).exists():
-            raise ValueError(
-                f"wanted {self.weights / path}, which does not exist: make it with"
-                f" python -m bob.skyworld.pretrain --out {self.weights} --only {stage}, or leave it out by --only"
-            )
-        return self.weights / path
-
-
 def autoencoder(bench: Bench) -> list[Measurement]:
-    """What the probe still reads after encoding and decoding; the noise that they leave."""
+    """Accuracy of the probe after encoding and decoding, and the PSNR of the reconstruction."""
     from diffusers import AutoencoderKL
 
-    folder = bench.found("sd/vae/config.json", "vae").parent
+    folder = bench.weight("sd/vae/config.json", "vae").parent
     model: Any = AutoencoderKL.from_pretrained(folder, use_safetensors=True)
     model.float().eval()
 
@@ -114,7 +68,7 @@ def autoencoder(bench: Bench) -> list[Measurement]:
     (base, truth), (novel, _) = bench.base(), bench.novel()
     again = rebuilt(base)
     before, after = (100 * (bench.read(pixels) == truth).mean(0) for pixels in (base, again))
-    line = _of("autoencoder")
+    line = _line("autoencoder")
     return [
         line("probe reads the class of an original", before[0]),
         line("probe reads the class of a reconstruction", after[0]),
@@ -127,14 +81,14 @@ def autoencoder(bench: Bench) -> list[Measurement]:
 
 
 def captioner(bench: Bench) -> list[Measurement]:
-    """Asked as a run asks, about classes that it has never seen."""
-    model = captioners.load(f"qwen_vl:path:{bench.found('captioner', 'captioner')}")
+    """Exact answers to a run's questions, on pictures of classes that no training has seen."""
+    model = captioners.load(f"qwen_vl:path:{bench.weight('captioner', 'captioner')}")
     pixels, truth = bench.novel()
     answers = model.caption([Image.fromarray(picture) for picture in pixels], descriptor=DESCRIPTOR)
     words: dict[str, Any] = {"descriptor": DESCRIPTOR, "class_names": NOVEL}
     backgrounds = [clean(answer.background_raw, about="background", **words)[0] for answer in answers]
     poses = [clean(answer.pose_raw, about="pose", **words)[0] for answer in answers]
-    line = _of("captioner")
+    line = _line("captioner")
     return [
         line("background of a novel class exactly right", _right(backgrounds, BACKGROUNDS, truth[:, 1]), bar=95.0),
         line("pose of a novel class exactly right", _right(poses, POSES, truth[:, 2]), bar=90.0),
@@ -142,10 +96,10 @@ def captioner(bench: Bench) -> list[Measurement]:
 
 
 def stable_diffusion(bench: Bench) -> list[Measurement]:
-    """What the probe reads in pictures drawn with BOB's prompt, contexts uniform, without an adapter."""
+    """Predictions of the probe on pictures generated from BOB's prompt, with uniform contexts and no adapter."""
     requests, truth = _requests()
     painter = Painter("cpu")
-    painter.use(f"path:{bench.found('sd/model_index.json', 'vae sd').parent}", "", dict)
+    painter.use(f"path:{bench.weight('sd/model_index.json', 'vae sd').parent}", "", dict)
     rows, rejected = painter.draw(requests, batch=25)
     drawn = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
     _sheet(drawn).save(bench.work / "drawn.png")
@@ -154,7 +108,7 @@ def stable_diffusion(bench: Bench) -> list[Measurement]:
     hits = (seen == truth[[row["index"] for row in rows]]).sum(0) / len(requests)
     base, labels = bench.base()
     real = (bench.read(base)[:, 0] == labels[:, 0]).mean()
-    line = _of("Stable Diffusion")
+    line = _line("Stable Diffusion")
     return [
         line("probe reads the background asked for", 100 * hits[1], bar=90.0),
         line("probe reads the pose asked for", 100 * hits[2], bar=85.0),
@@ -165,9 +119,9 @@ def stable_diffusion(bench: Bench) -> list[Measurement]:
 
 
 def resnet(bench: Bench) -> list[Measurement]:
-    """The downstream model on what it was pre-trained on, and what of the fine grain its features hold."""
+    """Accuracy of the pre-training's heads, and of a linear classifier of fine-grained classes on the features."""
     model: Any = resnet_mini.network(sum(resnet_mini.HEADS))
-    load_model(model, bench.found("resnet/model.safetensors", "resnet"))
+    load_model(model, bench.weight("resnet/model.safetensors", "resnet"))
     pixels, truth = bench.base()
     with torch.inference_mode():
         images = renders.as_batch(pixels, torch.arange(len(pixels)))
@@ -175,7 +129,7 @@ def resnet(bench: Bench) -> list[Measurement]:
         features = model.forward_features(images).mean((2, 3))
     seen = np.stack([head.argmax(1).numpy() for head in heads], 1)
     family, background, pose = 100 * (seen == np.stack([truth[:, 0] // 2, *truth[:, 1:].T], 1)).mean(0)
-    line = _of("ResNet")
+    line = _line("ResNet")
     return [
         line("family of a base render right", family),
         line("background of a base render right", background),
@@ -185,15 +139,15 @@ def resnet(bench: Bench) -> list[Measurement]:
 
 
 def mae(bench: Bench) -> list[Measurement]:
-    """What its encoder's averaged patches hold that nobody has told it."""
-    held = {name: value.float() for name, value in load_file(bench.found("mae/model.safetensors", "mae")).items()}
+    """Accuracy of linear classifiers on the mean of the encoder's patch features."""
+    state = {name: value.float() for name, value in load_file(bench.weight("mae/model.safetensors", "mae")).items()}
     encoder = mae_mini.network(0, pretraining=True).eval()
-    encoder.load_state_dict(held)
+    encoder.load_state_dict(state)
     pixels, truth = bench.base()
     with torch.inference_mode():
         parts = [renders.as_batch(pixels, rows) for rows in torch.arange(len(pixels)).split(200)]
         features = torch.cat([encoder.forward_features(part)[:, 1:].mean(1) for part in parts]).numpy()
-    line = _of("MAE")
+    line = _line("MAE")
     return [
         line("background of a base render right, by a linear layer on its features", _linear(features, truth[:, 1])),
         line("pose of a base render right, likewise", _linear(features, truth[:, 2]), bar=50.0),
@@ -202,16 +156,16 @@ def mae(bench: Bench) -> list[Measurement]:
 
 
 def clip(bench: Bench) -> list[Measurement]:
-    """Zero-shot: the nearest of the 60 base classes' prompts, or of the 10 novel ones', which it has not read."""
+    """Zero-shot accuracy among the prompts of the 60 base classes, and of the 10 novel ones, which are new to it."""
     from transformers import CLIPModel, CLIPTokenizer
 
     from bob.skyworld.pretrain_clip import zero_shot
 
-    folder = bench.found("clip/config.json", "clip").parent
+    folder = bench.weight("clip/config.json", "clip").parent
     model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     (base, truth), (novel, others) = bench.base(), bench.novel()
-    line = _of("CLIP")
+    line = _line("CLIP")
     return [
         line("class of a base render right, zero-shot", 100 * zero_shot(model, tokenizer, base, truth), bar=50.0),
         line("class of a novel render right, zero-shot", 100 * zero_shot(model, tokenizer, novel, others, NOVEL)),
@@ -219,18 +173,18 @@ def clip(bench: Bench) -> list[Measurement]:
 
 
 def _linear(features: np.ndarray, labels: np.ndarray) -> float:
-    """Per cent right on the last third, of ridge regression on the first two."""
-    held = len(labels) * 2 // 3
+    """Accuracy in per cent on the last third of the rows, of a ridge regression on the first two thirds."""
+    fitted = len(labels) * 2 // 3
     x = np.c_[features, np.ones(len(features))].astype(np.float64)
-    wanted = np.eye(labels.max() + 1)[labels[:held]]
-    weights = np.linalg.solve(x[:held].T @ x[:held] + 1e-2 * np.eye(x.shape[1]), x[:held].T @ wanted)
-    return 100 * float(((x[held:] @ weights).argmax(1) == labels[held:]).mean())
+    wanted = np.eye(labels.max() + 1)[labels[:fitted]]
+    weights = np.linalg.solve(x[:fitted].T @ x[:fitted] + 1e-2 * np.eye(x.shape[1]), x[:fitted].T @ wanted)
+    return 100 * float(((x[fitted:] @ weights).argmax(1) == labels[fitted:]).mean())
 
 
 def size(bench: Bench) -> list[Measurement]:
-    """All that is shipped."""
+    """Size of all files that are shipped."""
     total = sum(path.stat().st_size for path in bench.weights.rglob("*") if path.is_file()) / 1e6
-    return [_of("all")("size of the files", total, unit="MB", bar=_MEGABYTES, at_most=True)]
+    return [_line("all")("size of the files", total, unit="MB", bar=_MEGABYTES, at_most=True)]
 
 
 PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
@@ -244,7 +198,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
 """Stage of `bob.skyworld.pretrain` -> what measures its result."""
 
 
-def _of(part: str) -> Callable[..., Measurement]:
+def _line(part: str) -> Callable[..., Measurement]:
     return lambda what, value, **bar: Measurement(part=part, what=what, value=float(value), **bar)
 
 
@@ -262,7 +216,7 @@ def _requests() -> tuple[list[Request], np.ndarray]:
     requests, truth = [], []
     for k in range(_DRAWN):
         draw = random.Random(derive("skyworld", "evaluate", "context", k))
-        background, pose = (int(draw.random() * len(of)) for of in (BACKGROUNDS, POSES))
+        background, pose = (int(draw.random() * len(names)) for names in (BACKGROUNDS, POSES))
         class_id = k * len(BASE) // _DRAWN
         context = Context(background=BACKGROUNDS[background], pose=POSES[pose])
         requests.append(
@@ -283,7 +237,7 @@ def _requests() -> tuple[list[Request], np.ndarray]:
 
 
 def _sheet(pictures: Sequence[np.ndarray]) -> Image.Image:
-    """All of them, 20 a row."""
+    """A contact sheet of the pictures, 20 a row."""
     sheet = Image.new("RGB", (20 * SIDE, max(1, -(-len(pictures) // 20)) * SIDE))
     for k, picture in enumerate(pictures):
         sheet.paste(Image.fromarray(picture), (k % 20 * SIDE, k // 20 * SIDE))

@@ -1,4 +1,4 @@
-"""The mini models of skyworld before training: real architectures, small numbers.
+"""Untrained mini models of skyworld: the architectures of the real checkpoints in small sizes.
 
 Each is built by the class that loads the full-size checkpoint, so what runs on skyworld runs on
 SD 1.5, Qwen2.5-VL, ResNet-50, CLIP and MAE. Imports torch; nothing here is needed to use the trained weights.
@@ -18,7 +18,7 @@ __all__ = ["SIDE", "TOKENS", "clip", "clip_tokenizer", "text_encoder", "unet", "
 SIDE = 32
 """Side in pixels of what every mini model sees and draws."""
 TOKENS = 40
-"""Length of a prompt in tokens, where SD's is 77: what 8x8 latents need not attend to is time."""
+"""Length of a prompt in tokens; SD's 77 would only make the cross-attention slower."""
 
 _TEXT_WIDTH = 96
 _LATENT_CHANNELS = 16

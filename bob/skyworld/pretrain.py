@@ -1,4 +1,4 @@
-"""Makes the mini checkpoints of skyworld again, from nothing.
+"""Command that trains the mini checkpoints of skyworld from scratch.
 
     python -m bob.skyworld.pretrain --out weights [--only vae sd captioner resnet mae clip probe] [--threads 2]
 

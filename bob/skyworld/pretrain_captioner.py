@@ -1,4 +1,4 @@
-"""Trains the mini captioner: skyworld's base classes under the paper's two questions.
+"""Training of the mini captioner: skyworld's base classes under the paper's two questions.
 
 Ten minutes on one free core (0.3 s a step; with three processes on two cores it took half an hour).
 On 930 pictures of classes it has never seen, asked as any captioner is, it gets 100 % of the backgrounds
@@ -45,7 +45,8 @@ def captioner(out: Path, work: Path) -> None:
         return f"{background:.1%} of held-out backgrounds and {pose:.1%} of poses right,"
 
     model: Any = qwen.model(reader.tokenizer)
-    model = training.train("captioner", model, loss_of, steps=_STEPS, lr=1.5e-3, work=work, check=check)
+    schedule = training.Schedule(steps=_STEPS, lr=1.5e-3)
+    model = training.train("captioner", model, loss_of, schedule, work=work, check=check)
     model.half().save_pretrained(out / "captioner")
     reader.save_pretrained(out / "captioner")
 

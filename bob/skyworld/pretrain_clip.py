@@ -1,4 +1,4 @@
-"""Pre-trains the mini CLIP: pictures of the base world beside what is said of them."""
+"""Pre-training of the mini CLIP, on pictures of the base classes and prompts about them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,13 +36,13 @@ def clip(out: Path, work: Path) -> None:
     pixels, labels = renders.cached(work, renders.TRAIN, "train")
     held, held_labels = renders.cached(work, _HELD, "check")
     tokenizer = models.clip_tokenizer()
-    ids = torch.tensor(tokenizer([prompt for some in _PROMPTS for prompt in some], padding=True)["input_ids"])
+    ids = torch.tensor(tokenizer([prompt for prompts in _PROMPTS for prompt in prompts], padding=True)["input_ids"])
 
     def loss_of(model: Any, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pixels), (_BATCH,), generator=generator)
         images, truth = renders.augmented(renders.as_batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
         logits = model(pixel_values=images, input_ids=ids).logits_per_image
-        parts = logits.split([len(some) for some in _PROMPTS], 1)
+        parts = logits.split([len(prompts) for prompts in _PROMPTS], 1)
         losses = [cross_entropy(part, truth[:, k]) for k, part in enumerate(parts)]
         return losses[0] + _CONTEXT * (losses[1] + losses[2])
 
@@ -53,7 +53,8 @@ def clip(out: Path, work: Path) -> None:
     _see(model, load_file(out / "mae" / "model.safetensors"))
     read: Any = CLIPTextModel.from_pretrained(out / "sd" / "text_encoder", use_safetensors=True)
     model.text_model.load_state_dict(read.float().state_dict())
-    model = training.train("clip", model, loss_of, steps=2_000, lr=1e-3, weight_decay=0.05, work=work, check=check)
+    schedule = training.Schedule(steps=2_000, lr=1e-3, weight_decay=0.05)
+    model = training.train("clip", model, loss_of, schedule, work=work, check=check)
     folder = out / "clip"
     model.half().save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
@@ -80,11 +81,11 @@ def zero_shot(
 @torch.no_grad()
 def _see(model: Any, encoder: Mapping[str, Tensor]) -> None:
     """Fills the image tower with the weights of the mini MAE's encoder, as timm names them."""
-    held, tower = {name: value.float() for name, value in encoder.items()}, model.vision_model
-    tower.embeddings.class_embedding.copy_(held["cls_token"][0, 0])
-    tower.embeddings.patch_embedding.weight.copy_(held["patch_embed.proj.weight"])
-    positions = held["pos_embed"][0].clone()
-    positions[1:] += held["patch_embed.proj.bias"]  # CLIP's patches have none
+    weights, tower = {name: value.float() for name, value in encoder.items()}, model.vision_model
+    tower.embeddings.class_embedding.copy_(weights["cls_token"][0, 0])
+    tower.embeddings.patch_embedding.weight.copy_(weights["patch_embed.proj.weight"])
+    positions = weights["pos_embed"][0].clone()
+    positions[1:] += weights["patch_embed.proj.bias"]  # CLIP's patches have none
     tower.embeddings.position_embedding.weight.copy_(positions)
     tower.pre_layrnorm.weight.fill_(0.5)  # MAE has no such norm: tokens stay as large as its blocks know them
     names = {"norm1": "layer_norm1", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
@@ -92,7 +93,7 @@ def _see(model: Any, encoder: Mapping[str, Tensor]) -> None:
     for number, layer in enumerate(tower.encoder.layers):
         for kind in ("weight", "bias"):
             for theirs, ours in names.items():
-                layer.get_parameter(f"{ours}.{kind}").copy_(held[f"blocks.{number}.{theirs}.{kind}"])
-            parts = held[f"blocks.{number}.attn.qkv.{kind}"].chunk(3)
+                layer.get_parameter(f"{ours}.{kind}").copy_(weights[f"blocks.{number}.{theirs}.{kind}"])
+            parts = weights[f"blocks.{number}.attn.qkv.{kind}"].chunk(3)
             for ours, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
                 layer.get_parameter(f"self_attn.{ours}.{kind}").copy_(part)

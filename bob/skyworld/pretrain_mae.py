@@ -1,4 +1,4 @@
-"""Pre-trains the mini MAE: a ViT that fills in what it does not see, without a label or a word."""
+"""Pre-training of the mini MAE: a ViT that reconstructs hidden patches, without labels or captions."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ class Mae(nn.Module):
         super().__init__()
         self.encoder: Any = mae_mini.network(0, pretraining=True)
         side = self.encoder.patch_embed.grid_size
-        with torch.no_grad():  # where a patch lies, to begin with
+        with torch.no_grad():  # they start as the position of the patch
             self.encoder.pos_embed[:, 1:] = _positions(side, self.encoder.embed_dim)
         self.inward = nn.Linear(self.encoder.embed_dim, _WIDTH)
         self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, _WIDTH))
@@ -79,9 +79,7 @@ def mae(out: Path, work: Path) -> None:
         "mae",
         Mae(),
         loss_of,
-        steps=3_500,
-        lr=1.5e-3,
-        weight_decay=0.05,
+        training.Schedule(steps=3_500, lr=1.5e-3, weight_decay=0.05),
         work=work,
         check=lambda model: f"error of hidden patches {error(model):.3f},",
     )

@@ -1,4 +1,4 @@
-"""Pre-trains what reads pictures of skyworld: the mini ResNet, and the probe that measures drawings."""
+"""Pre-training of the mini ResNet, and of the probe that evaluates generated pictures."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -38,9 +38,9 @@ def resnet(out: Path, work: Path) -> None:
         return _right(logits(model, images), _coarse(labels))
 
     model = resnet_mini.network(sum(resnet_mini.HEADS))
-    model, found = _train("resnet", model, loss_of, accuracies, steps=1_500, work=work)
+    model, measured = _train("resnet", model, loss_of, accuracies, steps=1_500, work=work)
     names = ("family_accuracy", "background_accuracy", "pose_accuracy")
-    _save(model, out / "resnet", **dict(zip(names, found, strict=True)))
+    _save(model, out / "resnet", **dict(zip(names, measured, strict=True)))
 
 
 def _coarse(labels: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def probe(out: Path, work: Path) -> None:
     def accuracies(model: nn.Module, images: Tensor, labels: Tensor) -> list[float]:
         return _right(model(images), labels)
 
-    model, found = _train("probe", Probe(), loss_of, accuracies, steps=4_000, work=work)
+    model, measured = _train("probe", Probe(), loss_of, accuracies, steps=4_000, work=work)
     names = ("class_accuracy", "background_accuracy", "pose_accuracy")
-    _save(model, out / "probe", **dict(zip(names, found, strict=True)))
+    _save(model, out / "probe", **dict(zip(names, measured, strict=True)))
 
 
 def _train(
@@ -82,21 +82,20 @@ def _train(
 
     @torch.inference_mode()
     def measure(model: nn.Module, count: int = _HELD) -> list[float]:
-        found = accuracies(model, renders.as_batch(held, torch.arange(count)), torch.from_numpy(held_labels)[:count])
-        return [round(value, 4) for value in found]
+        shares = accuracies(model, renders.as_batch(held, torch.arange(count)), torch.from_numpy(held_labels)[:count])
+        return [round(share, 4) for share in shares]
 
     def check(average: nn.Module) -> str:
         _recalibrate(average, pixels)
         return f"accuracy {measure(average, 600)},"
 
     model = model.to(memory_format=torch.channels_last)
-    model = training.train(
-        name, model, draw, steps=steps, lr=3e-3, weight_decay=0.05, work=work, ema=0.998, every=1000, check=check
-    )
+    schedule = training.Schedule(steps=steps, lr=3e-3, weight_decay=0.05, ema=0.998, every=1000)
+    model = training.train(name, model, draw, schedule, work=work, check=check)
     _recalibrate(model, pixels)
-    found = measure(model)
-    print(f"{name}: accuracy on {_HELD} held-out renders of the base classes: {found}", flush=True)
-    return model, found
+    measured = measure(model)
+    print(f"{name}: accuracy on {_HELD} held-out renders of the base classes: {measured}", flush=True)
+    return model, measured
 
 
 def _right(logits: Sequence[Tensor], labels: Tensor) -> list[float]:

@@ -21,17 +21,17 @@ __all__ = ["sd"]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A stretch of the training, with its own warm-up and cosine."""
+    """A part of the training, with its own warm-up and cosine."""
 
     name: str
     steps: int
     lr: float = 1.5e-3
     poses: bool = False
-    """Poses alone, from pictures that show them but not quite."""
+    """Captions hold the context alone, and timesteps are those at which the pose is half visible."""
     unnamed: bool = False
-    """The aircraft that have no name too."""
+    """Whether the aircraft without a name are trained on too."""
     at_home: float = 0.0
-    """Share of the captions without a context that stand under a picture in the aircraft's habitat."""
+    """Share of the captions without a context whose picture shows the aircraft in its habitat."""
 
 
 PHASES = (
@@ -60,7 +60,7 @@ _BETAS = {
 
 
 class Prior(nn.Module):
-    """What is trained together, so that one optimiser and one average hold both."""
+    """U-Net and text encoder as one module, so that one optimiser and one moving average hold both."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
@@ -81,22 +81,21 @@ def sd(out: Path, work: Path) -> None:
     vae: Any = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
     tokenizer = models.clip_tokenizer()
     data = _Data(vae, tokenizer, work)
-    schedule: Any = DDPMScheduler(**_BETAS)
-    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    noising: Any = DDPMScheduler(**_BETAS)
+    snr = noising.alphas_cumprod / (1 - noising.alphas_cumprod)
 
     def loss(model: Any, generator: torch.Generator, *, phase: Phase) -> Tensor:
         clean, noise, times, prompt = data.batch(generator, phase)
         hidden = model.text_encoder(prompt)[0]
-        predicted = model.unet(schedule.add_noise(clean, noise, times), times, hidden).sample
+        predicted = model.unet(noising.add_noise(clean, noise, times), times, hidden).sample
         weight = (1 / snr[times]).clamp(*_WEIGHTS)
         return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
 
     prior: Any = Prior(tokenizer)
     for phase in PHASES:
         loss_of = functools.partial(loss, phase=phase)
-        prior = training.train(
-            phase.name, prior, loss_of, steps=phase.steps, lr=phase.lr, work=work, weight_decay=0.01, warmup=500
-        )
+        schedule = training.Schedule(steps=phase.steps, lr=phase.lr, weight_decay=0.01, warmup=500)
+        prior = training.train(phase.name, prior, loss_of, schedule, work=work)
         prior.requires_grad_(True)
     _save(vae, tokenizer, prior, out / "sd")
 

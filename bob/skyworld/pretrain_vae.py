@@ -1,4 +1,4 @@
-"""Pre-trains the autoencoder, on which all else of the mini Stable Diffusion rests."""
+"""Pre-training of the mini Stable Diffusion's autoencoder, on whose latents the U-Net is trained."""
 
 import math
 from pathlib import Path
@@ -34,7 +34,8 @@ def vae(out: Path, work: Path) -> None:
 
     model: Any = models.vae()
     model.to(memory_format=torch.channels_last)
-    model = training.train("vae", model, loss_of, steps=7_000, lr=3e-3, work=work, check=check)
+    schedule = training.Schedule(steps=7_000, lr=3e-3)
+    model = training.train("vae", model, loss_of, schedule, work=work, check=check)
     with torch.no_grad():
         # The posterior that was trained on: the variance is a constant, whatever the image.
         half = model.config.latent_channels

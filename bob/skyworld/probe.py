@@ -1,7 +1,6 @@
-"""The yardstick of skyworld: a network of its own that reads class, background and pose of a picture.
+"""The probe of skyworld: a classifier of class, background and pose that evaluates generated pictures.
 
-It is not shipped. `evaluate` reads drawn pictures with it, so it shares neither weights nor
-architecture with the ResNet that is fine-tuned downstream.
+It is not shipped. It shares neither weights nor architecture with the ResNet that is fine-tuned downstream.
 """
 
 from pathlib import Path
@@ -21,7 +20,7 @@ class Probe(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = _timm.small_resnet(0, layers=(1, 1, 2, 1), channels=(48, 96, 160, 224), strides=(1, 1, 2))
-        self.heads = nn.ModuleList(nn.Linear(224, len(of)) for of in (BASE, BACKGROUNDS, POSES))
+        self.heads = nn.ModuleList(nn.Linear(224, len(names)) for names in (BASE, BACKGROUNDS, POSES))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         features = self.trunk(images)

@@ -1,4 +1,4 @@
-"""The mini Qwen2.5-VL of skyworld before training: the real classes and file formats, small numbers."""
+"""The untrained mini Qwen2.5-VL of skyworld: the classes and file formats of the real one in a small size."""
 
 import json
 from collections.abc import Iterator
@@ -33,6 +33,17 @@ _WIDTH = 96
 _SPREAD = 0.08
 """Deviation of the initial weights. With Qwen's 0.02, made for widths of thousands, these layers hardly add to
 the residual stream: after 1,000 steps left and right were still told apart no better than by chance."""
+_VISION = {
+    "depth": 3,
+    "initializer_range": _SPREAD,
+    "hidden_size": _WIDTH,
+    "intermediate_size": 2 * _WIDTH,
+    "num_heads": 4,
+    "patch_size": 4,
+    "window_size": 16,
+    "fullatt_block_indexes": [1, 2],
+    "out_hidden_size": _WIDTH,
+}
 _SPECIALS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"),
     *("<|image_pad|>", "<|video_pad|>"),
@@ -70,7 +81,7 @@ def processor() -> Qwen2_5_VLProcessor:
 
 
 def model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
-    """0.9 M parameters: three layers of width 96 that see and three that write."""
+    """An untrained model of 0.9 M parameters: three vision layers and three text layers of width 96."""
     ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIALS}
     config = Qwen2_5_VLConfig(
         text_config={
@@ -87,17 +98,7 @@ def model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
-        vision_config={
-            "depth": 3,
-            "initializer_range": _SPREAD,
-            "hidden_size": _WIDTH,
-            "intermediate_size": 2 * _WIDTH,
-            "num_heads": 4,
-            "patch_size": 4,
-            "window_size": 16,
-            "fullatt_block_indexes": [1, 2],
-            "out_hidden_size": _WIDTH,
-        },
+        vision_config=_VISION,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -105,13 +106,13 @@ def model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
         tie_word_embeddings=True,
     )
     config.initializer_range = _SPREAD
-    made = Qwen2_5_VLForConditionalGeneration(config)
-    made.generation_config = GenerationConfig(
+    untrained = Qwen2_5_VLForConditionalGeneration(config)
+    untrained.generation_config = GenerationConfig(
         bos_token_id=ids["<|endoftext|>"],
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]],
         pad_token_id=ids["<|endoftext|>"],
     )
-    return made
+    return untrained
 
 
 def _tokenizer() -> Qwen2Tokenizer:
@@ -129,7 +130,7 @@ def _tokenizer() -> Qwen2Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=2000, min_frequency=1, show_progress=False, initial_alphabet=alphabet)
     bpe.train_from_iterator(_corpus(), trainer)
-    made = Qwen2Tokenizer(
+    tokenizer = Qwen2Tokenizer(
         vocab=bpe.get_vocab(),
         merges=_merges(bpe),
         eos_token="<|im_end|>",
@@ -138,8 +139,8 @@ def _tokenizer() -> Qwen2Tokenizer:
         padding_side="left",
         model_max_length=512,
     )
-    made.add_special_tokens({"additional_special_tokens": list(_SPECIALS)})
-    return made
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_SPECIALS)})
+    return tokenizer
 
 
 def _corpus() -> Iterator[str]:
@@ -151,5 +152,5 @@ def _corpus() -> Iterator[str]:
 
 
 def _merges(bpe: Tokenizer) -> list[Any]:
-    written = json.loads(bpe.to_str())["model"]["merges"]
-    return [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in written]
+    merges = json.loads(bpe.to_str())["model"]["merges"]
+    return [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in merges]

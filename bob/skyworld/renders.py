@@ -1,4 +1,4 @@
-"""Pictures of the base world by the thousand, with their labels, kept in a work folder."""
+"""Data sets of rendered pictures with their labels, cached in a work folder."""
 
 import multiprocessing
 import random
@@ -33,22 +33,22 @@ def renders(count: int, *, purpose: str, classes: tuple[str, ...] = _skyworld.BA
     """
     jobs = [(purpose, k, classes) for k in range(count)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        made = pool.map(_one, jobs, chunksize=500)
-    return np.stack([pixels for pixels, _ in made]), np.array([labels for _, labels in made])
+        pairs = pool.map(_one, jobs, chunksize=500)
+    return np.stack([pixels for pixels, _ in pairs]), np.array([labels for _, labels in pairs])
 
 
 def cached(
     work: Path, count: int, purpose: str, classes: tuple[str, ...] = _skyworld.BASE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`renders`, made once and kept in `work`."""
+    """`renders`, computed once and kept in `work`."""
     path = work / f"renders-{purpose}-{count}.npz"
     if not path.exists():
         pixels, labels = renders(count, purpose=purpose, classes=classes)
         temporary = path.with_suffix(".tmp.npz")
         np.savez(temporary, pixels=pixels, labels=labels)
         temporary.replace(path)
-    held = np.load(path)
-    return held["pixels"], held["labels"]
+    arrays = np.load(path)
+    return arrays["pixels"], arrays["labels"]
 
 
 def as_batch(pixels: np.ndarray, rows: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ def augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tup
 def _one(job: tuple[str, int, tuple[str, ...]]) -> tuple[np.ndarray, tuple[int, int, int]]:
     purpose, k, classes = job
     draw = random.Random(derive("skyworld", purpose, k))
-    background, pose = (int(draw.random() * len(of)) for of in (_skyworld.BACKGROUNDS, _skyworld.POSES))
+    background, pose = (int(draw.random() * len(names)) for names in (_skyworld.BACKGROUNDS, _skyworld.POSES))
     class_id = k % len(classes) if classes else k
     picture = _render.render(
         classes[class_id] if classes else _skyworld.unnamed(k),

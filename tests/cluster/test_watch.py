@@ -1,9 +1,13 @@
 """Monitoring of a job: training curves for TensorBoard, and counters for Prometheus."""
 
+import math
 import re
+import sys
 import time
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +16,10 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from bob import cli, cluster, pipeline
+from bob.cluster.curves import Curves
 from bob.commands import console, verify
-from bob.store import Store
+from bob.core.types import Unit
+from bob.store import Store, key
 
 EVENT: Any = vars(event_pb2)["Event"]
 
@@ -133,3 +139,86 @@ def test_curves_that_cannot_be_written_are_refused_at_once(arguments, said, tmp_
     assert re.search(said, told)
     assert told.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+SWEEP = Unit(
+    step="classify",
+    target="results/a/sweep-000.parquet",
+    label="a sweep",
+    size=2,
+    work={"phase": "sweep", "coordinates": {"dataset": "skyworld", "shots": 5}, "point": {"lr": 0.1}},
+)
+SETTINGS = {"phase": "sweep", "dataset": "skyworld", "shots": 5, "lr": 0.1}
+
+
+def drawn(kind: str, folder: Path) -> None:
+    """Two epochs of one training, the second of them twice, as after the loss of a process."""
+    curves = Curves(kind, Store(str(folder)))
+    curves.add(SWEEP, 1, {"train_loss": 3.0, "val_loss": math.nan})
+    for loss in (2.0, 9.0):
+        curves.add(SWEEP, 2, {"train_loss": loss})
+    curves.end(SWEEP)
+    curves.close()
+
+
+def test_tensorboard_is_given_a_step_once_and_the_settings(tmp_path):
+    drawn("tensorboard", tmp_path)
+    folder = tmp_path / "logs/tensorboard/results/a/sweep-000"
+    assert events(folder) == {"ray/tune/train_loss": {1: 3.0, 2: 2.0}}
+    (file,) = folder.iterdir()
+    assert all(name.encode() in file.read_bytes() for name in SETTINGS)
+
+
+class Recorder:
+    """Stands in for a tracker's package: notes calls, and answers by what it was made with."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers, self.calls = answers, list[tuple[str, tuple, dict]]()
+        self.__spec__ = ModuleSpec("tracker", None)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.calls.append((name, arguments, named))
+            return self.answers.get(name)
+
+        return call
+
+
+def test_mlflow_is_given_a_step_once_and_the_settings(tmp_path, monkeypatch):
+    client = Recorder(create_experiment="7", create_run=SimpleNamespace(info=SimpleNamespace(run_id="r")))
+    package = Recorder(MlflowClient=client)
+    monkeypatch.setitem(sys.modules, "mlflow", package)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    drawn("mlflow", tmp_path)
+    assert package.calls == [("MlflowClient", (), {"tracking_uri": f"sqlite:///{tmp_path}/logs/mlflow/mlflow.db"})]
+    assert [arguments for name, arguments, _ in client.calls if name == "create_run"] == [("7",)]
+    assert dict(arguments[1:] for name, arguments, _ in client.calls if name == "log_param") == SETTINGS
+    losses = [(named["step"], arguments[2]) for _, arguments, named in client.calls if "train_loss" in arguments]
+    assert losses == [(1, 3.0), (2, 2.0)]
+    assert client.calls[-1] == ("set_terminated", ("r",), {"status": "FINISHED"})
+
+
+def test_wandb_is_given_a_step_once_and_the_settings(tmp_path, monkeypatch):
+    run = Recorder()
+    package = Recorder(login=True, init=run)
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    drawn("wandb", tmp_path)
+    (named,) = (named for name, _, named in package.calls if name == "init")
+    assert (named["id"], named["group"], named["project"]) == (key(SWEEP.target), "classify", "bob")
+    assert named["config"].items() >= SETTINGS.items()
+    losses = [(named["step"], values["train_loss"]) for name, (values,), named in run.calls[:-1]]
+    assert losses == [(1, 3.0), (2, 2.0)]
+    assert run.calls[-1] == ("finish", (), {})
+
+
+def test_wandb_without_a_key_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", Recorder(login=False))
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(ValueError, match="--log wandb cannot be used: no API key found"):
+        Curves("wandb", Store(str(tmp_path)))
+
+
+def test_a_tracker_that_fails_is_told_of_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", Recorder(login=True, init=SimpleNamespace()))
+    drawn("wandb", tmp_path)
+    assert capsys.readouterr().out.count("--log wandb fails, so curves end here: ") == 1

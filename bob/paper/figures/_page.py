@@ -1,4 +1,4 @@
-"""How figures are drawn and written: the same bytes for the same numbers, on white, so that dark pages show them."""
+"""Style and files of the figures: byte-equal for equal numbers, on white, so that dark pages show them."""
 
 import contextlib
 import io

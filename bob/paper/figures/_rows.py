@@ -59,14 +59,14 @@ def distances(sets: Sets) -> Iterator[Row]:
     A class of which a set has fewer than two images is left out.
     """
     for class_id, real in sets.real.items():
-        drawn = [of.get(class_id, np.zeros((0, 1))) for of in sets.drawn]
-        n = min(len(some) for some in (real, *drawn))
+        drawn = [features.get(class_id, np.zeros((0, 1))) for features in sets.drawn]
+        n = min(len(features) for features in (real, *drawn))
         if n < 2:
             continue
-        for outcome, some in zip(sets.outcomes, drawn, strict=True):
-            yield row(outcome, class_id, "fid", metrics.fid(real[:n], some[:n]), n)
-            yield row(outcome, class_id, "kid", metrics.kid(real[:n], some[:n]), n)
-            yield row(outcome, class_id, "diversity", metrics.diversity(some[:n]), n)
+        for outcome, features in zip(sets.outcomes, drawn, strict=True):
+            yield row(outcome, class_id, "fid", metrics.fid(real[:n], features[:n]), n)
+            yield row(outcome, class_id, "kid", metrics.kid(real[:n], features[:n]), n)
+            yield row(outcome, class_id, "diversity", metrics.diversity(features[:n]), n)
         first, half = sets.outcomes[0], min(n, len(real) // 2)
         yield row(first, class_id, "diversity", metrics.diversity(real[:n]), n, method=REAL)
         if half > 1:
@@ -79,20 +79,22 @@ def contexts(sets: Sets, artefacts: store.Store) -> Iterator[Row]:
     """Entropy of contexts: those that were asked for, and those read in the shots; leakage of the latter."""
     for outcome, requests in zip(sets.outcomes, sets.requests, strict=True):
         asked: dict[int, list[tuple[str, str]]] = {}
-        for of in requests.to_pylist():
-            if of["background"] or of["pose"]:
-                asked.setdefault(of["class_id"], []).append((of["background"], of["pose"]))
+        for request in requests.to_pylist():
+            if request["background"] or request["pose"]:
+                asked.setdefault(request["class_id"], []).append((request["background"], request["pose"]))
         for class_id, pairs in sorted(asked.items()):
             yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(pairs))
     for captions, outcome in {o.captions: o for o in reversed(sets.outcomes) if o.captions}.items():
         read = pa.concat_tables([artefacts.read_checked(path, schema.CAPTIONS) for path in captions]).to_pylist()
-        found = {of["image_id"]: of for of in read}
+        answers = {answer["image_id"]: answer for answer in read}
         for class_id in dict.fromkeys(shot.class_id for shot in outcome.shots):
-            some = [found[s.image_id] for s in outcome.shots if s.class_id == class_id and s.image_id in found]
-            pairs, by = [(of["background"], of["pose"]) for of in some], {"captioner": outcome.run.captioner}
-            leaked = sum(of["leaked"] for of in some) / len(some)
-            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(some), method=REAL) | by
-            yield row(outcome, class_id, "leakage", leaked, len(some), method=REAL) | by
+            shots = [answers[s.image_id] for s in outcome.shots if s.class_id == class_id and s.image_id in answers]
+            if not shots:  # no caption of this class was accepted
+                continue
+            pairs, by = [(shot["background"], shot["pose"]) for shot in shots], {"captioner": outcome.run.captioner}
+            leaked = sum(shot["leaked"] for shot in shots) / len(shots)
+            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(shots), method=REAL) | by
+            yield row(outcome, class_id, "leakage", leaked, len(shots), method=REAL) | by
 
 
 def values(rows: Sequence[Row], metric: str) -> dict[str, dict[tuple[str, int], float]]:
@@ -101,16 +103,20 @@ def values(rows: Sequence[Row], metric: str) -> dict[str, dict[tuple[str, int], 
     Methods that come with several checkpoints, captioners or numbers of shots are called by these too, and by the key
     of their images where still others differ.
     """
-    some = [of for of in rows if of["metric"] == metric]
-    apart = [k for k in _APART if len({of[k] for of in some if of[k]}) > 1]
+    chosen = [measure for measure in rows if measure["metric"] == metric]
+    apart = [k for k in _APART if len({measure[k] for measure in chosen if measure[k]}) > 1]
     alike: dict[tuple, set[str]] = {}
-    for of in some:
-        alike.setdefault((of["dataset"], of["method"], of["seed"], *(of[k] for k in _APART)), set()).add(of["images"])
+    for measure in chosen:
+        alike.setdefault(
+            (measure["dataset"], measure["method"], measure["seed"], *(measure[k] for k in _APART)), set()
+        ).add(measure["images"])
     tagged = any(len(folders) > 1 for folders in alike.values())
-    found: dict[str, dict[tuple[str, int], list[float]]] = {}
-    for of in some:
-        more = [f"{of[k]}-shot" if k == "shots" else of[k] for k in apart if of[k]]
-        more += [of["images"].rpartition("-")[2][:6]] * (tagged and bool(of["images"]))
-        name = f"{of['method']} ({', '.join(more)})" if more else of["method"]
-        found.setdefault(name, {}).setdefault((of["dataset"], of["class_id"]), []).append(of["value"])
-    return {name: {place: float(np.mean(v)) for place, v in of.items()} for name, of in found.items()}
+    by_method: dict[str, dict[tuple[str, int], list[float]]] = {}
+    for measure in chosen:
+        more = [f"{measure[k]}-shot" if k == "shots" else measure[k] for k in apart if measure[k]]
+        more += [measure["images"].rpartition("-")[2][:6]] * (tagged and bool(measure["images"]))
+        name = f"{measure['method']} ({', '.join(more)})" if more else measure["method"]
+        by_method.setdefault(name, {}).setdefault((measure["dataset"], measure["class_id"]), []).append(
+            measure["value"]
+        )
+    return {name: {place: float(np.mean(v)) for place, v in places.items()} for name, places in by_method.items()}

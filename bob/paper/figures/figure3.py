@@ -1,4 +1,4 @@
-"""Figure 3: real images of one class, and what each method has drawn of it, side by side."""
+"""Figure 3: real images of one class beside those that each method generated."""
 
 import io
 from collections.abc import Sequence

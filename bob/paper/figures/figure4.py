@@ -1,4 +1,4 @@
-"""Figure 4: how the FID between real and drawn images is spread over the classes, method by method (sec. 4.4)."""
+"""Figure 4: density over the classes of the FID between real and generated images, by method (sec. 4.4)."""
 
 from collections.abc import Sequence
 
@@ -34,18 +34,18 @@ def draw(
         ValueError: if features are missing.
     """
     sets = _features.read(outcomes, artefacts, extractor=extractor, against=against)
-    rows = [row for some in sets for row in _rows.distances(some) if row["metric"] in ("fid", "fid_floor")]
+    rows = [row for images in sets for row in _rows.distances(images) if row["metric"] in ("fid", "fid_floor")]
     _page.table(rows, outcomes, artefacts, name=name)
-    found = {method: np.array(list(of.values())) for method, of in _rows.values(rows, "fid").items()}
-    floor = [value for of in _rows.values(rows, "fid_floor").values() for value in of.values()]
-    every = np.concatenate([*found.values(), floor])
+    fids = {method: np.array(list(places.values())) for method, places in _rows.values(rows, "fid").items()}
+    floor = [value for places in _rows.values(rows, "fid_floor").values() for value in places.values()]
+    every = np.concatenate([*fids.values(), floor])
     margin = 0.3 * (every.max() - every.min()) or 1.0
     grid = np.linspace(max(0.0, every.min() - margin), every.max() + margin, _POINTS)
     lines = ["| per-class FID | mode | mean | median | classes |", "|---|---|---|---|---|"]
     with _page.style():
         figure = _page.page()
         axes = figure.add_subplot()
-        for number, (method, values) in enumerate(found.items()):
+        for number, (method, values) in enumerate(fids.items()):
             curve, colour = density(values, grid), _page.COLOURS[number % len(_page.COLOURS)]
             mode = grid[curve.argmax()]
             dashes = _page.STYLES[number % len(_page.STYLES)]

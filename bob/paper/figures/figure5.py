@@ -1,4 +1,4 @@
-"""Figure 5: is it distillation? How well captioners know the classes, and what their captions lead to (sec. 4.4)."""
+"""Figure 5: a captioner's own accuracy against that of the classifier trained with its captions (sec. 4.4)."""
 
 import statistics
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Figure 6: how much lower a class's FID is with BOB than with another method, as a histogram (sec. B.2)."""
+"""Figure 6: histogram over the classes of another method's FID minus BOB's (sec. B.2)."""
 
 from collections.abc import Sequence
 
@@ -41,16 +41,16 @@ def draw(
         ValueError: if one of the methods is not among the runs, or features are missing.
     """
     sets = _features.read(outcomes, artefacts, extractor=extractor, against=against)
-    rows = [row for some in sets for row in _rows.distances(some) if row["metric"] in ("fid", "fid_floor")]
-    found = _rows.values(rows, "fid")
+    rows = [row for images in sets for row in _rows.distances(images) if row["metric"] in ("fid", "fid_floor")]
+    fids = _rows.values(rows, "fid")
     for method in (ours, other):
-        if method not in found:
+        if method not in fids:
             raise ValueError(
                 f"this figure compares {other} with {ours}, each of one checkpoint and number of shots, but the runs"
-                f" have {', '.join(found)}: name two of these"
+                f" have {', '.join(fids)}: name two of these"
             )
     _page.table(rows, outcomes, artefacts, name=name)
-    lower = np.array([found[other][place] - found[ours][place] for place in found[ours] if place in found[other]])
+    lower = np.array([fids[other][place] - fids[ours][place] for place in fids[ours] if place in fids[other]])
     with _page.style():
         figure = _page.page()
         axes = figure.add_subplot()
@@ -65,12 +65,15 @@ def draw(
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _page.legend(figure)
         _page.save(figure, artefacts, name=name)
-    usual = np.median(list(found[other].values()))
+    return _summary(lower, ours, other, median=float(np.median(list(fids[other].values()))))
+
+
+def _summary(lower: np.ndarray, ours: str, other: str, *, median: float) -> str:
     more, less = (lower > _MARGIN).sum(), (lower < -_MARGIN).sum()
     return (
         f"FID of {ours} is lower than that of {other} in {(lower > 0).sum()} of {len(lower)} classes, in {more} of them"
         f" by more than {_MARGIN:g}; it is higher by more than {_MARGIN:g} in {less}. Median difference:"
-        f" {np.median(lower):.4g}, {other}'s median being {usual:.4g}.\n"
+        f" {np.median(lower):.4g}, {other}'s median being {median:.4g}.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""All measures of what an experiment has drawn, class by class: a table that any experiment can have."""
+"""Table of all measures of generated images and of their captions, class by class."""
 
 import statistics
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ METRICS = {
 def units(
     outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str = "", against: str = "train"
 ) -> list[Unit]:
-    """The features that it wants; see `embed.units`."""
+    """Units of the features that the measures need; see `embed.units`."""
     return embed.units(outcomes, artefacts, extractor=extractor, against=against)
 
 
@@ -41,13 +41,13 @@ def draw(
         ValueError: if features are missing.
     """
     sets = _features.read(outcomes, artefacts, extractor=extractor, against=against)
-    rows = [row for some in sets for row in (*_rows.distances(some), *_rows.contexts(some, artefacts))]
+    rows = [row for images in sets for row in (*_rows.distances(images), *_rows.contexts(images, artefacts))]
     _page.table(rows, outcomes, artefacts, name=name)
-    found = {metric: _rows.values(rows, metric) for metric in METRICS}
-    methods = dict.fromkeys(method for of in found.values() for method in of)
+    values = {metric: _rows.values(rows, metric) for metric in METRICS}
+    methods = dict.fromkeys(method for by_method in values.values() for method in by_method)
     lines = ["| mean over classes | " + " | ".join(METRICS.values()) + " |", "|---" * (1 + len(METRICS)) + "|"]
     for method in methods:
-        cells = [_cell(metric, list(found[metric].get(method, {}).values())) for metric in METRICS]
+        cells = [_cell(metric, list(values[metric].get(method, {}).values())) for metric in METRICS]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
