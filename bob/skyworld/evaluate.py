@@ -30,7 +30,7 @@ from bob.core.prompts import context_prompt
 from bob.core.seeds import derive
 from bob.core.types import Context, Request
 from bob.datasets._skyworld import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
-from bob.diffusion.image_generator import Painter
+from bob.diffusion.image_generator import ImageGenerator
 from bob.skyworld import probe, renders
 from bob.skyworld.card import Measurement, card
 from bob.skyworld.models import SIDE
@@ -144,7 +144,7 @@ def captioner(bench: Bench) -> list[Measurement]:
 def stable_diffusion(bench: Bench) -> list[Measurement]:
     """What the probe reads in pictures drawn with BOB's prompt, contexts uniform, without an adapter."""
     requests, truth = _requests()
-    painter = Painter("cpu")
+    painter = ImageGenerator("cpu")
     painter.use(f"path:{bench.found('sd/model_index.json', 'vae sd').parent}", "", dict)
     rows, rejected = painter.draw(requests, batch=25)
     drawn = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]

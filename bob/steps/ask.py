@@ -81,8 +81,8 @@ class Asker(abc.ABC):
         return self.descriptor or self._data.descriptor
 
     @functools.cached_property
-    def _batches(self) -> batching.Batches:
-        return batching.Batches(self.doing)
+    def _batches(self) -> batching.AdaptiveBatcher:
+        return batching.AdaptiveBatcher(self.doing)
 
     @functools.cached_property
     def _data(self) -> datasets.Dataset:

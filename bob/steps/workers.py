@@ -62,7 +62,7 @@ class FinetuneWorker:
             state: what `save` was given last, to resume from; by default the store's own copy.
             save: (steps done, state) -> nothing; by default keeps the state in the store.
             tell: shows a line of progress; by default prints it.
-            report: is given the curve of the loss as it comes, as `finetune.train` says.
+            report: is given the curve of the loss as it comes, as `training.Callbacks` says.
         """
         times, work = Stopwatch(self._device), unit.work
         with malloc.importing():
@@ -88,10 +88,14 @@ class FinetuneWorker:
             seed=work["seed"],
             tuning=tuning,
             state=state,
-            save=times.around("write", save or (lambda _, held: self._store.write(resumable, held))),
-            keep=times.around("write", lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, work, times)),
-            tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
-            report=report,
+            callbacks=training.Callbacks(
+                save=times.around("write", save or (lambda _, held: self._store.write(resumable, held))),
+                keep=times.around(
+                    "write", lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, work, times)
+                ),
+                tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
+                report=report,
+            ),
         )
         times.switch("write")
         self._write(folder, training.adapter(pipeline, tuning), work, times)
@@ -153,11 +157,11 @@ class GenerateWorker:
     def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
         """A simulation is painted without torch, so that many processes fit one machine."""
         if checkpoints.simulated(checkpoint) is None:
-            from bob.diffusion.image_generator import Painter
+            from bob.diffusion.image_generator import ImageGenerator
         else:
-            from bob.diffusion.simulated import Painter
-        if not isinstance(self._painter, Painter):
-            self._painter = Painter(self._device)
+            from bob.diffusion.simulated import ImageGenerator
+        if not isinstance(self._painter, ImageGenerator):
+            self._painter = ImageGenerator(self._device)
         self._painter.times = times
 
     def _training_shots(self, split: str) -> dict[str, Shot]:
