@@ -60,7 +60,9 @@ def pixels(pictures: Any) -> np.ndarray:
 
 def filled(pipeline: StableDiffusionPipeline, *, seed: int, rank: int = 4) -> None:
     """Adds a LoRA with a B that is not zero, as a training leaves it."""
-    lora.add(pipeline.unet, pipeline.text_encoder, rank=rank)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # A is drawn from the global generator, whose seed is another in each process
+        lora.add(pipeline.unet, pipeline.text_encoder, rank=rank)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in lora.parameters(pipeline.unet, pipeline.text_encoder).items():
