@@ -5,7 +5,7 @@
 On skyworld, 5 shots, BOB's drawn images. Ours: `bob.cluster`, one process a core, pictures decoded once. Theirs: one
 training after another, with so many of torch's threads, reading its pictures from PNG files at every step, as a data
 loader without a cache does: each in a process of its own, as DataDream's script starts them, and, which that does not,
-all in one process that has torch already. All call the same `classify.train` with the same seeds. Prints the times, how
+all in one process that has torch already. All call the same `trainer.train` with the same seeds. Prints the times, how
 far the accuracies are apart beside what another seed does, and where the time of one training goes, as Markdown.
 """
 

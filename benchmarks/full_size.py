@@ -28,7 +28,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request
 from bob.diffusion import checkpoints, lora, sampling
-from bob.diffusion.image_generator import Painter
+from bob.diffusion.image_generator import ImageGenerator
 from bob.diffusion.training import Pairs, train
 from bob.skyworld import models
 
@@ -116,7 +116,7 @@ def _trained(checkpoint: str) -> tuple[bytes, int]:
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     settings = FinetuneSettings(total_steps=1, batch=1, lr=1e-2, warmup_steps=0)  # a large step, so that it shows
     train(pipeline, Pairs([Image.fromarray(noise)], [_PROMPT]), settings=settings, seed=0)
-    adapter = lora.saved(pipeline.unet, pipeline.text_encoder)
+    adapter = lora.serialize(pipeline.unet, pipeline.text_encoder)
     return adapter, sum(p.numel() for p in lora.parameters(pipeline.unet, pipeline.text_encoder).values())
 
 
@@ -126,7 +126,7 @@ def _request() -> Request:
 
 def _drawn(checkpoint: str, adapter: bytes) -> Image.Image:
     """By our generator, the adapter fused."""
-    painter = Painter("cpu")
+    painter = ImageGenerator("cpu")
     painter.use(checkpoint, "adapter", lambda: {lora.FILE: adapter})
     (picture,) = sampling.draw(painter._pipeline, [_request()], sampling.Sources(painter._pipeline))
     assert picture is not None, "values that are not finite"

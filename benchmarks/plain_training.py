@@ -18,7 +18,7 @@ from PIL import Image
 
 from bob import backbones
 from bob.classifier.data import Data
-from bob.classifier.results import train
+from bob.classifier.trainer import Training, train
 from bob.core import malloc
 from bob.core.settings import Point, SweepSettings
 
@@ -55,7 +55,7 @@ def written(folder: Path, held: Data, backbone: str, points: list[Point], settin
 
 
 def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, Any]]:
-    """The rows of `classify.train`, from the files."""
+    """The rows of `trainer.train`, from the files."""
     malloc.keep_freed()  # as the processes of ours do
     about = json.loads((folder / "about.json").read_text())
     backbone = backbones.load(about["backbone"])
@@ -67,11 +67,13 @@ def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, A
     return list(
         train(
             data,
-            backbone.name,
-            Point(**about["points"][configuration]),
-            settings=dataclasses.replace(settings, precision="float32"),
-            epochs=settings.sweep_epochs,
-            seed=seed,
+            Training(
+                backbone=backbone.name,
+                point=Point(**about["points"][configuration]),
+                settings=dataclasses.replace(settings, precision="float32"),
+                epochs=settings.sweep_epochs,
+                seed=seed,
+            ),
         )
     )
 

@@ -1,6 +1,6 @@
-"""RandAugment of a whole batch: torchvision's, which DataDream uses, and timm's, which MAE uses.
+"""RandAugment of a batch: torchvision's, which DataDream uses, and timm's, which MAE uses.
 
-Pictures that drew the same operation go through it together, each with a strength of its own.
+Images with the same random operation are processed together, each with its own strength.
 
 Source: Cubuk et al. 2020, arXiv:1909.13719; operations, strengths and ranges as in the two libraries.
 """
@@ -18,27 +18,28 @@ from bob.backbones._augment import blend, grey
 
 __all__ = ["TIMM", "TORCHVISION", "Policy", "apply", "rand_augment"]
 
-_LAYERS = 2  # operations a picture
+_LAYERS = 2  # operations an image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What may be drawn, and how strong it is."""
+    """Operations to choose from, and their strength."""
 
     operations: tuple[str, ...]
     level: float
-    """Strength in [0, 1]; its deviation from picture to picture."""
+    """Mean strength in [0, 1]."""
     deviation: float
+    """Standard deviation of the strength among images."""
     chance: float
-    """That an operation which was drawn is applied."""
+    """Probability that a chosen operation is applied."""
     translate: float
-    """Of the picture's width, at level 1."""
+    """Translation at level 1, as a share of the image's width."""
     bits: tuple[float, float]
     """Posterize keeps bits[0] - bits[1] * level, the product rounded down."""
     fill: tuple[float, float, float]
-    """What is seen beyond the picture's border."""
+    """Colour beyond the image's border."""
     mode: str
-    """How turned pictures are sampled: nearest or bicubic."""
+    """Interpolation of warped images: nearest or bicubic."""
 
 
 _SHARED = (
@@ -66,11 +67,11 @@ TIMM = Policy(
     fill=(124 / 255, 116 / 255, 104 / 255),
     mode="bicubic",
 )
-"""rand-m9-mstd0.5-inc1, as MAE fine-tunes with; the border is ImageNet's mean."""
+"""rand-m9-mstd0.5-inc1, with which MAE fine-tunes; the border is ImageNet's mean."""
 
 
 def rand_augment(images: Tensor, generator: torch.Generator, policy: Policy) -> Tensor:
-    """Two operations of the policy on each picture, one after the other.
+    """Applies two random operations of the policy to each image, one after the other.
 
     Args:
         images: float (b, 3, s, s) in [0, 1].
@@ -86,19 +87,19 @@ def rand_augment(images: Tensor, generator: torch.Generator, policy: Policy) -> 
         level = policy.level + policy.deviation * torch.randn(count, generator=generator)
         sign = 1 - 2.0 * (torch.rand(count, generator=generator) < 0.5)
         applied = torch.rand(count, generator=generator) < policy.chance
-        made = images.clone()
+        augmented = images.clone()
         for number, name in enumerate(policy.operations):
             rows = ((which == number) & applied).nonzero()[:, 0]
             if len(rows) and name != "identity":
                 amount = _amount(name, level[rows].clamp(0, 1), sign[rows], policy)
-                of = rows.to(images.device)
-                made[of] = apply(name, images[of], amount.to(images.device), policy)
-        images = made
+                selected = rows.to(images.device)
+                augmented[selected] = apply(name, images[selected], amount.to(images.device), policy)
+        images = augmented
     return images
 
 
 def _amount(name: str, level: Tensor, sign: Tensor, policy: Policy) -> Tensor:
-    """(k,): what `apply` is given, from a strength in [0, 1] and a sign."""
+    """Amounts (k,) for `apply`, from strengths in [0, 1] and signs."""
     if name.startswith("translate"):
         return policy.translate * level * sign
     if name.startswith("shear"):
@@ -115,7 +116,7 @@ def _amount(name: str, level: Tensor, sign: Tensor, policy: Policy) -> Tensor:
 
 
 def apply(name: str, images: Tensor, amount: Tensor, policy: Policy) -> Tensor:
-    """One operation on (k, 3, s, s) in [0, 1], with an amount (k,) for each picture."""
+    """Applies one operation to images (k, 3, s, s) in [0, 1], with amounts (k,)."""
     if name in _WARPS:
         return _warp(images, _WARPS[name](amount), policy)
     return _COLOURS[name](images, amount.view(-1, 1, 1, 1))
@@ -128,7 +129,7 @@ def _warp(images: Tensor, matrix: Tensor, policy: Policy) -> Tensor:
 
 
 def _matrix(*entries: Tensor | float) -> Tensor:
-    """(k, 2, 3) of six entries; in coordinates from -1 to 1."""
+    """Affine matrices (k, 2, 3) of six entries, in coordinates from -1 to 1."""
     like = next(entry for entry in entries if isinstance(entry, Tensor))
     columns = [entry if isinstance(entry, Tensor) else torch.full_like(like, entry) for entry in entries]
     return torch.stack(columns, 1).view(-1, 2, 3)
@@ -141,7 +142,7 @@ def _rotation(degrees: Tensor) -> Tensor:
 
 _WARPS: dict[str, Callable[[Tensor], Tensor]] = {
     "rotate": _rotation,
-    "shear_x": lambda a: _matrix(1.0, a, a, 0.0, 1.0, 0.0),  # the upper border stays where it is
+    "shear_x": lambda a: _matrix(1.0, a, a, 0.0, 1.0, 0.0),  # keeps the upper border fixed
     "shear_y": lambda a: _matrix(1.0, 0.0, 0.0, a, 1.0, a),
     "translate_x": lambda a: _matrix(1.0, 0.0, 2 * a, 0.0, 1.0, 0.0),
     "translate_y": lambda a: _matrix(1.0, 0.0, 0.0, 0.0, 1.0, 2 * a),
@@ -156,9 +157,9 @@ def _posterized(images: Tensor, bits: Tensor) -> Tensor:
 def _smooth(images: Tensor) -> Tensor:
     kernel = images.new_ones(3, 1, 3, 3)
     kernel[:, :, 1, 1] = 5
-    made = images.clone()
-    made[..., 1:-1, 1:-1] = conv2d(images, kernel / 13, groups=3)  # the border stays
-    return made
+    smooth = images.clone()
+    smooth[..., 1:-1, 1:-1] = conv2d(images, kernel / 13, groups=3)  # as in PIL, not the border
+    return smooth
 
 
 def _equalized(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The pixels that the classifier trains on, decoded once: real, synthetic, validation, test."""
+"""Decoded images and labels of the classifier: real, synthetic, validation and test."""
 
 import hashlib
 import itertools
@@ -18,15 +18,15 @@ from bob.datasets import Dataset
 __all__ = ["Arrays", "Data", "real_arrays", "synthetic_arrays"]
 
 _DECODER = 1
-"""Bump it when a data set or `Backbone.prepare` makes other pixels of the same bytes."""
+"""Version of the decoding: bump it when a data set or `Backbone.prepare` makes other pixels of the same bytes."""
 
 Arrays = tuple[np.ndarray, np.ndarray]
-"""Pictures, uint8 (n, kept, kept, 3), and labels, int64 (n,)."""
+"""Images, uint8 (n, kept, kept, 3), and class ids, int64 (n,)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
-    """All pixels of one run, decoded once and shared by its trainings; read-only memory maps where that can be."""
+    """All images of one run, decoded once and shared by its trainings; read-only memory maps if the disk allows."""
 
     class_names: tuple[str, ...]
     descriptor: str
@@ -42,9 +42,9 @@ class Data:
     synthetic_labels: np.ndarray
     """float32 (m, classes), rows summing to 1."""
     copies: int = 1
-    """How often a real image enters an epoch; see `bob.core.budget`."""
+    """Number of times that a real image is shown in an epoch; see `bob.core.budget`."""
     test: Callable[[], Arrays] | None = None
-    """Loads the test pictures. The sweep runs without it; only a final training calls it."""
+    """Loads the test images; None for the sweep. Only a final training calls it."""
 
     def __post_init__(self) -> None:
         classes = len(self.class_names)
@@ -65,13 +65,13 @@ class Data:
 
 
 def real_arrays(dataset: Dataset, shots: Sequence[Shot], backbone: Backbone) -> Arrays:
-    """Opens and prepares the pictures of `shots`, in their order.
+    """Opens and prepares the images of `shots`, in their order.
 
     Returns:
         uint8 (n, kept, kept, 3) and class ids, int64 (n,).
 
     Raises:
-        ValueError: if a picture cannot be read; names it.
+        ValueError: if an image cannot be read; names it.
     """
     pictures = _decoded(
         [shot.sha1 for shot in shots], backbone, lambda: (backbone.prepare(dataset.open(shot)) for shot in shots)
@@ -86,26 +86,27 @@ def synthetic_arrays(images: pa.Table, backbone: Backbone, *, classes: int) -> A
         uint8 (m, kept, kept, 3) and label distributions, float32 (m, classes).
 
     Raises:
-        ValueError: if a picture cannot be decoded, or its label is none over `classes` classes;
-            names the request.
+        ValueError: if an image cannot be decoded, or its label is not a distribution over `classes` classes; names the
+            request.
     """
     labels = np.zeros((len(images), classes), np.float32)
-    for row, found in enumerate(images.select(["request_id", "label_ids", "label_weights"]).to_pylist()):
-        name, ids, weights = found["request_id"], found["label_ids"], found["label_weights"]
+    for row, image in enumerate(images.select(["request_id", "label_ids", "label_weights"]).to_pylist()):
+        name, ids, weights = image["request_id"], image["label_ids"], image["label_weights"]
         valid = len(ids) == len(weights) and all(0 <= k < classes for k in ids)
         if not valid or abs(sum(weights) - 1) > 1e-4:
             raise ValueError(
                 f"image {name} wants a label over {classes} classes with weights that sum to 1,"
                 f" got ids {ids} and weights {weights}"
             )
-        np.add.at(labels[row], ids, weights)  # adds up where a class is named twice
+        np.add.at(labels[row], ids, weights)  # sums the weights of a class that occurs twice
     contents = [content.as_buffer() for content in images["image"]]
     sha1 = [hashlib.sha1(content, usedforsecurity=False).hexdigest() for content in contents]
     names = images["request_id"].to_pylist()
-    return _decoded(sha1, backbone, lambda: map(_drawn, names, contents, itertools.repeat(backbone))), labels
+    return _decoded(sha1, backbone, lambda: map(_decode, names, contents, itertools.repeat(backbone))), labels
 
 
-def _drawn(name: str, content: pa.Buffer, backbone: Backbone) -> np.ndarray:
+def _decode(name: str, content: pa.Buffer, backbone: Backbone) -> np.ndarray:
+    """One synthetic image, uint8 (kept, kept, 3)."""
     try:
         with Image.open(pa.BufferReader(content)) as picture:
             return backbone.prepare(picture)
@@ -114,7 +115,7 @@ def _drawn(name: str, content: pa.Buffer, backbone: Backbone) -> np.ndarray:
 
 
 def _decoded(sha1: list[str], backbone: Backbone, pictures: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
-    """Pictures with these contents, as the backbone keeps them: from the node's cache, or decoded into it."""
-    prepare = type(backbone).prepare  # backbones that keep pictures alike share them
+    """Images with these SHA-1s, uint8 (n, kept, kept, 3): from the node's cache, or decoded into it."""
+    prepare = type(backbone).prepare  # shared by all backbones that prepare images alike
     key = store.key(_DECODER, prepare.__module__, prepare.__qualname__, backbone.kept, sha1)
     return array(key, (len(sha1), backbone.kept, backbone.kept, 3), pictures)

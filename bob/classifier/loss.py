@@ -1,4 +1,4 @@
-"""The downstream training recipe in plain functions: batches, MixUp and CutMix, Eq. 1, schedule."""
+"""Equation 1 and the rest of the classifier's recipe as plain functions: batches, MixUp, CutMix, learning rate."""
 
 import math
 
@@ -6,14 +6,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["batches", "cutmix", "learning_rate", "loss", "mix", "mixup", "smoothed"]
+__all__ = ["batches", "cutmix", "learning_rate", "mix", "mixup", "smoothed", "weighted_cross_entropy"]
 
 
 def learning_rate(step: int, *, steps: int, warmup: int, start: float, peak: float, floor: float) -> float:
-    """Linear from `start` to `peak` over `warmup` steps, then half a cosine to `floor` at the last.
+    """Learning rate of one step: linear from `start` to `peak`, then half a cosine to `floor` at the last step.
 
     Args:
         step: 0-based, below `steps`.
+        steps: number of steps of the whole training.
+        warmup: number of steps of the linear part.
+        start: rate of the first step of the warm-up.
+        peak: rate after the warm-up.
+        floor: rate of the last step.
     """
     if step < warmup:
         return start + (peak - start) * step / warmup
@@ -24,32 +29,36 @@ def learning_rate(step: int, *, steps: int, warmup: int, start: float, peak: flo
 def batches(
     real: int, synthetic: int, *, copies: int, batch: int, generator: torch.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """One epoch: rows of the real and of the synthetic images of each step.
+    """Batches of one epoch: for each step the rows of its real and of its synthetic images.
 
-    Both are drawn without replacement and dealt evenly, so every batch has the epoch's ratio of
-    them to within one image, and none is short or lacks a part.
+    Both are shuffled without replacement and split evenly, so every batch has the epoch's ratio of real to synthetic
+    to within one image, and none is short or lacks a part.
 
     Args:
-        real: how many real images there are, each of which enters `copies` times.
-        synthetic: how many synthetic images there are, each of which enters once.
-        batch: images of a step at most, unless that is fewer than one of each part.
+        real: number of real images, each shown `copies` times.
+        synthetic: number of synthetic images, each shown once.
+        copies: see `Data.copies`.
+        batch: most images of a step, unless that is fewer than one of each part.
+        generator: on the CPU.
     """
-    rows = torch.arange(real).repeat(copies)
-    rows = rows[torch.randperm(len(rows), generator=generator)].numpy()
-    drawn = torch.randperm(synthetic, generator=generator).numpy()
-    steps = math.ceil((len(rows) + len(drawn)) / batch)
-    return list(zip(np.array_split(rows, steps), np.array_split(drawn, steps)[::-1], strict=True))
+    real_rows = torch.arange(real).repeat(copies)
+    real_rows = real_rows[torch.randperm(len(real_rows), generator=generator)].numpy()
+    synthetic_rows = torch.randperm(synthetic, generator=generator).numpy()
+    steps = math.ceil((len(real_rows) + len(synthetic_rows)) / batch)
+    return list(zip(np.array_split(real_rows, steps), np.array_split(synthetic_rows, steps)[::-1], strict=True))
 
 
-def loss(real: Tensor, real_targets: Tensor, synthetic: Tensor, synthetic_targets: Tensor, *, lam: float) -> Tensor:
-    """Eq. 1 of one batch, each cross-entropy a mean over its own part.
+def weighted_cross_entropy(
+    real: Tensor, real_targets: Tensor, synthetic: Tensor, synthetic_targets: Tensor, *, lam: float
+) -> Tensor:
+    """Equation 1 of the paper on one batch: the weighted sum of two cross-entropies, each a mean over its own part.
 
         lam * CE(real) + (1 - lam) * CE(synthetic)
 
     Args:
-        real: logits (r, classes); r may be 0, then the part contributes 0.
+        real: logits (r, classes); an empty part contributes 0.
         real_targets: label distributions (r, classes), rows summing to 1.
-        synthetic: logits (s, classes); s may be 0, then the part contributes 0.
+        synthetic: logits (s, classes); an empty part contributes 0.
         synthetic_targets: label distributions (s, classes).
         lam: weight of the real part; 1 for a data set without synthetic images.
 
@@ -67,21 +76,21 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def smoothed(targets: Tensor, amount: float) -> Tensor:
-    """Label distributions (b, classes) of which so much is spread evenly over all classes."""
+    """Label smoothing: `amount` of each label distribution (b, classes) is spread evenly over all classes."""
     return targets * (1 - amount) + amount / targets.shape[1]
 
 
 def mix(
     images: Tensor, targets: Tensor, generator: torch.Generator, *, use_mixup: bool = True, alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """MixUp or CutMix, one of them at random, of a part within itself.
+    """MixUp or CutMix, chosen at random, among the images of one part of a batch.
 
     Args:
-        images: float (b, 3, h, w); a part of fewer than two comes back as it is.
+        images: float (b, 3, h, w); fewer than two are returned unchanged.
         targets: label distributions (b, classes).
         generator: on the CPU.
-        use_mixup: False leaves CutMix alone (the Diff-Mix rows).
-        alpha: MixUp's.
+        use_mixup: False allows CutMix only (the Diff-Mix rows).
+        alpha: both parameters of MixUp's Beta distribution.
     """
     if len(images) < 2:
         return images, targets
@@ -92,7 +101,7 @@ def mix(
 
 
 def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, *, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Each image and target averaged with its neighbour's, by one share drawn from Beta(alpha, alpha).
+    """MixUp: each image and target interpolated with its neighbour's, by one share drawn from Beta(alpha, alpha).
 
     Source: Zhang et al. 2018, arXiv:1710.09412; the neighbour is the previous row, as in torchvision.
     """
@@ -105,7 +114,7 @@ def mixup(images: Tensor, targets: Tensor, generator: torch.Generator, *, alpha:
 
 
 def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One box, the same in all images, taken from the neighbour; targets mix by its true area.
+    """CutMix: one box, the same in all images, pasted from the neighbour; targets mix by the box's true area.
 
     Source: Yun et al. 2019, arXiv:1905.04899, alpha = 1; the box as in torchvision.
     """

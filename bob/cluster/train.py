@@ -43,7 +43,7 @@ def run(
         for unit in list(running.values()):
             watch.look(unit)
 
-    for unit, answer in threads.each(fit, units, at_once=slots.count, look=look, every=_LOOK_EVERY):
+    for unit, answer in threads.as_completed(fit, units, at_once=slots.count, look=look, every=_LOOK_EVERY):
         receipt = received(answer)
         watch.end(unit)
         yield receipt

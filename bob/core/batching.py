@@ -1,4 +1,4 @@
-"""Rows in batches that shrink where memory runs out, and that leave out the rows that cannot be done."""
+"""Batches whose size is halved when memory runs out, and isolation of the rows that raise an error."""
 
 import functools
 import gc
@@ -8,105 +8,114 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["Batches", "is_out_of_memory", "release"]
+__all__ = ["AdaptiveBatcher", "is_out_of_memory", "release"]
 
 Row = TypeVar("Row")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 _WORDS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED")
 _SETUP = (ImportError, OSError, torch.AcceleratorError)
-"""What no row is to blame for: a library, a file or connection, a device that is lost to the process."""
+"""Errors that no row causes: a missing library, a file or connection, a device that the process has lost."""
 
 
-class Batches:
-    """How many rows a worker does at once: what it is asked for, until that has once not fitted."""
+class AdaptiveBatcher:
+    """Batch size of one worker: the one asked for, halved each time that a batch does not fit into memory."""
 
     def __init__(self, what: str) -> None:
-        self._what, self._fits, self._news = what, sys.maxsize, ""
-
-    def map(self, rows: Sequence[Row], do: Callable[[Sequence[Row]], Made], *, size: int) -> Iterator[Made]:
-        """What `do` makes of each batch, in order. A batch that does not fit is halved, and so are all later ones.
+        """Starts with no limit.
 
         Args:
-            rows: anything that can be sliced.
-            do: a batch -> anything but None; is called again where memory ran out.
-            size: rows of a batch, at most.
+            what: names the work in messages, as a participle: "drawing".
+        """
+        self._what, self._limit, self._news = what, sys.maxsize, ""
+
+    def map(self, rows: Sequence[Row], do: Callable[[Sequence[Row]], Result], *, size: int) -> Iterator[Result]:
+        """Result of `do` for each batch, in order. A batch that does not fit is halved, and so are all later ones.
+
+        Args:
+            rows: any sequence that can be sliced.
+            do: batch -> anything but None; called again with a smaller batch when memory ran out.
+            size: most rows of a batch.
 
         Raises:
             ValueError: if memory does not hold a single row; says what to do.
         """
         done = 0
         while done < len(rows):
-            some = rows[done : done + min(size, self._fits)]
-            made = self._attempt(some, do)
-            if made is None:
+            batch = rows[done : done + min(size, self._limit)]
+            result = self._attempt(batch, do)
+            if result is None:
                 release()
             else:
-                done += len(some)
-                yield made
+                done += len(batch)
+                yield result
 
-    def each(self, rows: Sequence[Row], do: Callable[[Sequence[Row]], Sequence[Made]], *, size: int) -> list:
-        """What `do` makes of each row, or the exception that it raised over this row alone.
+    def each(self, rows: Sequence[Row], do: Callable[[Sequence[Row]], Sequence[Result]], *, size: int) -> list:
+        """Result of `do` for each row, or the exception that it raised for this row alone.
 
         Args:
-            rows: anything that can be sliced.
-            do: a batch -> one result a row; where it raises, it is called again row by row.
-            size: rows of a batch, at most.
+            rows: any sequence that can be sliced.
+            do: batch -> one result a row; where it raises, it is called again row by row.
+            size: most rows of a batch.
 
         Raises:
             ValueError: if memory does not hold a single row; says what to do.
-            Exception: what no row is to blame for: a library, a file or connection, a lost device, or
-                whatever is raised over every single one of several rows.
+            Exception: one that no row causes: a library, a file or connection, a lost device, or one that is raised
+                for every single one of several rows.
         """
-        made = [one for some in self.map(rows, functools.partial(_apart, do), size=size) for one in some]
-        faults = [one for one in made if isinstance(one, Exception)]
-        if len(faults) == len(rows) > 1:
-            raise faults[0]
-        return made
+        batches = self.map(rows, functools.partial(_isolate_errors, do), size=size)
+        results = [result for batch in batches for result in batch]
+        errors = [result for result in results if isinstance(result, Exception)]
+        if len(errors) == len(rows) > 1:
+            raise errors[0]
+        return results
 
     def note(self) -> str:
-        """A few words on what has been halved since this was last asked; empty if nothing was."""
+        """The latest halving since the last call, in words; empty if there was none."""
         news, self._news = self._news, ""
         return news
 
-    def _attempt(self, some: Sequence[Row], do: Callable[[Sequence[Row]], Made]) -> Made | None:
-        """None where memory ran out."""
+    def _attempt(self, batch: Sequence[Row], do: Callable[[Sequence[Row]], Result]) -> Result | None:
+        """None when memory ran out."""
         try:
-            return do(some)
+            return do(batch)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(some) == 1:
+            if len(batch) == 1:
                 words = str(error).strip().partition("\n")[0] or type(error).__name__
                 raise ValueError(
                     f"{self._what} runs out of memory even one at a time ({words}): use a smaller checkpoint, or give"
                     " the process more memory"
                 ) from error
-        self._fits = len(some) // 2
-        self._news = f"out of memory, so {self._what} {self._fits} at once from here on"
+        self._limit = len(batch) // 2
+        self._news = f"out of memory, so {self._what} {self._limit} at once from here on"
         return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the memory of a GPU or of the CPU was not enough."""
+    """Whether an exception reports that a GPU's or the CPU's memory was exhausted."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
 
 
-def _apart(do: Callable[[Sequence[Row]], Sequence[Made]], some: Sequence[Row]) -> Sequence[Made | Exception]:
+def _isolate_errors(
+    do: Callable[[Sequence[Row]], Sequence[Result]], batch: Sequence[Row]
+) -> Sequence[Result | Exception]:
+    """Results of a batch; after an error, of its rows one by one, with the exception as the result of a row."""
     try:
-        return do(some)
+        return do(batch)
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, _SETUP):
             raise
-        if len(some) == 1:
+        if len(batch) == 1:
             return [error]
-    return [made for k in range(len(some)) for made in _apart(do, some[k : k + 1])]
+    return [result for k in range(len(batch)) for result in _isolate_errors(do, batch[k : k + 1])]
 
 
 def release() -> None:
-    """Gives back what the batch that failed has left behind."""
-    gc.collect()  # tracebacks and what they hold go round in circles
+    """Frees the memory that a failed batch still occupies."""
+    gc.collect()  # tracebacks and their frames' tensors are reference cycles
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

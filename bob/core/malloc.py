@@ -1,4 +1,4 @@
-"""What a process does about memory that is free: it keeps it, and does not look for it where there is none."""
+"""Memory tuning for worker processes: glibc malloc's thresholds, and no garbage collection during imports."""
 
 import contextlib
 import ctypes
@@ -9,14 +9,14 @@ __all__ = ["importing", "keep_freed"]
 
 _TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
 _KEPT = 256 << 20  # bytes
-_LARGEST = 32 << 20  # bytes; the most that glibc takes for its threshold
+_LARGEST = 32 << 20  # bytes; the greatest threshold that glibc accepts
 
 
 def keep_freed() -> None:
-    """Has glibc use the memory of a freed tensor of up to 32 MB again, where it would hand it back to the kernel.
+    """Makes glibc reuse the memory of freed tensors of up to 32 MB instead of returning it to the kernel.
 
-    The kernel clears each page that it gives: without this a sixth of the time of drawing skyworld's images. At most
-    256 MB more than is in use are kept. Does nothing where there is no glibc.
+    The kernel clears each page that it hands out, which takes a sixth of the time of drawing skyworld's images. At most
+    256 MB of free memory are kept. Does nothing where the C library is not glibc.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
@@ -26,10 +26,10 @@ def keep_freed() -> None:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Looks for no garbage meanwhile.
+    """Disables garbage collection inside the block.
 
-    Modules come with objects by the hundred thousand, which stay: looking through them again and again is a third of
-    the time of importing torch and diffusers.
+    Modules create hundreds of thousands of objects that stay alive: examining them again and again takes a third of the
+    time of importing torch and diffusers.
     """
     enabled = gc.isenabled()
     gc.disable()

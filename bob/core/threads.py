@@ -1,4 +1,4 @@
-"""Things that need nothing of each other, done side by side in threads."""
+"""Runs independent tasks in daemon threads."""
 
 import collections
 import contextlib
@@ -7,64 +7,64 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-__all__ = ["each"]
+__all__ = ["as_completed"]
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-def each(
-    do: Callable[[Item], Answer],
+def as_completed(
+    do: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     at_once: int,
     look: Callable[[], Any] = lambda: None,
     every: float | None = None,
-) -> Iterator[Answer]:
-    """What `do` gives for each item, in the order in which they end.
+) -> Iterator[Result]:
+    """Results of `do` for each item, in the order of completion.
 
-    One after another, with nothing to look at meanwhile, they are done in the caller's own thread. Other threads are
+    With one thread and no interval the items run in the caller's own thread, in order. Otherwise the threads are
     daemons, so that a command that is stopped, or fails, waits for none of them.
 
     Args:
-        do: called in a thread of its own.
-        items: begun in their order.
-        at_once: threads.
-        look: called after each answer and every so many seconds, by the caller's own thread.
-        every: seconds; None: only after answers.
+        do: called once an item.
+        items: started in this order.
+        at_once: most threads.
+        look: called in the caller's thread after each result and at each interval, for example to show progress.
+        every: the interval in seconds; None calls `look` after results only.
 
     Raises:
-        BaseException: the first that `do` raises, whatever it is; what is under way goes on, the rest is not begun.
+        BaseException: the first that `do` raises, whatever it is. Items that are running go on, no other is started.
     """
     if at_once == 1 and every is None:
         for item in items:
             yield do(item)
             look()
         return
-    waiting = collections.deque(items)
-    answers: queue.SimpleQueue[tuple[Answer | None, BaseException | None]] = queue.SimpleQueue()
+    pending = collections.deque(items)
+    results: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
-        with contextlib.suppress(IndexError):  # none waits any more
+        with contextlib.suppress(IndexError):  # no item is left
             while True:
-                item = waiting.popleft()
+                item = pending.popleft()
                 try:
-                    answers.put((do(item), None))
+                    results.put((do(item), None))
                 except BaseException as error:  # whatever it is, the caller raises it
-                    waiting.clear()
-                    answers.put((None, error))
+                    pending.clear()
+                    results.put((None, error))
 
     for _ in range(min(at_once, len(items))):
         threading.Thread(target=work, daemon=True).start()
     done = 0
     while done < len(items):
         try:
-            answer, error = answers.get(timeout=every)
+            result, error = results.get(timeout=every)
         except queue.Empty:
             look()
             continue
         if error is not None:
             raise error
-        yield cast(Answer, answer)
+        yield cast(Result, result)
         done += 1
         look()

@@ -1,4 +1,4 @@
-"""Where a unit's time goes: seconds by name, noted in its manifest and its receipt."""
+"""Stopwatch with named laps: the seconds of a unit by activity, for its manifest and its receipt."""
 
 import contextlib
 import os
@@ -14,19 +14,19 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Runs from when it is made; each moment belongs to one lap, the innermost that is open.
+    """Stopwatch that runs from its creation; each moment counts for one lap, the innermost open one.
 
-    On a GPU the end of a lap waits for what it has queued there, so that a lap is the time of its own work. That is a
-    few times a batch, never at each step. What lies between two laps that follow one another is the outer lap's.
+    On a GPU the end of a lap waits for the kernels queued there, so that a lap's time is that of its own work; that
+    happens a few times a batch, never at each step. Time between two successive laps counts for the enclosing lap.
     """
 
     def __init__(self, device: str = "cpu", *, lap: str = "load", begun: float | None = None) -> None:
         """Starts.
 
         Args:
-            device: where the work is done, as torch names it.
-            lap: what it begins with.
-            begun: when it began, by `time.monotonic`, if not now.
+            device: torch's name of the device that does the work.
+            lap: name of the first lap.
+            begun: its start on the clock of `time.monotonic`; None for now.
         """
         self._device, self._lap = device, lap
         self._since = time.monotonic() if begun is None else begun
@@ -34,7 +34,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def __call__(self, lap: str) -> Iterator[None]:
-        """A lap within the one that is open, which goes on after it."""
+        """Context of a lap inside the open one, which continues afterwards."""
         outer = self.switch(lap)
         try:
             yield
@@ -42,7 +42,7 @@ class Stopwatch:
             self.switch(outer)
 
     def around(self, lap: str, do: Callable[P, T]) -> Callable[P, T]:
-        """A function whose calls are laps."""
+        """Wraps a function so that each call is a lap."""
 
         def timed(*args: P.args, **named: P.kwargs) -> T:
             with self(lap):
@@ -51,8 +51,8 @@ class Stopwatch:
         return timed
 
     def switch(self, lap: str) -> str:
-        """Ends the lap that is open and begins another; returns the name of the one that was."""
-        torch = sys.modules.get("torch")  # not imported for this: a simulation does without
+        """Ends the open lap and begins another; returns the name of the ended one."""
+        torch = sys.modules.get("torch")  # not imported for this: a simulation works without torch
         if torch is not None and self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
         now = time.monotonic()
@@ -62,11 +62,11 @@ class Stopwatch:
         return before
 
     def times(self) -> dict[str, float]:
-        """Lap -> seconds so far, to the millisecond; `load` first where it was."""
+        """Lap -> seconds so far, to the millisecond, in the order of their first end."""
         self.switch(self._lap)
         return {lap: round(seconds, 3) for lap, seconds in self._seconds.items()}
 
     def noted(self) -> dict[str, Any]:
-        """For a manifest: seconds in all and by lap, and the process that spent them."""
+        """Entries for a manifest: total seconds, seconds by lap, and the process id."""
         times = self.times()
         return {"seconds": round(sum(times.values()), 3), "times": times, "process": os.getpid()}

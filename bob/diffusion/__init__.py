@@ -1,1 +1,1 @@
-"""Stable Diffusion as the methods use it: loading, LoRA, drawing. Plain diffusers and PyTorch."""
+"""Stable Diffusion as the methods use it: checkpoints, LoRA, textual inversion, training, sampling, CLIP filter."""

@@ -1,7 +1,7 @@
-"""Step 3: requests -> images. Draws the synthetic training set, one committed shard a unit.
+"""Step 3: requests -> images: draws the synthetic training set with one checkpoint and one adapter at a time.
 
-An image depends on its request and adapter alone: each has its own CPU generator, so batch, shard,
-worker, order and retry cannot change it (beyond float reduction order across batch shapes).
+An image depends only on its request and its adapter: each has its own CPU generator, so batch, shard, worker, order and
+retry cannot change it (beyond float reduction order across batch shapes).
 """
 
 import copy
@@ -20,32 +20,32 @@ from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
 from bob.store import images, tables
 
-__all__ = ["Painter"]
+__all__ = ["ImageGenerator"]
 
 Row = dict[str, Any]
 
-_JUDGED = 256  # pictures at once
+_SCORE_BATCH = 256  # images
 
 
-class Painter:
-    """One resident checkpoint on one device; swaps adapters from a clean copy of its weights."""
+class ImageGenerator:
+    """Draws images with one resident checkpoint on one device; swaps adapters from a clean copy of its weights."""
 
     def __init__(self, device: str) -> None:
         self.times = Stopwatch(device)
-        """Of the unit in hand, whose worker sets it: gets laps of encode, denoise, decode and write."""
+        """Stopwatch of the current unit, set by its worker; gets the laps encode, denoise, decode and write."""
         self.occupancy = 0.0
-        """Of the last `draw`: requests / (batches x size of a batch), in (0, 1]."""
+        """Of the last `draw`: requests / (number of batches x batch size), in (0, 1]."""
         self._device = torch.device(device)
         self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
         self._loaded: tuple[str, str, str] | None = None
         self._pipeline: Any = None
         self._clean: list[dict[str, torch.Tensor]] = []
         self._tokenizer: Any = None
-        self._words = 0
+        self._vocabulary = 0
         self._sources: Any = None
         self._scorer: tuple[str, clip_filter.ClipScorer] | None = None
-        self._batches = batching.Batches("drawing")
-        self._drawn = 0  # batches, of the last `draw`
+        self._batcher = batching.AdaptiveBatcher("drawing")
+        self._batches_drawn = 0  # by the last `draw`
 
     def use(
         self,
@@ -55,30 +55,33 @@ class Painter:
         dataset: str = "",
         source: Callable[[str], Image.Image] | None = None,
     ) -> None:
-        """Makes ready to draw with a checkpoint and an adapter.
+        """Loads a checkpoint and an adapter, unless they are loaded.
 
         Args:
-            checkpoint: as `checkpoints.load` takes it.
-            adapter: names the adapter; empty for the bare checkpoint.
-            read: gives the adapter's files, name -> bytes; called only if it is not in use already.
-            dataset: names what `source` opens images of.
-            source: opens the real image of an id; called once for each while all of these stay in use.
+            checkpoint: name or path, as `checkpoints.load` takes it.
+            adapter: identifies the adapter; empty for the bare checkpoint.
+            read: returns the adapter's files, name -> bytes; called only if another adapter is loaded.
+            dataset: identifies the data set whose images `source` opens.
+            source: image id -> real image; called once an id while checkpoint, adapter and dataset stay the same.
+
+        Raises:
+            ValueError: if the checkpoint is unknown or has no weights, or if a file of the adapter is damaged.
         """
         if self._loaded == (checkpoint, adapter, dataset):
             self._sources.read = source
             return
-        loaded, self._loaded = self._loaded, None  # a failure below must not leave half an adapter as if it were whole
+        loaded, self._loaded = self._loaded, None  # so that no half-loaded adapter is used after a failure
         if loaded is None or loaded[0] != checkpoint:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
-            for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # which diffusers calls
-                self._watch(encoder)
+            for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # diffusers calls them
+                self._time_encoder(encoder)
             self._clean = [_copy(model) for model in self._tuned()]
             self._tokenizer = copy.deepcopy(self._pipeline.tokenizer)
-            self._words = self._pipeline.text_encoder.get_input_embeddings().num_embeddings
-            self._batches = batching.Batches("drawing")
+            self._vocabulary = self._pipeline.text_encoder.get_input_embeddings().num_embeddings
+            self._batcher = batching.AdaptiveBatcher("drawing")  # another checkpoint may need less memory
         else:
-            textual_inversion.take_out(self._pipeline, copy.deepcopy(self._tokenizer), rows=self._words)
+            textual_inversion.unload(self._pipeline, copy.deepcopy(self._tokenizer), rows=self._vocabulary)
             for model, clean in zip(self._tuned(), self._clean, strict=True):
                 model.load_state_dict(clean)
         if adapter:
@@ -91,48 +94,47 @@ class Painter:
         self._loaded = (checkpoint, adapter, dataset)
 
     def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
-        """Draws requests, at most `batch` at once; fewer, from then on, where memory runs out.
+        """Draws requests in batches of at most `batch`, and of fewer from the time that memory runs out.
 
         Returns:
-            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for requests over which the pipeline
-            raises, and for pictures that are not finite or of one colour.
+            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for requests that make the pipeline raise and for
+            images that are not finite or of a single colour.
 
         Raises:
-            ValueError: if memory does not hold one picture.
-            Exception: what is raised over every single one of several requests.
+            ValueError: if memory does not hold one image.
+            Exception: an error that every single one of several requests raises.
         """
         assert self._loaded is not None, "use() comes first"
-        made: dict[int, Any] = {}
-        self._drawn = 0
-        for alike in _alike(requests):
-            drawn = self._batches.each([requests[k] for k in alike], self._timed, size=batch)
-            made.update(zip(alike, drawn, strict=True))
-        self.occupancy = len(requests) / (self._drawn * batch)
+        drawn: dict[int, Any] = {}
+        self._batches_drawn = 0
+        for positions in _alike(requests):
+            results = self._batcher.each([requests[k] for k in positions], self._draw_batch, size=batch)
+            drawn.update(zip(positions, results, strict=True))
+        self.occupancy = len(requests) / (self._batches_drawn * batch)
         with self.times("write"):
-            return self._encoded(requests, made)
+            return self._rows(requests, drawn)
 
-    def _encoded(self, requests: Sequence[Request], made: Mapping[int, Any]) -> tuple[list[Row], list[Row]]:
-        """Rows of what was made of each request: a picture and its seconds, or an exception."""
+    def _rows(self, requests: Sequence[Request], drawn: Mapping[int, Any]) -> tuple[list[Row], list[Row]]:
+        """Rows and rejected rows; `drawn` maps a request's position to (image, seconds) or to an exception."""
         assert self._loaded is not None
+        checkpoint = self._loaded[0]
         rows, rejected = [], []
         for k, request in enumerate(requests):
-            drawn = made[k]
-            if not isinstance(drawn, Exception):
-                picture, seconds = drawn
-                drawn = _fault(picture) or images.image_row(
-                    request, picture, checkpoint=self._loaded[0], seconds=seconds
-                )
-            if isinstance(drawn, Exception):
-                rejected.append(tables.rejection(request.request_id, "generate", drawn))
+            result = drawn[k]
+            if not isinstance(result, Exception):
+                image, seconds = result
+                result = _fault(image) or images.image_row(request, image, checkpoint=checkpoint, seconds=seconds)
+            if isinstance(result, Exception):
+                rejected.append(tables.rejection(request.request_id, "generate", result))
             else:
-                rows.append(drawn)
+                rows.append(result)
         return rows, rejected
 
     def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
-        """Rows of `schema.SCORES` of rows of `schema.IMAGES`, by the CLIP beside the checkpoint in use.
+        """Scores images with the CLIP model that belongs to the checkpoint: rows of `schema.IMAGES` -> `schema.SCORES`.
 
         Raises:
-            ValueError: if its weights are not there.
+            ValueError: if its weights are missing.
         """
         assert self._loaded is not None, "use() comes first"
         checkpoint = self._loaded[0]
@@ -140,28 +142,31 @@ class Painter:
             self._scorer = checkpoint, clip_filter.ClipScorer(checkpoint, self._device)
         scorer = self._scorer[1]
 
-        def scores(some: Sequence[Row]) -> list[float]:
-            pictures = [Image.open(io.BytesIO(row["image"])) for row in some]
-            return scorer.scores(pictures, rule, [row["class_id"] for row in some])
+        def score(batch: Sequence[Row]) -> list[float]:
+            pictures = [Image.open(io.BytesIO(row["image"])) for row in batch]
+            return scorer.scores(pictures, rule, [row["class_id"] for row in batch])
 
-        found = [score for some in batching.Batches("judging").map(rows, scores, size=_JUDGED) for score in some]
-        names = [row["request_id"] for row in rows]
+        batches = batching.AdaptiveBatcher("judging").map(rows, score, size=_SCORE_BATCH)
+        scores = [value for batch in batches for value in batch]
         return [
-            {"request_id": name, "score": score, "clip": scorer.name} for name, score in zip(names, found, strict=True)
+            {"request_id": row["request_id"], "score": value, "clip": scorer.name}
+            for row, value in zip(rows, scores, strict=True)
         ]
 
     def note(self) -> str:
-        """A few words for the receipt if memory has run out since this was last asked."""
-        return self._batches.note()
+        """For the receipt: whether memory has run out since the last call; empty if not."""
+        return self._batcher.note()
 
-    def _timed(self, some: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
-        begun = time.monotonic()
-        self._drawn += 1
-        pictures = sampling.draw(self._pipeline, some, self._sources, times=self.times)
-        each = (time.monotonic() - begun) / len(some)
-        return [(picture, each) for picture in pictures]
+    def _draw_batch(self, batch: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
+        """Images, and the seconds that one of them took."""
+        start = time.monotonic()
+        self._batches_drawn += 1
+        pictures = sampling.draw(self._pipeline, batch, self._sources, times=self.times)
+        seconds = (time.monotonic() - start) / len(batch)
+        return [(picture, seconds) for picture in pictures]
 
-    def _watch(self, encoder: torch.nn.Module) -> None:
+    def _time_encoder(self, encoder: torch.nn.Module) -> None:
+        """Makes each call of an encoder a lap."""
         outer: list[str] = []
 
         def begin(*_: object) -> None:
@@ -171,26 +176,29 @@ class Painter:
             self.times.switch(outer.pop())
 
         encoder.register_forward_pre_hook(begin)
-        encoder.register_forward_hook(end, always_call=True)  # after memory ran out, too
+        encoder.register_forward_hook(end, always_call=True)  # also when the encoder raises
 
     def _tuned(self) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """Models that an adapter may change."""
         return self._pipeline.unet, self._pipeline.text_encoder
 
 
 def _copy(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A model's state on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def _alike(requests: Sequence[Request]) -> Iterator[list[int]]:
-    """Places of requests that agree in what a batch must agree in."""
+    """Positions of requests that may share a batch: those with equal sampling settings."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for k, r in enumerate(requests):
-        alike = (r.kind, r.guidance, r.steps, r.scheduler, r.strength, r.switch_at)
-        groups.setdefault(alike, []).append(k)
+        shared = (r.kind, r.guidance, r.steps, r.scheduler, r.strength, r.switch_at)
+        groups.setdefault(shared, []).append(k)
     yield from groups.values()
 
 
 def _fault(picture: Image.Image | None) -> ValueError | None:
+    """Error of an image that shows a broken checkpoint or adapter; None for a sound one."""
     if picture is None:
         return ValueError("values that are not finite: the checkpoint or its adapter is broken")
     pixels = np.asarray(picture)

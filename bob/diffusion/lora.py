@@ -1,7 +1,7 @@
-"""LoRA on the attention of U-Net and text encoder, as DataDream and BOB tune it (paper Table 4), or of the U-Net alone.
+"""LoRA on the attention of U-Net and text encoder, as DataDream and BOB use it (paper Table 4), or of the U-Net alone.
 
-Alpha = rank, Gaussian A and zero B, no dropout; on q, k, v and out of every attention. Saved in diffusers' own
-format, so a stock `StableDiffusionPipeline.load_lora_weights` reads it.
+Alpha = rank, Gaussian A and zero B, no dropout; on the q, k, v and out projections of every attention. Saved in
+diffusers' own format, which a stock `StableDiffusionPipeline.load_lora_weights` reads.
 """
 
 import tempfile
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-__all__ = ["FILE", "add", "fuse", "parameters", "saved"]
+__all__ = ["FILE", "add", "fuse", "parameters", "serialize"]
 
 FILE = "pytorch_lora_weights.safetensors"
-"""The name that diffusers looks for."""
+"""File name that diffusers looks for."""
 
 _UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 _TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 def add(unet: "UNet2DConditionModel | None", text_encoder: "CLIPTextModel | None" = None, *, rank: int) -> None:
-    """Freezes the given models and adds trainable low-rank branches that change nothing yet (B = 0)."""
+    """Freezes the given models and adds trainable low-rank branches, which initially change nothing (B = 0)."""
     from peft import LoraConfig
 
     for model, targets in ((unet, _UNET_TARGETS), (text_encoder, _TEXT_TARGETS)):
@@ -34,7 +34,7 @@ def add(unet: "UNet2DConditionModel | None", text_encoder: "CLIPTextModel | None
 
 
 def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters, by a name that is unique over the models, in a fixed order."""
+    """Trainable parameters by a name that is unique across the models, in a fixed order."""
     return {
         f"{k}.{name}": parameter
         for k, model in enumerate(models)
@@ -43,8 +43,8 @@ def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def saved(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> bytes:
-    """The adapter as the bytes of a safetensors file in diffusers' format, float32; empty where no model has one."""
+def serialize(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> bytes:
+    """The adapter as the bytes of a safetensors file in diffusers' format, float32; empty if no model has one."""
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft import get_peft_model_state_dict
@@ -63,18 +63,18 @@ def saved(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> bytes:
 
 
 def fuse(pipeline: "StableDiffusionPipeline", adapter: bytes) -> None:
-    """Adds an adapter into the pipeline's own weights: drawing then costs what the bare model costs.
+    """Adds an adapter to the pipeline's own weights, so that drawing costs no more than with the base model.
 
-    There is no way back: rounding makes un-fusing drift. Keep a clean copy of the weights instead.
+    Cannot be undone, since un-fusing drifts by rounding: keep a clean copy of the weights instead.
 
     Raises:
-        ValueError: if the adapter is no safetensors file.
+        ValueError: if the adapter is not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
-        load(adapter)  # diffusers would complain of its temporary copy
+        load(adapter)  # diffusers would name a temporary copy in its error
     except SafetensorError as error:
         raise ValueError(
             f"the adapter's {FILE} is damaged ({error}): delete its folder below adapters, and the same command makes"

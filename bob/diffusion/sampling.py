@@ -1,6 +1,6 @@
-"""Drawing requests with a Stable Diffusion pipeline: each image from its own generator.
+"""Sampling of one batch of requests with a Stable Diffusion pipeline, each image from its own random generator.
 
-Diffusers' own pipelines do the drawing; what is here decides from what they begin.
+Diffusers' own pipelines denoise; this module prepares their initial latents: noise, real images or inversions of them.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ SCHEDULERS = {
     "dpm": DPMSolverMultistepScheduler.from_config,
     "ddim": lambda config: DDIMScheduler.from_config(config, clip_sample=False, set_alpha_to_one=False),
 }
-"""`Request.scheduler` -> from the checkpoint's own scheduler's configuration, another one; None for its own."""
+"""`Request.scheduler` -> function from the configuration of the checkpoint's own scheduler to another, or to None."""
 
 
 class Sources:
-    """The real images that requests start from, squashed to the model's square, and their inversions, each made once.
+    """Real images that requests start from, resized to the model's square, and their DDIM inversions; both cached.
 
     Valid for one pipeline with one adapter.
     """
@@ -38,36 +38,36 @@ class Sources:
     def __init__(self, pipeline: "StableDiffusionPipeline", read: Callable[[str], Image.Image] | None = None) -> None:
         self._pipeline = pipeline
         self.read = read
-        """Opens the image of an id; None where no request starts from one."""
-        self._held: dict[str, tuple[Image.Image, tuple[int, int]]] = {}
+        """Image id -> image; None if no request starts from one."""
+        self._resized: dict[str, tuple[Image.Image, tuple[int, int]]] = {}
         self._inverted: dict[tuple[str, str, int], Tensor] = {}
 
     def square(self, image_id: str) -> Image.Image:
-        """RGB, as wide and high as the model draws, without keeping the aspect, as the baselines' scripts have it."""
+        """The RGB image, resized to the model's square regardless of its aspect ratio, as in the baselines' scripts."""
         return self._picture(image_id)[0]
 
     def size(self, image_id: str) -> tuple[int, int]:
-        """Width and height in the source's aspect, the shorter the model's."""
+        """Width and height with the source's aspect ratio, the shorter side being the model's."""
         return self._picture(image_id)[1]
 
-    def inverted(self, wanted: Sequence[tuple[str, str]], *, steps: int) -> list[Tensor]:
-        """DDIM inversions, float32 (c, h, w) on the CPU, of (image_id, prompt); what is not there yet in one batch."""
-        keys = [(*pair, steps) for pair in wanted]
+    def inverted(self, pairs: Sequence[tuple[str, str]], *, steps: int) -> list[Tensor]:
+        """DDIM inversions, float32 (c, h, w) on the CPU, of pairs (image_id, prompt); new ones made in one batch."""
+        keys = [(*pair, steps) for pair in pairs]
         if missing := [key for key in dict.fromkeys(keys) if key not in self._inverted]:
             pictures, prompts = [self.square(key[0]) for key in missing], [key[1] for key in missing]
-            made = circle.invert(self._pipeline, pictures, prompts, steps=steps)
-            self._inverted.update(zip(missing, made.float().cpu(), strict=True))
+            inversions = circle.invert(self._pipeline, pictures, prompts, steps=steps)
+            self._inverted.update(zip(missing, inversions.float().cpu(), strict=True))
         return [self._inverted[key] for key in keys]
 
     def _picture(self, image_id: str) -> tuple[Image.Image, tuple[int, int]]:
-        if image_id not in self._held:
+        if image_id not in self._resized:
             side = self._pipeline.unet.config.sample_size * self._pipeline.vae_scale_factor
-            assert self.read is not None, "a request that starts from an image needs what opens it"
+            assert self.read is not None, "a request that starts from an image needs a function that opens it"
             whole = self.read(image_id).convert("RGB")
             scale = side / min(whole.size)
             width, height = (round(n * scale) for n in whole.size)
-            self._held[image_id] = whole.resize((side, side), Image.Resampling.LANCZOS), (width, height)
-        return self._held[image_id]
+            self._resized[image_id] = whole.resize((side, side), Image.Resampling.LANCZOS), (width, height)
+        return self._resized[image_id]
 
 
 def draw(
@@ -80,14 +80,14 @@ def draw(
     """Draws one batch of requests that agree in all but prompts, sources, seeds and labels.
 
     Args:
-        pipeline: that draws.
-        requests: of the batch.
-        sources: what some of them start from.
-        times: gets the laps `denoise`, with the inversion of sources, and `decode`.
+        pipeline: the checkpoint with its adapter.
+        requests: the batch.
+        sources: the real images that requests start from.
+        times: gets the laps `denoise`, including the inversion of sources, and `decode`.
 
     Returns:
-        One RGB picture a request, in order; None where the model produced a value that is not finite. What began as
-        an image has that one's aspect.
+        One RGB image a request, in order; None if the model produced a value that is not finite. An image that starts
+        from a real one (img2img) has that one's aspect ratio.
     """
     lap = times or Stopwatch(str(pipeline.device))
     with torch.inference_mode(), lap("denoise"):
@@ -97,6 +97,7 @@ def draw(
 
 
 def _decoded(pipeline: Any, requests: Sequence[Request], sources: Sources, drawn: Tensor) -> "list[Image.Image | None]":
+    """Latents -> RGB images; None for one that is not finite."""
     decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
     processor: Any = pipeline.image_processor
     pixels = processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(requests))
@@ -110,10 +111,10 @@ def _decoded(pipeline: Any, requests: Sequence[Request], sources: Sources, drawn
 
 @torch.inference_mode()
 def latents(pipeline: "StableDiffusionPipeline", requests: Sequence[Request], sources: Sources) -> Tensor:
-    """What `draw` decodes: (b, channels, h, w), scaled as the U-Net has them.
+    """Latents of a batch before decoding: (b, channels, h, w), in the U-Net's scale.
 
     Raises:
-        ValueError: if the strength leaves no step of img2img to do.
+        ValueError: if the strength of img2img leaves no step to run.
     """
     first = requests[0]
     common: dict[str, Any] = {
@@ -145,11 +146,11 @@ def _img2img(pipeline: Any, requests: Sequence[Request], sources: Sources, commo
 def _circle(pipeline: Any, requests: Sequence[Request], sources: Sources, common: dict[str, Any]) -> Tensor:
     bare = [request.prompt.removesuffix(request.background).rstrip() for request in requests]
     ends = [(request.source_ids[0], request.source_ids[-1]) for request in requests]
-    wanted = [(source, prompt) for pair, prompt in zip(ends, bare, strict=True) for source in pair]
-    found = sources.inverted(wanted, steps=circle.INVERSION * requests[0].steps)
+    pairs = [(source, prompt) for both, prompt in zip(ends, bare, strict=True) for source in both]
+    inversions = sources.inverted(pairs, steps=circle.INVERSION * requests[0].steps)
     points = [
         circle.point(one, other if request.source_ids[1:] else None, seed=request.seed)
-        for request, one, other in zip(requests, found[::2], found[1::2], strict=True)
+        for request, one, other in zip(requests, inversions[::2], inversions[1::2], strict=True)
     ]
     start = torch.stack(points).to(pipeline.device, pipeline.unet.dtype)
     return circle.denoise(pipeline, start, requests, bare=bare, common=common)
@@ -167,6 +168,7 @@ def _prompts(requests: Sequence[Request]) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def _scheduler(pipeline: Any, name: str) -> Iterator[None]:
+    """Gives the pipeline another scheduler inside the block."""
     own = pipeline.scheduler
     pipeline.scheduler = SCHEDULERS[name](own.config) or own
     try:

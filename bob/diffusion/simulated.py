@@ -1,6 +1,6 @@
-"""A stand-in for the model, to rehearse a cluster and to measure what feeding many GPUs costs: sleeps, makes noise.
+"""Simulated image generator: sleeps and makes noise, to rehearse a cluster and to measure the cost of feeding GPUs.
 
-It has the interface of `generate.Painter` and needs no torch, so that many processes fit one machine.
+It has the interface of `image_generator.ImageGenerator` and needs no torch, so that many processes fit one machine.
 """
 
 import os
@@ -16,45 +16,43 @@ from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints
 from bob.store import images
 
-__all__ = ["Painter"]
+__all__ = ["ImageGenerator"]
 
 _SIDE = 8  # pixels
 
 Row = dict[str, Any]
 
 
-class Painter:
-    """Takes the stated seconds for each batch; a picture is noise of its request's seed."""
+class ImageGenerator:
+    """Sleeps for the checkpoint's seconds at each batch; an image is noise from its request's seed."""
 
     def __init__(self, device: str) -> None:
-        """Takes any device, and uses none."""
+        """Accepts any device and uses none."""
         self.times, self.occupancy = Stopwatch(), 0.0
         self._checkpoint, self._seconds = "", 0.0
 
     def use(self, checkpoint: str, *others: object, **more: object) -> None:
-        """Notes what stands in the images' column `checkpoint`; adapters and sources change nothing."""
+        """Selects a simulated checkpoint; adapters and sources have no effect."""
         self._checkpoint, self._seconds = checkpoint, checkpoints.simulated(checkpoint) or 0.0
 
     def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
-        """Rows of `schema.IMAGES`, and no rejected ones."""
+        """Draws requests: rows of `schema.IMAGES`, and no rejected ones."""
         rows = []
         for start in range(0, len(requests), batch):
             with self.times("denoise"):
                 time.sleep(self._seconds)
-            some = requests[start : start + batch]
-            rows += [
-                images.image_row(r, _noise(r), checkpoint=self._checkpoint, seconds=self._seconds / len(some))
-                for r in some
-            ]
+            drawn = requests[start : start + batch]
+            seconds = self._seconds / len(drawn)
+            rows += [images.image_row(r, _noise(r), checkpoint=self._checkpoint, seconds=seconds) for r in drawn]
         self.occupancy = len(requests) / (batch * -(-len(requests) // batch))
         return rows, []
 
     def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
-        """Rows of `schema.SCORES` that mean nothing."""
+        """Rows of `schema.SCORES` with meaningless scores."""
         return [{"request_id": r["request_id"], "score": r["seed"] / 2**63, "clip": self._checkpoint} for r in rows]
 
     def note(self) -> str:
-        """For the line of progress."""
+        """Which process drew, for the receipt."""
         return f"simulated by process {os.getpid()}"
 
 

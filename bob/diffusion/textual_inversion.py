@@ -1,7 +1,7 @@
-"""Textual inversion: new words of a text encoder, all in one training, of which only their own embeddings learn.
+"""Textual inversion: new tokens of a text encoder, trained together; only their own embeddings learn.
 
-Gal et al. 2022, arXiv:2208.01618. Saved as a safetensors file with an entry for each word, its vectors in rows: what
-`StableDiffusionPipeline.load_textual_inversion` takes, one entry at a time.
+Gal et al. 2022, arXiv:2208.01618. Saved as a safetensors file with an entry for each token, its vectors in rows, which
+`StableDiffusionPipeline.load_textual_inversion` takes one at a time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 from bob.core.types import Token
 
-__all__ = ["FILE", "Words", "add", "load", "saved", "take_out"]
+__all__ = ["FILE", "ExtendedEmbedding", "add", "load", "serialize", "unload"]
 
 FILE = "learned_embeds.safetensors"
-"""The name that diffusers looks for."""
+"""File name that diffusers looks for."""
 
 
-class Words(nn.Module):
-    """A frozen table of embeddings and, behind its end, rows that learn."""
+class ExtendedEmbedding(nn.Module):
+    """Frozen embedding table followed by trainable rows, whose ids begin at the table's length."""
 
     def __init__(self, table: nn.Embedding, rows: Sequence[Tensor]) -> None:
         super().__init__()
@@ -31,84 +31,92 @@ class Words(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen table: what is asked for its type and device."""
+        """The frozen table (vocabulary, width): transformers reads its dtype and device."""
         return self.table.weight
 
     def forward(self, ids: Tensor) -> Tensor:
         """Token ids (b, length) -> embeddings (b, length, width).
 
-        Rows that do not occur have no gradient, so that an optimiser leaves them and their moments as they are: many
-        words learn side by side as each would alone.
+        A row that does not occur in `ids` gets no gradient, so that an optimiser changes neither it nor its moments:
+        each of many tokens learns as it would alone.
         """
         old = self.table.num_embeddings
         embedded = self.table(ids.clamp(max=old - 1))
         new = ids >= old
         if not new.any():
             return embedded
-        used, place = ids[new].unique(return_inverse=True)
+        used, position = ids[new].unique(return_inverse=True)
         rows = torch.stack([self.rows[int(k) - old] for k in used])
-        return embedded.masked_scatter(new[..., None], rows[place].to(embedded))
+        return embedded.masked_scatter(new[..., None], rows[position].to(embedded))
 
 
-def add(pipeline: "StableDiffusionPipeline", words: Sequence[Token]) -> None:
-    """Teaches the tokenizer new words and gives the text encoder a trainable row for each of their vectors.
+def add(pipeline: "StableDiffusionPipeline", tokens: Sequence[Token]) -> None:
+    """Adds tokens to the tokenizer, and to the text encoder a trainable row for each of their vectors.
 
-    Freezes all else of the text encoder. A word begins as the mean embedding of the text that it `begins_as`.
+    Freezes the rest of the text encoder. A token starts as the mean embedding of its text `begins_as`.
 
     Raises:
-        ValueError: if the tokenizer knows a word already.
+        ValueError: if the tokenizer has one of the tokens already.
     """
     tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
     table = encoder.get_input_embeddings()
-    if known := {word.name for word in words} & set(tokenizer.get_vocab()):
+    if known := {token.name for token in tokens} & set(tokenizer.get_vocab()):
         raise ValueError(f"the tokenizer has a token {min(known)!r} already: give the new one another name")
     rows: list[Tensor] = []
-    for word in words:
-        ids = tokenizer(word.begins_as, add_special_tokens=False)["input_ids"] or [tokenizer.unk_token_id]
+    for token in tokens:
+        ids = tokenizer(token.begins_as, add_special_tokens=False)["input_ids"] or [tokenizer.unk_token_id]
         mean = table.weight[torch.tensor(ids, device=table.weight.device)].detach().float().mean(0)
-        rows += [mean.clone() for _ in range(word.vectors)]
-        tokenizer.add_tokens(_names(word))
+        rows += [mean.clone() for _ in range(token.vectors)]
+        tokenizer.add_tokens(_names(token))
     encoder.requires_grad_(False)
-    encoder.set_input_embeddings(Words(table, rows))
+    encoder.set_input_embeddings(ExtendedEmbedding(table, rows))
 
 
-def saved(pipeline: "StableDiffusionPipeline", words: Sequence[Token]) -> bytes:
-    """The words as the bytes of a safetensors file: name -> float32 (vectors, width)."""
+def serialize(pipeline: "StableDiffusionPipeline", tokens: Sequence[Token]) -> bytes:
+    """The tokens' embeddings as the bytes of a safetensors file: name -> float32 (vectors, width)."""
     from safetensors.torch import save
 
-    held: Any = pipeline.text_encoder.get_input_embeddings()
-    rows = iter(held.rows)
-    return save({word.name: torch.stack([next(rows).detach().cpu() for _ in range(word.vectors)]) for word in words})
+    embedding: Any = pipeline.text_encoder.get_input_embeddings()
+    rows = iter(embedding.rows)
+    return save(
+        {token.name: torch.stack([next(rows).detach().cpu() for _ in range(token.vectors)]) for token in tokens}
+    )
 
 
 def load(pipeline: "StableDiffusionPipeline", learned: bytes) -> None:
-    """Gives a pipeline the words of a file that `saved` made.
+    """Adds the tokens of a file that `serialize` made to a pipeline.
 
     Raises:
-        ValueError: if it is no safetensors file.
+        ValueError: if it is not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
     try:
-        words: Mapping[str, Tensor] = parse(learned)
+        embeddings: Mapping[str, Tensor] = parse(learned)
     except SafetensorError as error:
         raise ValueError(
             f"the adapter's {FILE} is damaged ({error}): delete its folder below adapters, and the same command makes"
             " it again"
         ) from error
-    encoder, grown = pipeline.text_encoder, sum(len(rows) for rows in words.values())
-    with torch.random.fork_rng(devices=[]):  # the table grows by random rows at first
-        encoder.resize_token_embeddings(len(pipeline.tokenizer) + grown, mean_resizing=False)
-        pipeline.load_textual_inversion([{name: rows} for name, rows in words.items()], token=list(words))
+    encoder, added = pipeline.text_encoder, sum(len(rows) for rows in embeddings.values())
+    with torch.random.fork_rng(devices=[]):  # resizing fills the added rows at random first
+        encoder.resize_token_embeddings(len(pipeline.tokenizer) + added, mean_resizing=False)
+        pipeline.load_textual_inversion([{name: rows} for name, rows in embeddings.items()], token=list(embeddings))
 
 
-def take_out(pipeline: "StableDiffusionPipeline", tokenizer: Any, *, rows: int) -> None:
-    """Undoes `load`: puts back the tokenizer and cuts the table of embeddings to its first rows."""
+def unload(pipeline: "StableDiffusionPipeline", tokenizer: Any, *, rows: int) -> None:
+    """Removes learned tokens and restores the original vocabulary.
+
+    Args:
+        pipeline: with the tokens that `load` added, if any.
+        tokenizer: a copy of the original tokenizer.
+        rows: length of the original embedding table.
+    """
     pipeline.tokenizer = tokenizer
     pipeline.text_encoder.resize_token_embeddings(rows, mean_resizing=False)
 
 
-def _names(word: Token) -> list[str]:
-    """Of a word's vectors, as diffusers calls them."""
-    return [word.name, *(f"{word.name}_{k}" for k in range(1, word.vectors))]
+def _names(token: Token) -> list[str]:
+    """Names that diffusers gives to the vectors of a token."""
+    return [token.name, *(f"{token.name}_{k}" for k in range(1, token.vectors))]

@@ -89,7 +89,7 @@ def execute(
             return error
 
     lacking = list[str]()
-    for found in list(threads.each(part, _apart(runs) if at_once > 1 else [runs], at_once=at_once)):
+    for found in list(threads.as_completed(part, _apart(runs) if at_once > 1 else [runs], at_once=at_once)):
         if isinstance(found, Exception):
             raise found
         lacking += found

@@ -29,7 +29,7 @@ from bob.core.prompts import context_prompt
 from bob.core.seeds import derive
 from bob.core.types import Context, Request
 from bob.datasets._skyworld import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
-from bob.diffusion.image_generator import Painter
+from bob.diffusion.image_generator import ImageGenerator
 from bob.skyworld import renders
 from bob.skyworld.bench import BASE_RENDERS, NOVEL_RENDERS, Bench
 from bob.skyworld.card import Measurement, card
@@ -98,7 +98,7 @@ def captioner(bench: Bench) -> list[Measurement]:
 def stable_diffusion(bench: Bench) -> list[Measurement]:
     """Predictions of the probe on pictures generated from BOB's prompt, with uniform contexts and no adapter."""
     requests, truth = _requests()
-    painter = Painter("cpu")
+    painter = ImageGenerator("cpu")
     painter.use(f"path:{bench.weight('sd/model_index.json', 'vae sd').parent}", "", dict)
     rows, rejected = painter.draw(requests, batch=25)
     drawn = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]

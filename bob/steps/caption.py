@@ -25,7 +25,7 @@ from bob.store import schema, tables
 from bob.store.commit import commit
 
 if TYPE_CHECKING:
-    from bob.core.batching import Batches
+    from bob.core.batching import AdaptiveBatcher
 
 __all__ = ["CaptionStep", "CaptionWork", "CaptionWorker", "Row", "VlmStep", "VlmWorker", "units"]
 
@@ -145,10 +145,10 @@ class VlmStep(abc.ABC):
         return self.descriptor or self._data.descriptor
 
     @functools.cached_property
-    def _batches(self) -> "Batches":
-        from bob.core.batching import Batches  # torch with it, which naming the units does without
+    def _batches(self) -> "AdaptiveBatcher":
+        from bob.core.batching import AdaptiveBatcher  # torch with it, which naming the units does without
 
-        return Batches(self.doing)
+        return AdaptiveBatcher(self.doing)
 
     @functools.cached_property
     def _data(self) -> datasets.Dataset:

@@ -227,20 +227,23 @@ class ClassifyWorker:
         return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times(), note=note)
 
     def _train(self, unit: Unit, point: Point, times: Stopwatch) -> Iterator[dict[str, Any]]:
-        from bob.classifier.results import train
+        with malloc.importing():
+            from bob.classifier.trainer import Training, train
 
         work, run, resumable = unit.work, unit.work.cell, f"{unit.target}.state.pt"
         sweep, data, final = work.sweep, self._data(work), isinstance(work, FinalWork)
         times.switch("work")
         return train(
             data,
-            run.backbone,
-            point,
-            settings=sweep,
-            epochs=sweep.final_epochs if final else sweep.sweep_epochs,
-            seed=run.seed,
-            mixup=work.mixup,
-            with_test=final,
+            Training(
+                backbone=run.backbone,
+                point=point,
+                settings=sweep,
+                epochs=sweep.final_epochs if final else sweep.sweep_epochs,
+                seed=run.seed,
+                mixup=work.mixup,
+                with_test=final,
+            ),
             device=self._device,
             state=self._store.read(resumable) if self._store.exists(resumable) else None,
             save=times.around("write", lambda _, held: self._store.write(resumable, held)),

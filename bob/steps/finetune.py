@@ -107,7 +107,7 @@ class FinetuneWorker:
             state: what `save` was given last, to resume from; by default the store's own copy.
             save: (steps done, state) -> nothing; by default keeps the state in the store.
             tell: shows a line of progress; by default prints it.
-            report: is given the curve of the loss as it comes, as `finetune.train` says.
+            report: is given the curve of the loss as it comes, as `training.Callbacks` says.
         """
         times, work = Stopwatch(self._device), unit.work
         with malloc.importing():
@@ -131,10 +131,14 @@ class FinetuneWorker:
             seed=work.seed,
             tuning=work.tuning,
             state=state,
-            save=times.around("write", save or (lambda _, held: self._store.write(resumable, held))),
-            keep=times.around("write", lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, unit, times)),
-            tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
-            report=report,
+            callbacks=training.Callbacks(
+                save=times.around("write", save or (lambda _, content: self._store.write(resumable, content))),
+                keep=times.around(
+                    "write", lambda epoch, files: self._write(f"{folder}/epoch-{epoch}", files, unit, times)
+                ),
+                tell=tell or (lambda words: print(f"  {unit.label}: {words}", flush=True)),
+                report=report,
+            ),
         )
         times.switch("write")
         self._write(folder, training.adapter(pipeline, work.tuning), unit, times)

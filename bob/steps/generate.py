@@ -151,7 +151,7 @@ class GenerateWorker:
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
-        self._painter: Any = None
+        self._generator: Any = None
         self._asked = functools.lru_cache(maxsize=1)(self._store.groups)
         self._shots = functools.lru_cache(maxsize=1)(self._training_shots)
 
@@ -166,35 +166,35 @@ class GenerateWorker:
         dataset = datasets.load(work.dataset) if shots else None
         with malloc.importing():
             self._make_ready(work.checkpoint, times)
-            self._painter.use(
+            self._generator.use(
                 work.checkpoint,
                 work.adapter,
                 lambda: self._adapter(work.adapter),
                 dataset=work.dataset if shots else "",
                 source=dataset and (lambda image_id: dataset.open(shots[image_id])),
             )
-        rows, rejected = self._painter.draw(requests, batch=work.batch)
+        rows, rejected = self._generator.draw(requests, batch=work.batch)
         rule = parquet.manifest(asked.columns, default={}).get("filter")
         if rule:
             with times("filter"):
-                judged = self._painter.judge(rows, Filter.parse(rule))
+                judged = self._generator.judge(rows, Filter.parse(rule))
             self._store.write_table(
                 store.scores(unit.target), tables.from_rows(judged, schema.SCORES), store.provenance(unit.config)
             )
-        painter, occupancy = self._painter, {"occupancy": self._painter.occupancy}
+        generator, occupancy = self._generator, {"occupancy": self._generator.occupancy}
         return commit(
-            unit, rows, schema.IMAGES, rejected, self._store, times=times, note=painter.note(), noted=occupancy
+            unit, rows, schema.IMAGES, rejected, self._store, times=times, note=generator.note(), noted=occupancy
         )
 
     def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
-        """A simulation is painted without torch, so that many processes fit one machine."""
+        """A simulation draws without torch, so that many processes fit one machine."""
         if checkpoints.simulated(checkpoint) is None:
-            from bob.diffusion.image_generator import Painter
+            from bob.diffusion.image_generator import ImageGenerator
         else:
-            from bob.diffusion.simulated import Painter
-        if not isinstance(self._painter, Painter):
-            self._painter = Painter(self._device)
-        self._painter.times = times
+            from bob.diffusion.simulated import ImageGenerator
+        if not isinstance(self._generator, ImageGenerator):
+            self._generator = ImageGenerator(self._device)
+        self._generator.times = times
 
     def _training_shots(self, split: str) -> dict[str, Shot]:
         rows = self._store.read_checked(split, schema.SHOTS).to_pylist()

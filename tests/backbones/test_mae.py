@@ -56,7 +56,8 @@ def test_the_rate_is_the_base_rate_times_64_over_256(base, peak, mini):
     """Its warm-up begins at 0 and its cosine ends at 1e-6, each times the layer's scale."""
     sweep = backbones.load("mae_vit_b16").sweep
     point = Point(lr=base, weight_decay=0.05, lam=0.5, layer_decay=0.65)
-    one = trainer.Trainer(_data(), backbones.load("mae_mini"), point, sweep, 10, 0, True, torch.device("cpu"))
+    training = trainer.Training(backbone="mae_mini", point=point, settings=sweep, epochs=10, seed=0)
+    one = trainer.Trainer(_data(), training, torch.device("cpu"))
     rates = []
     for _ in range(10 * 8):
         one._set_learning_rate(8)

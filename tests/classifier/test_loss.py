@@ -23,14 +23,14 @@ SOFT = -0.25 * math.log(0.25) - 0.75 * math.log(0.75)
 
 @pytest.mark.parametrize(("lam", "expected"), [(1.0, REAL), (0.0, SOFT), (0.8, 0.8 * REAL + 0.2 * SOFT)])
 def test_loss_weighs_the_means_of_its_parts(lam, expected):
-    loss = recipe.loss(LOGITS, HARD, LOGITS[:1], torch.tensor([[0.25, 0.75]]), lam=lam)
+    loss = recipe.weighted_cross_entropy(LOGITS, HARD, LOGITS[:1], torch.tensor([[0.25, 0.75]]), lam=lam)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_an_empty_part_contributes_nothing():
-    assert recipe.loss(LOGITS, HARD, NONE, NONE, lam=1.0).item() == pytest.approx(REAL)
-    assert recipe.loss(LOGITS, HARD, NONE, NONE, lam=0.8).item() == pytest.approx(0.8 * REAL)
-    assert recipe.loss(NONE, NONE, LOGITS, HARD, lam=0.8).item() == pytest.approx(0.2 * REAL)
+    assert recipe.weighted_cross_entropy(LOGITS, HARD, NONE, NONE, lam=1.0).item() == pytest.approx(REAL)
+    assert recipe.weighted_cross_entropy(LOGITS, HARD, NONE, NONE, lam=0.8).item() == pytest.approx(0.8 * REAL)
+    assert recipe.weighted_cross_entropy(NONE, NONE, LOGITS, HARD, lam=0.8).item() == pytest.approx(0.2 * REAL)
 
 
 # -- mixing -------------------------------------------------------------------------------------

@@ -9,16 +9,23 @@ import pytest
 import torch
 
 from bob.backbones.resnet_mini import ResNetMini
-from bob.classifier import loss, results
-from bob.classifier.results import Data, Point
-from bob.core.settings import Run, SweepSettings
+from bob.classifier import loss, results, trainer
+from bob.classifier.data import Data
+from bob.classifier.trainer import Training
+from bob.core.settings import Point, Run, SweepSettings
 from bob.core.step_table import STEPS
+from bob.core.training_state import Save
 from bob.store import schema, tables
 
 CLASSES = 3
 SETTINGS = SweepSettings(lrs=(1e-3,), weight_decays=(0.0,), batch=8, warmup_epochs=1.0, mix_probability=0.5)
 POINT = Point(lr=1e-3, weight_decay=0.0, lam=0.5)
-train = partial(results.train, backbone_name="resnet_mini", point=POINT, settings=SETTINGS, seed=0)
+
+
+def train(data: Data, *, state: bytes | None = None, save: Save | None = None, save_every: float = 0.0, **changes):
+    """The rows of a training with some of its fields changed."""
+    fields = {"backbone": "resnet_mini", "point": POINT, "settings": SETTINGS, "seed": 0}
+    return trainer.train(data, Training(**fields | changes), state=state, save=save, save_every=save_every)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -117,7 +124,7 @@ def test_a_sweep_that_failed_throughout_says_so():
 def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone(name):
     """Dropout, drop path, augmentation, mixing and the head included."""
     point = dataclasses.replace(POINT, layer_decay=0.75 if name == "mae_mini" else 1.0)
-    of = partial(train, backbone_name=name, point=point)
+    of = partial(train, backbone=name, point=point)
     before = torch.get_rng_state()
     first, again = (list(of(data(), epochs=2)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -130,7 +137,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone(name):
 def test_bfloat16_moves_a_loss_a_little_and_gives_the_same_bits_twice(name):
     lower = dataclasses.replace(SETTINGS, precision="bfloat16")
     full, first, again = (
-        list(train(data(), backbone_name=name, settings=settings, epochs=2)) for settings in (SETTINGS, lower, lower)
+        list(train(data(), backbone=name, settings=settings, epochs=2)) for settings in (SETTINGS, lower, lower)
     )
     assert first == again
     losses = [[row["train_loss"] for row in rows] for rows in (full, first)]
@@ -254,7 +261,7 @@ final = partial(train, epochs=4, with_test=True, settings=dataclasses.replace(SE
 @every_mini
 def test_any_backbone_resumes_where_it_was(name):
     """Of CLIP only LoRA is saved; the rest comes from its weights."""
-    of = partial(train, data(), backbone_name=name, epochs=3)
+    of = partial(train, data(), backbone=name, epochs=3)
     states: dict[int, bytes] = {}
     wanted = list(of(save=states.__setitem__))
     assert list(of(state=states[2])) == wanted

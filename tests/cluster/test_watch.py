@@ -18,7 +18,9 @@ from tensorboardX.record_writer import masked_crc32c
 from bob import cli, cluster, pipeline
 from bob.cluster.curves import Curves
 from bob.commands import console, verify
+from bob.core.settings import Point, SweepSettings
 from bob.core.types import Unit
+from bob.steps.classify import Coordinates, SweepWork
 from bob.store import Store, key
 
 EVENT: Any = vars(event_pb2)["Event"]
@@ -141,14 +143,49 @@ def test_curves_that_cannot_be_written_are_refused_at_once(arguments, said, tmp_
     assert not list(tmp_path.iterdir())
 
 
+COORDINATES = Coordinates(
+    dataset="skyworld",
+    descriptor="aircraft",
+    shots=5,
+    method="real_only",
+    checkpoint="sd21",
+    backbone="resnet_mini",
+    seed=0,
+)
 SWEEP = Unit(
     step="classify",
     target="results/a/sweep-000.parquet",
     label="a sweep",
     size=2,
-    work={"phase": "sweep", "coordinates": {"dataset": "skyworld", "shots": 5}, "point": {"lr": 0.1}},
+    work=SweepWork(
+        run="0123456789abcdef",
+        inputs=[],
+        coordinates=COORDINATES,
+        dataset="skyworld",
+        split="shots/a.parquet",
+        images="",
+        copies=1,
+        mixup=True,
+        groups={},
+        cost=1.0,
+        sweep=SweepSettings(),
+        point=Point(lr=0.1, weight_decay=0.0, lam=1.0),
+    ),
 )
-SETTINGS = {"phase": "sweep", "dataset": "skyworld", "shots": 5, "lr": 0.1}
+SETTINGS = {
+    "phase": "sweep",
+    "dataset": "skyworld",
+    "descriptor": "aircraft",
+    "shots": 5,
+    "method": "real_only",
+    "checkpoint": "sd21",
+    "backbone": "resnet_mini",
+    "seed": 0,
+    "lr": 0.1,
+    "weight_decay": 0.0,
+    "lam": 1.0,
+    "layer_decay": 1.0,
+}
 
 
 def drawn(kind: str, folder: Path) -> None:

@@ -10,7 +10,7 @@ from bob import pipeline
 from bob.commands import pace
 from bob.core.timing import Stopwatch
 from bob.core.types import Request
-from bob.diffusion.image_generator import Painter
+from bob.diffusion.image_generator import ImageGenerator
 from bob.steps import finetune, workers
 
 ENDS = (".parquet", "manifest.json")
@@ -69,7 +69,7 @@ def test_texts_and_sources_are_encoded_under_their_own_name(untrained_sd):
     """Of both kinds of request, and as before when the unit is over; a batch that shrinks fills less."""
     from PIL import Image
 
-    painter = Painter("cpu")
+    painter = ImageGenerator("cpu")
     painter.use(f"path:{untrained_sd}", "", dict, "x", lambda _: Image.new("RGB", (32, 32), (200, 30, 60)))
     fixed = {"class_id": 0, "prompt": "a", "negative_prompt": "", "guidance": 1.0, "steps": 2, "scheduler": "default"}
     fixed |= {"label_ids": (0,), "label_weights": (1.0,)}

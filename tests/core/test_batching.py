@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bob.core.batching import Batches, is_out_of_memory
+from bob.core.batching import AdaptiveBatcher, is_out_of_memory
 from tests.paths import ROOT
 
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
@@ -44,7 +44,7 @@ class Small:
 
 @every_kind
 def test_a_batch_that_does_not_fit_is_halved_and_stays_so(error):
-    batches, small = Batches("doubling"), Small(3, error)
+    batches, small = AdaptiveBatcher("doubling"), Small(3, error)
     assert list(chain.from_iterable(batches.map(range(9), small, size=12))) == list(range(0, 18, 2))
     assert small.sizes == [9, 4, 2, 2, 2, 2, 1]
     assert batches.note() == "out of memory, so doubling 2 at once from here on"
@@ -56,7 +56,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_stays_so(error):
 
 @every_kind
 def test_where_not_even_one_fits_it_says_what_to_do(error):
-    batches = Batches("doubling")
+    batches = AdaptiveBatcher("doubling")
     with pytest.raises(ValueError, match=r"doubling runs out of memory even one at a time \(.+\): use a smaller"):
         list(batches.map(range(4), Small(0, error), size=4))
     with pytest.raises(ValueError, match="runs out of memory"):
@@ -67,7 +67,7 @@ def test_where_not_even_one_fits_it_says_what_to_do(error):
 def test_what_is_no_lack_of_memory_is_raised_at_once(error):
     small = Small(1, error)
     with pytest.raises(type(error)) as caught:
-        list(Batches("doubling").map(range(4), small, size=4))
+        list(AdaptiveBatcher("doubling").map(range(4), small, size=4))
     assert caught.value is error
     assert small.sizes == [4]
     assert not is_out_of_memory(error)
@@ -84,7 +84,7 @@ def test_each_row_gets_its_own_answer_or_its_own_error(count, size, holds, bad):
     if count > 1 and bad >= set(range(count)):
         return
     rows = range(count)
-    made = Batches("doubling").each(rows, Small(holds, bad=sorted(bad)), size=size)
+    made = AdaptiveBatcher("doubling").each(rows, Small(holds, bad=sorted(bad)), size=size)
     assert [one.args[0] if isinstance(one, KeyError) else one for one in made] == [
         row if row in bad else 2 * row for row in rows
     ]
@@ -92,14 +92,14 @@ def test_each_row_gets_its_own_answer_or_its_own_error(count, size, holds, bad):
 
 def test_good_batches_are_done_once():
     small = Small(4, bad=[5])
-    assert isinstance(Batches("doubling").each(range(12), small, size=4)[5], KeyError)
+    assert isinstance(AdaptiveBatcher("doubling").each(range(12), small, size=4)[5], KeyError)
     assert small.sizes == [4, 4, 1, 1, 1, 1, 4]
 
 
 def test_what_is_raised_over_every_row_is_no_rows_fault():
     with pytest.raises(KeyError):
-        Batches("doubling").each(range(3), Small(9, bad=range(3)), size=2)
-    (alone,) = Batches("doubling").each([1], Small(9, bad=[1]), size=2)
+        AdaptiveBatcher("doubling").each(range(3), Small(9, bad=range(3)), size=2)
+    (alone,) = AdaptiveBatcher("doubling").each([1], Small(9, bad=[1]), size=2)
     assert isinstance(alone, KeyError)
 
 
@@ -107,7 +107,7 @@ def test_what_is_raised_over_every_row_is_no_rows_fault():
 def test_setup_and_devices_are_no_rows_fault(error):
     small = Small(1, error)
     with pytest.raises(type(error)):
-        Batches("doubling").each(range(4), small, size=2)
+        AdaptiveBatcher("doubling").each(range(4), small, size=2)
     assert small.sizes == [2]
 
 
@@ -115,12 +115,12 @@ REAL = """
 import resource
 import numpy as np
 import torch
-from bob.core.batching import Batches
+from bob.core.batching import AdaptiveBatcher
 torch.set_num_threads(1)
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (held + (360 << 20),) * 2)
 for allocate in (lambda size: torch.empty(size, dtype=torch.uint8), lambda size: np.ones(size, np.uint8), bytearray):
-    sizes, batches = [], Batches("allocating")
+    sizes, batches = [], AdaptiveBatcher("allocating")
     def do(rows):
         sizes.append(len(rows))
         allocate(len(rows) * (48 << 20))

@@ -82,7 +82,7 @@ def test_without_a_second_latent_the_one_is_turned_and_keeps_its_norm(two, other
     assert all(point.norm() == pytest.approx(float(one.norm()), rel=1e-5) for point in points)
     assert len({float(point.sum()) for point in points}) == 20
     assert torch.equal(points[3], circle.point(one, given, seed=3))
-    straight = circle.turned(one, math.pi / 2, torch.Generator().manual_seed(0))
+    straight = circle.random_turn(one, math.pi / 2, torch.Generator().manual_seed(0))
     assert float(circle.angle(one, straight)) == pytest.approx(math.pi / 2)
 
 
@@ -137,7 +137,7 @@ def test_inversions_are_made_once_and_in_batches(pipeline, monkeypatch):
 @pytest.mark.parametrize(("split", "steps"), [(1.0, 25), (0.3, 7), (0.1, 2), (0.0, 0)])
 def test_the_suffix_stays_for_so_many_of_25_steps(pipeline, split, steps):
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    assert circle.stages(scheduler, 25, split) == steps
+    assert circle.steps_before_switch(scheduler, 25, split) == steps
     assert scheduler.timesteps[[0, 1, -1]].tolist() == [961, 921, 1]
 
 

@@ -60,7 +60,9 @@ def pixels(pictures: Any) -> np.ndarray:
 
 def filled(pipeline: StableDiffusionPipeline, *, seed: int, rank: int = 4) -> None:
     """Adds a LoRA with a B that is not zero, as a training leaves it."""
-    lora.add(pipeline.unet, pipeline.text_encoder, rank=rank)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # A is drawn from the global generator, whose seed is another in each process
+        lora.add(pipeline.unet, pipeline.text_encoder, rank=rank)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in lora.parameters(pipeline.unet, pipeline.text_encoder).items():
@@ -119,7 +121,7 @@ def test_a_fresh_adapter_changes_nothing(untrained_sd):
     lora.add(pipeline.unet, pipeline.text_encoder, rank=4)
     assert (pixels(drawn(pipeline, requests)) == base).all()
     fused = mini(untrained_sd)
-    lora.fuse(fused, lora.saved(pipeline.unet, pipeline.text_encoder))
+    lora.fuse(fused, lora.serialize(pipeline.unet, pipeline.text_encoder))
     assert (pixels(drawn(fused, requests)) == base).all()
 
 
@@ -128,7 +130,7 @@ def test_an_adapter_draws_the_same_live_fused_and_in_a_stock_pipeline(untrained_
     base = pixels(drawn(mini(untrained_sd), requests))
     live = mini(untrained_sd)
     filled(live, seed=1)
-    adapter = lora.saved(live.unet, live.text_encoder)
+    adapter = lora.serialize(live.unet, live.text_encoder)
     wanted = pixels(drawn(live, requests))
     assert np.abs(wanted - base).mean() > 5
 
@@ -149,7 +151,7 @@ def test_an_adapter_draws_the_same_live_fused_and_in_a_stock_pipeline(untrained_
 def test_a_saved_adapter_is_float32_and_small(untrained_sd, tmp_path):
     pipeline = mini(untrained_sd)
     filled(pipeline, seed=2)
-    (tmp_path / lora.FILE).write_bytes(lora.saved(pipeline.unet, pipeline.text_encoder))
+    (tmp_path / lora.FILE).write_bytes(lora.serialize(pipeline.unet, pipeline.text_encoder))
     held = load_file(tmp_path / lora.FILE)
     assert {tensor.dtype for tensor in held.values()} == {torch.float32}
     assert {name.partition(".")[0] for name in held} == {"unet", "text_encoder"}

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bob.core.types import Request
 from bob.diffusion import checkpoints, lora
-from bob.diffusion.image_generator import Painter
+from bob.diffusion.image_generator import ImageGenerator
 from bob.store import schema, tables
 
 
@@ -30,8 +30,8 @@ def never() -> dict[str, bytes]:
 
 
 @pytest.fixture
-def painter(untrained_sd: Path) -> Painter:
-    made = Painter("cpu")
+def painter(untrained_sd: Path) -> ImageGenerator:
+    made = ImageGenerator("cpu")
     made.use(f"path:{untrained_sd}", "", never)
     return made
 
@@ -47,7 +47,7 @@ def adapters(untrained_sd: Path) -> dict[str, dict[str, bytes]]:
         with torch.no_grad():
             for parameter in lora.parameters(pipeline.unet, pipeline.text_encoder).values():
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-        made[name] = {lora.FILE: lora.saved(pipeline.unet, pipeline.text_encoder)}
+        made[name] = {lora.FILE: lora.serialize(pipeline.unet, pipeline.text_encoder)}
     return made
 
 
@@ -104,7 +104,7 @@ def test_the_same_requests_give_the_same_bytes(painter):
 
 
 def test_adapters_are_swapped_from_clean_weights(untrained_sd, adapters):
-    painter, reads = Painter("cpu"), []
+    painter, reads = ImageGenerator("cpu"), []
 
     def drawn(name: str) -> bytes:
         painter.use(f"path:{untrained_sd}", name, lambda: reads.append(name) or adapters[name])
@@ -120,7 +120,7 @@ def test_adapters_are_swapped_from_clean_weights(untrained_sd, adapters):
 
 @pytest.mark.parametrize("broken", [b"no safetensors", None])
 def test_an_adapter_that_cannot_be_loaded_leaves_nothing_behind(untrained_sd, adapters, broken):
-    painter, name = Painter("cpu"), f"path:{untrained_sd}"
+    painter, name = ImageGenerator("cpu"), f"path:{untrained_sd}"
 
     def read() -> dict[str, bytes]:
         if broken is None:
@@ -153,7 +153,7 @@ def test_pictures_of_one_colour_are_rejected(untrained_sd, tmp_path):
     def flatten(state: dict[str, torch.Tensor]) -> None:
         state["decoder.conv_out.weight"] *= 0
 
-    painter = Painter("cpu")
+    painter = ImageGenerator("cpu")
     painter.use(changed(untrained_sd, tmp_path / "sd", "vae", flatten), "", never)
     rows, rejected = painter.draw([request(0), request(1)], batch=2)
     assert rows == []
@@ -198,7 +198,7 @@ def test_a_pipeline_that_refuses_everything_is_no_requests_fault(painter):
         painter.draw([request(k, prompt="\ud800") for k in range(3)], batch=2)
 
 
-def small(painter: Painter, *, holds: int) -> list[int]:
+def small(painter: ImageGenerator, *, holds: int) -> list[int]:
     """Lets the U-Net run out of memory over more than `holds` pictures; returns how many it was given."""
     sizes: list[int] = []
 

@@ -13,8 +13,8 @@ from safetensors.torch import load, load_file
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request, Token, Tuning
 from bob.diffusion import checkpoints, lora, sampling, textual_inversion
-from bob.diffusion.image_generator import Painter
-from bob.diffusion.training import Pairs, adapter, train
+from bob.diffusion.image_generator import ImageGenerator
+from bob.diffusion.training import Callbacks, Pairs, adapter, train
 
 WORDS = (Token(name="<class_1>", begins_as="Heron"), Token(name="<class_11>", begins_as="ktn", vectors=2))
 ALONE = Tuning(unet=False, text_encoder=False, tokens=WORDS, schedule="constant", flip=True, each=2)
@@ -34,7 +34,8 @@ def pairs(words: tuple[Token, ...] = WORDS) -> Pairs:
 
 
 def learned(pipeline: StableDiffusionPipeline, tuning: Tuning, **options: Any) -> dict[str, bytes]:
-    train(pipeline, pairs(), settings=options.pop("settings", SETTINGS), seed=0, tuning=tuning, **options)
+    callbacks, settings = Callbacks(save=options.pop("save", None)), options.pop("settings", SETTINGS)
+    train(pipeline, pairs(), settings=settings, seed=0, tuning=tuning, callbacks=callbacks, **options)
     return adapter(pipeline, tuning)
 
 
@@ -44,7 +45,7 @@ def test_words_begin_as_their_text_and_nothing_else_changes(untrained_sd):
     ids = {text: pipeline.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Heron", "ktn")}
     before = pipeline.encode_prompt("a photo of a Heron", "cpu", 1, False)[0]
     textual_inversion.add(pipeline, WORDS)
-    held = load(textual_inversion.saved(pipeline, WORDS))
+    held = load(textual_inversion.serialize(pipeline, WORDS))
     assert {name: tuple(rows.shape) for name, rows in held.items()} == {"<class_1>": (1, 96), "<class_11>": (2, 96)}
     for word in WORDS:
         assert torch.allclose(held[word.name], table[ids[word.begins_as]].mean(0).expand(word.vectors, -1))
@@ -67,7 +68,7 @@ def test_only_the_new_rows_of_the_text_encoder_learn(untrained_sd, tuning, files
         }
         assert all(torch.equal(state[name], tensor) for name, tensor in getattr(before, part).state_dict().items())
     textual_inversion.add(before, WORDS)
-    begun = load(textual_inversion.saved(before, WORDS))
+    begun = load(textual_inversion.serialize(before, WORDS))
     assert all((rows != begun[name]).any(1).all() for name, rows in load(made[textual_inversion.FILE]).items())
     if lora.FILE in files:
         assert {name.partition(".")[0] for name in load(made[lora.FILE])} == {"unet"}
@@ -78,9 +79,9 @@ def test_a_word_that_is_not_shown_stays_as_it_is(untrained_sd):
     pipeline = fresh(untrained_sd)
     data = pairs(WORDS[:1])
     train(pipeline, data, settings=SETTINGS, seed=0, tuning=ALONE)
-    held, before = load(textual_inversion.saved(pipeline, WORDS)), fresh(untrained_sd)
+    held, before = load(textual_inversion.serialize(pipeline, WORDS)), fresh(untrained_sd)
     textual_inversion.add(before, WORDS)
-    begun = load(textual_inversion.saved(before, WORDS))
+    begun = load(textual_inversion.serialize(before, WORDS))
     assert torch.equal(held["<class_11>"], begun["<class_11>"])
     assert not torch.equal(held["<class_1>"], begun["<class_1>"])
 
@@ -133,7 +134,7 @@ def test_diffusers_draws_the_same_with_what_is_saved(untrained_sd, tmp_path):
         Request(request_id=f"{k}-0", class_id=k, index=0, prompt=f"a {word.name} aircraft", seed=k, steps=3)
         for k, word in enumerate(WORDS)
     ]
-    painter = Painter("cpu")
+    painter = ImageGenerator("cpu")
     painter.use(f"path:{untrained_sd}", "made", lambda: made)
     ours = sampling.latents(painter._pipeline, asked, sampling.Sources(painter._pipeline))
 
@@ -154,7 +155,7 @@ def test_diffusers_draws_the_same_with_what_is_saved(untrained_sd, tmp_path):
 
 def test_a_painter_forgets_words_with_their_adapter(untrained_sd):
     made = learned(fresh(untrained_sd), DIFF_MIX)
-    painter, name = Painter("cpu"), f"path:{untrained_sd}"
+    painter, name = ImageGenerator("cpu"), f"path:{untrained_sd}"
     asked = [Request(request_id="0-0", class_id=0, index=0, prompt="a <class_1> aircraft", seed=1, steps=2)]
     drawn = {}
     for adapter_name in ("", "one", "", "one"):

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bob.core.settings import FinetuneSettings
 from bob.diffusion import checkpoints, lora
-from bob.diffusion.training import Pairs, train
+from bob.diffusion.training import Callbacks, Pairs, train
 
 WORDS = ("Osprey", "Heron", "Teal", "Stork", "Ibis")
 
@@ -42,8 +42,9 @@ def pairs(count: int = 3, *, size: tuple[int, int] = (32, 32)) -> Pairs:
 
 def trained(pipeline: StableDiffusionPipeline, data: Pairs, *, seed: int = 0, **options: Any) -> bytes:
     """The adapter that a fine-tune makes."""
-    train(pipeline, data, settings=options.pop("settings", settings()), seed=seed, **options)
-    return lora.saved(pipeline.unet, pipeline.text_encoder)
+    callbacks = Callbacks(**{name: options.pop(name) for name in ("save", "tell") if name in options})
+    train(pipeline, data, settings=options.pop("settings", settings()), seed=seed, callbacks=callbacks, **options)
+    return lora.serialize(pipeline.unet, pipeline.text_encoder)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(untrained_sd):

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from bob import backbones
 from bob.classifier.data import Data
-from bob.classifier.results import train
+from bob.classifier.trainer import Training, train
 from bob.core.settings import Point
 from bob.skyworld import models
 
@@ -77,7 +77,8 @@ def test_trains_a_step_and_evaluates(backbone):
     settings = dataclasses.replace(backbone.sweep, batch=4, mix_probability=1.0, warmup_epochs=0.0)
     states: list[bytes] = []
     save = (lambda _, state: states.append(state)) if backbone.name == "clip_vit_b16" else None  # others' take 1 GB
-    row = next(train(data, backbone.name, point, settings=settings, epochs=2, seed=0, with_test=True, save=save))
+    training = Training(backbone=backbone.name, point=point, settings=settings, epochs=2, seed=0, with_test=True)
+    row = next(train(data, training, save=save))
     assert row["train_n"] == 4
     assert all(math.isfinite(row[key]) for key in ("train_loss", "val_loss", "test_accuracy"))
     if states:  # LoRA alone: its weights and two moments of each

@@ -19,7 +19,7 @@ from bob import pipeline
 from bob.core.settings import Run
 from bob.core.types import Receipt, Unit
 from bob.diffusion import sampling
-from bob.diffusion.image_generator import Painter
+from bob.diffusion.image_generator import ImageGenerator
 from bob.steps import workers
 from bob.store import Store, parquet
 from bob.store.images import read_images
@@ -47,16 +47,16 @@ def tuned(base: Run, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def painters() -> list[Painter]:
+def painters() -> list[ImageGenerator]:
     """Models that outlive the examples, in float64: there, no order of summation moves a pixel by a level."""
-    made = [Painter("cpu") for _ in range(3)]
+    made = [ImageGenerator("cpu") for _ in range(3)]
     for painter in made:
         painter._dtype = torch.float64
     return made
 
 
 @pytest.fixture(scope="module")
-def wanted(base: Run, tuned: Store, painters: list[Painter]) -> dict[int, set[tuple[str, str]]]:
+def wanted(base: Run, tuned: Store, painters: list[ImageGenerator]) -> dict[int, set[tuple[str, str]]]:
     """seed -> the images of a run that is left alone."""
     with copied(tuned) as artefacts:
         return drawn(seeds(base), artefacts, lambda runs: execute(runs, artefacts, painters=painters[:1]))
@@ -78,7 +78,7 @@ def execute(
     runs: Sequence[Run],
     artefacts: Store,
     *,
-    painters: Sequence[Painter] = (),
+    painters: Sequence[ImageGenerator] = (),
     order: int = 0,
     stop_before: str = "classify",
 ) -> None:
