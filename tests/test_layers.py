@@ -150,3 +150,23 @@ def test_every_folder_of_code_is_a_package() -> None:
     """Setuptools leaves out a folder without `__init__.py`."""
     folders = {file.parent for file in FILES.values() if file.is_relative_to(ROOT / "bob")}
     assert not [folder.name for folder in folders if not (folder / "__init__.py").exists()]
+
+
+@every_module
+def test_files_functions_and_signatures_are_small(module: str) -> None:
+    text = FILES[module].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = (ast.get_docstring(node, clean=False) or "").count("\n") + 1
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno + 1 - docstring <= 50, f"{module}.{node.name} is longer than 50 lines"
+            given = node.args
+            named = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            parameters = len(named) + bool(given.vararg) + bool(given.kwarg) - (bool(named) and named[0].arg == "self")
+            assert parameters <= 8, f"{module}.{node.name} has {parameters} parameters"
+
+
+def test_the_packages_root_is_short() -> None:
+    """One room a thing: whoever adds an entry here looks first where it belongs."""
+    assert len([entry for entry in (ROOT / "bob").iterdir() if entry.name != "__pycache__"]) <= 17
