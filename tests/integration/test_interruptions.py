@@ -92,7 +92,7 @@ def execute(
             return
         crew = [workers.GenerateWorker(store.root, device="cpu") for _ in painters]
         for worker, painter in zip(crew, painters, strict=True):
-            worker._painter = painter
+            worker._generator = painter
         for k, unit in enumerate(random.Random(order).sample(units, len(units))):
             yield crew[k % len(crew)](unit)
 
