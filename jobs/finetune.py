@@ -6,9 +6,9 @@ Laptop:   python jobs/finetune.py skyworld --out out
 Flags:    python jobs/finetune.py --help; those of `bob run`, without --upto.
 
 Reads:    captions/, the data set's pictures, the checkpoint's weights.
-Writes:   adapters/ (LoRA weights and new words as safetensors, for diffusers); what step 1 lacks is made first.
-Resume:   the same command. A training that was cut short goes on from its last checkpoint, below scratch/train/.
-Cost:     one GPU a training (--resources.finetune), on-demand nodes rather than spot: what is lost is the time
+Writes:   adapters/ (LoRA weights and new words as safetensors, for diffusers); missing captions are made first.
+Resume:   the same command. An interrupted training continues from its last checkpoint, below scratch/train/.
+Cost:     one GPU a training (--resources.finetune), on-demand nodes rather than spot: a lost node costs the time
           since the last checkpoint. The paper's recipe: 400 epochs of batch 80.
 Exit:     0 done, 1 a fault of ours, 2 a mistake in one sentence, 143 stopped by `ray job stop`.
 """

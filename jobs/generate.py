@@ -6,10 +6,11 @@ Laptop:   python jobs/generate.py skyworld --out out
 Flags:    python jobs/generate.py --help; those of `bob run`, without --upto.
 
 Reads:    captions/, adapters/, the checkpoint's weights; for some methods the data set's pictures.
-Writes:   images/ (requests and drawn images in Parquet, 100 a file); what steps 1 and 2 lack is made first.
-Resume:   the same command draws what is missing, and nothing twice, whatever was killed.
-Cost:     one GPU a unit (--resources.generate), any GPU that holds the checkpoint; spot nodes are fine, for at most
-          one file a worker is lost. --resources.generate.most bounds how many the autoscaler is asked for.
+Writes:   images/ (requests and drawn images in Parquet, 100 a file); missing results of steps 1 and 2 are made
+          first.
+Resume:   the same command draws the missing images, and none twice, whatever was killed.
+Cost:     one GPU a unit (--resources.generate), any GPU that holds the checkpoint; spot nodes are fine, since at
+          most one file per worker is lost. --resources.generate.most limits the nodes asked of the autoscaler.
 Exit:     0 done, 1 a fault of ours, 2 a mistake in one sentence, 143 stopped by `ray job stop`.
 """
 

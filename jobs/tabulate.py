@@ -1,4 +1,4 @@
-"""Step 5: presents what an experiment has come to, and marks with a dash what is missing. Makes nothing else.
+"""Step 5: tabulates the results of an experiment, with a dash for missing ones. Makes nothing else.
 
 Cluster:  ray job submit --address http://127.0.0.1:8265 --working-dir . \\
               -- python jobs/tabulate.py skyworld --out s3://bucket/bob
@@ -7,7 +7,7 @@ Flags:    python jobs/tabulate.py --help; those of `bob run`.
 
 Reads:    shots/, results/, images/ (a few, for the pictures), the data set's pictures.
 Writes:   tables/ (.parquet, .csv, .md, .png).
-Resume:   there is nothing to resume; it may be run at any time, also while another job is at work.
+Resume:   nothing to resume; may be run at any time, also while another job is running.
 Cost:     seconds, no GPU.
 Exit:     0 done, 1 a fault of ours, 2 a mistake in one sentence, 143 stopped by `ray job stop`.
 """

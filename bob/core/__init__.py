@@ -1,1 +1,1 @@
-"""What every other package shares: types, settings, seeds, registry, prompts, batching, timing. No Ray, no files."""
+"""Basics that all packages share: types, settings, seeds, registry, prompts, batching, timing. No Ray, no files."""

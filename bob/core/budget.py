@@ -1,4 +1,4 @@
-"""How many images of each class: what is drawn, how often a real one enters an epoch, who counts as many or few."""
+"""Numbers of images: to draw of each class, copies of each real image, and the groups of a long tail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,23 +8,23 @@ __all__ = ["Budget", "budget", "groups"]
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the training set of one data set and setting is filled up with."""
+    """Drawn images and copies of real images of a training set."""
 
     drawn: tuple[int, ...]
-    """Images to draw of each class, by class id."""
+    """Number of images to draw of each class, by class id."""
     copies: int
-    """How often each real image enters an epoch beside drawn ones."""
+    """How often each real image enters an epoch with drawn images."""
     alone: int
-    """The same where nothing is drawn, so that all methods take about equally many steps (methods.md 4.4)."""
+    """How often where nothing is drawn, so that all methods take about equally many steps (methods.md 4.4)."""
 
 
 def budget(counts: Sequence[int], *, per_class: int, long_tail: bool) -> Budget:
-    """Fills every class up to twice `per_class` images, real ones counted as often as they enter.
+    """Returns the budget that fills every class up to twice `per_class` images, copies counted.
 
-    Few-shot: `per_class` are drawn of each class, and the real ones are copied until they are about as many
-    (paper sec. 4.1). Long tail: the real ones are copied c times and 200 - c * n drawn of a class that has
-    n (sec. 4.3), where 200 is 2 * per_class and c the most with which no class outgrows it: 6 for CUB-LT, whose
-    largest class has 29, and 5 for Flower-LT, whose largest has 39, as the paper has it.
+    Few-shot: `per_class` images are drawn of each class, and the real ones are copied until they are about as many
+    (paper sec. 4.1). Long tail: the real images are copied c times, and 200 - c * n are drawn of a class of n
+    (sec. 4.3), where 200 is 2 * per_class and c the greatest with which no class exceeds it: as in the paper 6 for
+    CUB-LT, whose largest class has 29, and 5 for Flower-LT, whose largest has 39.
 
     Args:
         counts: real training images of each class, by class id.
@@ -44,11 +44,11 @@ def budget(counts: Sequence[int], *, per_class: int, long_tail: bool) -> Budget:
 
 
 def groups(counts: Sequence[int], *, medium: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """The class ids of the many-, medium- and few-shot classes of a long tail (Table 2).
+    """Returns the class ids of the many-, medium- and few-shot classes of a long tail (Table 2).
 
     Args:
         counts: training images of each class, by class id.
-        medium: the fewest and the most of a medium-shot class, both inclusive (methods.md 3.7).
+        medium: fewest and most training images of a medium-shot class, both inclusive (methods.md 3.7).
     """
     low, high = medium
     return {

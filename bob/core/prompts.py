@@ -1,4 +1,4 @@
-"""The two prompts of the paper, in one place for training and for drawing."""
+"""The paper's two prompts, shared by training and drawing."""
 
 from bob.core.types import Context
 

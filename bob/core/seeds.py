@@ -1,8 +1,8 @@
-"""The only source of randomness: a seed is a hash of the coordinates of what it is for.
+"""Seeds, the only source of randomness: hashes of the coordinates of their use.
 
-Nothing in `bob` calls a global random generator. An image, a split, a shuffle or an
-initialisation gets `derive("image", dataset, run_seed, class_id, index)` or the like, so a result
-does not depend on shard, worker, order or retry.
+Nothing in `bob` calls a global random generator. An image, a split, a shuffle or an initialisation gets
+`derive("image", dataset, run_seed, class_id, index)` or the like, so a result does not depend on shard, worker, order
+or retry.
 """
 
 import hashlib
@@ -10,22 +10,22 @@ import json
 
 __all__ = ["derive"]
 
-_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))  # to make one takes as long as to use it
+_ENCODER = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))  # creating an encoder takes as long as using it
 
 
 def derive(*coordinates: str | int | float | bool | None) -> int:
-    """A seed in [0, 2**63) from what it is for.
+    """Returns a seed in [0, 2**63) from the coordinates of its use.
 
     Args:
-        coordinates: what tells this use from every other, most general first. Their types
-            count: `derive(1)` is not `derive("1")`.
+        coordinates: values that identify this use, most general first. Their types count: `derive(1)` is not
+            `derive("1")`.
 
     Returns:
-        The first 63 bits of the SHA-256 of the coordinates as JSON. The same on every machine and
-        for ever; fits `torch.Generator.manual_seed` and `numpy.random.default_rng`.
+        The first 63 bits of the SHA-256 of the coordinates as JSON. The same on every machine and for ever; fits
+        `torch.Generator.manual_seed` and `numpy.random.default_rng`.
 
     Raises:
-        TypeError: if a coordinate is not plain data, for its text might change between runs.
+        TypeError: if a coordinate is not plain data, whose text might change between runs.
     """
     for coordinate in coordinates:
         if not isinstance(coordinate, str | int | float | bool | None):

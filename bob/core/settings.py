@@ -1,4 +1,4 @@
-"""The hyper-parameters: frozen, with the paper's values as defaults and the source of each."""
+"""Hyper-parameters: frozen dataclasses whose defaults are the paper's values, with the source of each."""
 
 import math
 import random
@@ -11,10 +11,10 @@ from bob.core.seeds import derive
 __all__ = ["OMIT_AT_DEFAULT", "DrawSettings", "FinetuneSettings", "Point", "Run", "SweepSettings"]
 
 OMIT_AT_DEFAULT = {"younger": True}
-"""Metadata of a field added after keys were first made: at its default it is left out of keys, which so stay."""
+"""Metadata of a field newer than existing keys: omitted from keys at its default, so that those stay valid."""
 
 _MOST = 10**6
-"""Of anything that is counted: more is a slip of the hand, and would fill the memory before it fails."""
+"""Upper limit of all counts: a greater one is a typing error, and would exhaust memory before it fails."""
 
 
 def _positive(settings: object, *names: str) -> None:
@@ -29,17 +29,17 @@ def _fraction(settings: object, *names: str) -> None:
     _check(settings, names, lambda value: 0 <= value <= 1, "lie in [0, 1]")
 
 
-def _check(settings: object, names: tuple[str, ...], fits: Callable[[float], bool], wanted: str) -> None:
-    """Each of `names`, one number or several, fits, is finite and, if whole, at most `_MOST`."""
+def _check(settings: object, names: tuple[str, ...], fits: Callable[[float], bool], rule: str) -> None:
+    """Checks that the numbers of each named field fit, are finite and, if whole, at most `_MOST`."""
     for name in names:
-        held = getattr(settings, name)
-        for value in held if isinstance(held, tuple) else (held,):
-            if not fits(value):  # nothing is true of NaN, so it fits nowhere
-                raise ValueError(f"{name} must {wanted}, got {held}")
+        setting = getattr(settings, name)
+        for value in setting if isinstance(setting, tuple) else (setting,):
+            if not fits(value):  # also NaN, of which every comparison is false
+                raise ValueError(f"{name} must {rule}, got {setting}")
             if value == math.inf:
-                raise ValueError(f"{name} must be finite, got {held}")
+                raise ValueError(f"{name} must be finite, got {setting}")
             if isinstance(value, int) and value > _MOST:
-                raise ValueError(f"{name} must be at most {_MOST:,}, got {held}")
+                raise ValueError(f"{name} must be at most {_MOST:,}, got {setting}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +49,21 @@ class FinetuneSettings:
     epochs: int = 400
     """Passes over the train pairs (Table 4)."""
     total_steps: int = 0
-    """Optimiser steps, whatever the epochs say; 0: as they say (Diff-Mix: 35,000)."""
+    """Optimiser steps, in place of `epochs`; 0: by `epochs` (Diff-Mix: 35,000)."""
     batch: int = 80
     """Train pairs a step (Table 4)."""
     lr: float = 1e-4
     """Peak learning rate of U-Net and text-encoder LoRA alike (Table 4)."""
     weight_decay: float = 1e-2
-    """AdamW's (Table 4)."""
+    """AdamW's weight decay (Table 4)."""
     warmup_steps: int = 100
-    """Linear warm-up, in optimiser steps (Table 4). May outlast the training, whose lr then ends below its peak."""
+    """Linear warm-up, in optimiser steps (Table 4). If longer than the training, the lr ends below its peak."""
     rank: int = 16
     """LoRA rank; alpha equals it, so the scale is 1 (Table 4)."""
     max_norm: float = 1.0
     """Gradient clipping over all LoRA parameters (Table 4)."""
     keep: tuple[int, ...] = ()
-    """Epochs after which the adapter is kept as it is then, beside the last (Table 6: 200, 400 and 1,000)."""
+    """Epochs after which a copy of the adapter is kept, besides the last (Table 6: 200, 400 and 1,000)."""
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints to resume from; changes no result."""
 
@@ -76,7 +76,7 @@ class FinetuneSettings:
             )
 
     def steps(self, pairs: int) -> int:
-        """Optimiser steps where an epoch shows so many train pairs: epochs x ceil(pairs / batch), unless set."""
+        """Returns `total_steps`, or where it is 0 epochs x ceil(pairs / batch) for `pairs` train pairs an epoch."""
         return self.total_steps or self.epochs * -(-pairs // self.batch)
 
 
@@ -85,15 +85,15 @@ class DrawSettings:
     """Drawing the synthetic training set (paper Table 5)."""
 
     per_class: int = 100
-    """Images of each class (sec. 4.1); of a long tail half of what each class is filled up to (sec. 4.3)."""
+    """Images of each class (sec. 4.1); for a long tail half of the number each class is filled up to (sec. 4.3)."""
     guidance: float = 2.0
     """Classifier-free guidance scale (Table 5)."""
     steps: int = 50
-    """Sampler steps (Table 5), 2 to 999; PNDM evaluates the U-Net one time more."""
+    """Sampler steps (Table 5), 2 to 999; PNDM evaluates the U-Net once more."""
     batch: int = 10
     """Images drawn at once on one device. Changes no image beyond float reduction order."""
     unit: int = 100
-    """Images a work unit: what is committed, and at most redrawn, as one."""
+    """Images per work unit, which are committed, and after an interruption redrawn, together."""
 
     def __post_init__(self) -> None:
         _positive(self, "per_class", "steps", "batch", "unit")
@@ -111,7 +111,7 @@ class Point:
     lam: float
     """Weight of the real loss in Eq. 1; 1 without synthetic images."""
     layer_decay: float = 1.0
-    """Learning-rate factor from layer to layer (MAE); 1 for none."""
+    """Learning-rate factor per layer (MAE); 1 for none."""
 
     def __post_init__(self) -> None:
         _positive(self, "lr", "layer_decay")
@@ -129,35 +129,35 @@ class SweepSettings:
     lambdas: tuple[float, ...] = (0.5, 0.8)
     """Weight of the real images' loss in Eq. 1; not swept where there are no synthetic images."""
     layer_decays: tuple[float, ...] = (1.0,)
-    """Learning-rate factors from layer to layer, below the head (MAE); 1 for none."""
+    """Learning-rate factors per layer, below the head (MAE); 1 for none."""
     sweep_epochs: int = 10
     """Epochs of each configuration of the grid (sec. 4.1)."""
     final_epochs: int = 100
     """Epochs of the final training with the best configuration (sec. 4.1)."""
     warmup_epochs: float = 3.0
-    """Linear warm-up, in epochs (Table 4). May outlast a training, whose lr then ends below its peak."""
+    """Linear warm-up, in epochs (Table 4). If longer than the training, the lr ends below its peak."""
     batch: int = 64
     """Images a step, real and synthetic together (Table 4)."""
     base_batch: int = 0
-    """Images a step that `lrs` are given for; they are scaled by batch / base_batch (MAE: 256). 0: not scaled."""
+    """Batch size that `lrs` refer to; they are scaled by batch / base_batch (MAE: 256). 0: not scaled."""
     min_lr: float = 1e-8
-    """Where the cosine ends (DataDream's script)."""
+    """Learning rate at the end of the cosine (DataDream's script)."""
     warmup_lr: float = 1e-8
-    """Where the warm-up begins (DataDream's script)."""
+    """Learning rate at the start of the warm-up (DataDream's script)."""
     mix_probability: float = 0.2
-    """Of MixUp or CutMix being applied to a batch, to each part within itself (DataDream)."""
+    """Probability of MixUp or CutMix for a batch; real and synthetic images are mixed separately (DataDream)."""
     mixup_alpha: float = 1.0
-    """MixUp's share comes from Beta(alpha, alpha) (DataDream; torchvision's default)."""
+    """Parameter of MixUp's Beta(alpha, alpha) (DataDream; torchvision's default)."""
     label_smoothing: float = 0.0
-    """Part of every label that is spread over all classes (DataDream: none)."""
+    """Fraction of every label that is spread over all classes (DataDream: none)."""
     search: Literal["grid", "random", "asha"] = "grid"
-    """What is swept, and how. Only the grid, each point for all its epochs, is the paper's: `random` trains `samples`
-    points between the grid's ends; `asha` stops the worse ones of the grid early, on Ray only."""
+    """Search of the sweep. `grid`, every point for all its epochs, is the paper's; `random` trains `samples` points
+    between the grid's ends; `asha` stops the grid's worse points early, on Ray only."""
     samples: int = 16
-    """Of the random search: how many points."""
+    """Number of points of the random search."""
     precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata=OMIT_AT_DEFAULT)
-    """What the model is passed through in: `auto` is bfloat16 (autocast) on a GPU and float32 on a CPU. On CPUs that
-    compute in bfloat16 (AVX512_BF16, AMX) that is faster too, and moves an accuracy as another seed would."""
+    """Precision of the forward pass: `auto` is bfloat16 (autocast) on a GPU and float32 on a CPU. bfloat16 is faster on
+    CPUs that compute in it (AVX512_BF16, AMX) too, and changes an accuracy as much as another seed does."""
 
     def __post_init__(self) -> None:
         _positive(self, "lrs", "layer_decays", "sweep_epochs", "final_epochs", "batch", "mixup_alpha", "samples")
@@ -172,11 +172,11 @@ class SweepSettings:
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
 
     def points(self, *, has_synthetic: bool, seed: int = 0) -> tuple[Point, ...]:
-        """What is swept, in a fixed order; lambda is an axis only where there are synthetic images.
+        """Returns the points of the sweep, in a fixed order; lambda is an axis only with synthetic images.
 
         Args:
-            has_synthetic: whether there are any.
-            seed: of the run, for the random search; more samples begin with the fewer.
+            has_synthetic: whether there are synthetic images.
+            seed: the run's seed, for the random search, whose first points do not depend on `samples`.
         """
         lambdas = self.lambdas if has_synthetic else (1.0,)
         if self.search == "random":
@@ -190,14 +190,14 @@ class SweepSettings:
         )
 
     def _sampled(self, number: int, lambdas: tuple[float, ...], seed: int) -> Point:
-        """Between the ends of each axis, uniform in the logarithm of learning rate and weight decay."""
+        """Returns a random point between the ends of each axis, log-uniform in learning rate and weight decay."""
 
         def between(name: str, values: tuple[float, ...]) -> float:
-            part = random.Random(derive("classify", "search", name, seed, number)).random()
+            fraction = random.Random(derive("classify", "search", name, seed, number)).random()
             low, high = min(values), max(values)
             if name in ("lr", "weight_decay") and low > 0:
-                return low * (high / low) ** part
-            return low + (high - low) * part
+                return low * (high / low) ** fraction
+            return low + (high - low) * fraction
 
         return Point(
             lr=between("lr", self.lrs),
@@ -209,7 +209,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One cell: data set x shots x method x T2I checkpoint x backbone x seed, and how it is made."""
+    """One cell: data set x shots x method x T2I checkpoint x backbone x seed, and the settings of its steps."""
 
     dataset: str
     """A data set's name, with its argument after a colon: `skyworld:0.8`, `folder:/data/x`."""
@@ -218,11 +218,11 @@ class Run:
     descriptor: str = ""
     """One word for what all classes are; empty: the data set's own."""
     shots: int = 0
-    """Training images per class; 0: 5, or as many as the long tail or the split says."""
+    """Training images per class; 0: 5, or the number of the long tail or the split."""
     val: int = 0
     """Validation images per class; 0: the data set's own number (sec. 4.1: 16 or 10; long tail: 5)."""
     splits: str = ""
-    """A file with the split to use: a table of `shots/`, or a list of training images; empty: it is drawn."""
+    """A file with the split: a table of `shots/`, or a list of training images; empty: the split is drawn."""
     checkpoint: str = "sd21"
     """T2I checkpoint: `sd15`, `sd21`, `skyworld`, `path:FOLDER`, or `simulated:SECONDS` to rehearse a cluster."""
     captioner: str = "qwen_vl"
@@ -231,7 +231,7 @@ class Run:
     """A file of `bob/backbones/`, or a checkpoint by its name: `timm:vit_base_patch14_dinov2`, `clip:path:FOLDER`."""
     seed: int = 0
     after: int = 0
-    """Draw with the adapter as it was after so many epochs, one of `finetune.keep` (Table 6); 0: after the last."""
+    """Epoch of the adapter that draws the images, one of `finetune.keep` (Table 6); 0: the last."""
     finetune: FinetuneSettings = FinetuneSettings()
     draw: DrawSettings = DrawSettings()
     sweep: SweepSettings = SweepSettings()
@@ -247,5 +247,5 @@ class Run:
 
     @property
     def setting(self) -> str:
-        """Of names of files: shots and seed. A long tail, whose name says its setting, has no shots."""
+        """Part of file names: shots and seed; for a long tail, which has no shots, the seed."""
         return f"{self.shots}shot-s{self.seed}" if self.shots else f"s{self.seed}"

@@ -1,4 +1,4 @@
-"""The table of steps: version, names for people, and what their units count."""
+"""Table of the steps: versions, titles, and what the sizes of their units count."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ __all__ = ["LAST", "PLANNED", "STEPS", "Planned", "Step"]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step that workers do."""
+    """A step with workers of its own."""
 
     version: int
-    """Of its output's meaning, part of the key of all that it makes. Raised by hand when the same inputs would give
-    another output; never for a refactoring."""
+    """Version of the step's output, part of its keys. Raised by hand when the same inputs give another output, not
+    by a refactoring."""
     heading: str
-    """Of its lines of progress."""
+    """Heading of the step's progress lines."""
     counts: str
-    """What the size of a unit counts, in lines of progress."""
+    """What the size of a unit counts, in progress lines."""
     effort: str = ""
-    """What its work is reckoned in, on one picture of the model's own size; empty: its cost is not planned."""
+    """Unit of the step's cost, for pictures of the model's own size; empty: the cost is not planned."""
 
 
 STEPS = {
@@ -34,12 +34,12 @@ STEPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A step as plans, `bob plan` and `bob status` list it: the sweep and the final trainings apart."""
+    """A step as plans, `bob plan` and `bob status` list it: sweep and final trainings separately."""
 
     step: str
-    """The one of `STEPS` that does it."""
+    """Name of the step in `STEPS`."""
     title: str
-    """What its units are called."""
+    """Plural name of the units."""
     counts: str
     """What the size of a unit counts."""
 
@@ -53,8 +53,7 @@ PLANNED = {
     "sweep": Planned(step="classify", title="sweeps", counts="epochs"),
     "final": Planned(step="classify", title="finals", counts="epochs"),
 }
-"""In the order of the pipeline."""
+"""Planned steps, in the order of the pipeline."""
 
 LAST = "final"
-"""The planned step that every run comes to, unless its plans note another; a command without a plan for it is not so
-far."""
+"""Last planned step of every run whose plans note no other; a command without its plan has not come that far."""

@@ -1,4 +1,4 @@
-"""What travels between the steps: frozen dataclasses of plain data, in the field's own words."""
+"""Data types that the steps exchange: frozen dataclasses of plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,9 +29,9 @@ class Shot:
     image_id: str
     """Unique within its data set and stable under re-listing."""
     sha1: str
-    """Hex SHA-1 of the file's bytes (skyworld: of what the picture is rendered from)."""
+    """Hex SHA-1 of the file's bytes (skyworld: of the parameters that the picture is rendered from)."""
     path: str
-    """What the data set's `open` reads: a path below the data set's root, or a recipe."""
+    """Path below the data set's root, or a recipe to render; read by the data set's `open`."""
     class_id: int
     class_name: str
     split: str
@@ -44,7 +44,7 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a captioner reads from one image, class apart (paper sec. 3.1): the pair (b, p)."""
+    """The class-independent part of an image's caption (paper sec. 3.1): the pair (b, p)."""
 
     background: str
     pose: str
@@ -52,7 +52,7 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPair:
-    """One (image, prompt) that a fine-tune learns from."""
+    """An (image, prompt) pair of a fine-tune."""
 
     image_id: str
     prompt: str
@@ -63,36 +63,36 @@ class Token:
     """A new word that a fine-tune learns (textual inversion, arXiv:2208.01618)."""
 
     name: str
-    """How prompts write it: `<class_12>`. Never a class's own name, which may hold anything."""
+    """The word in prompts: `<class_12>`. Never a class's own name, which may contain any character."""
     begins_as: str
-    """Text whose tokens' mean embedding its vectors begin as."""
+    """Text whose mean token embedding initialises the vectors."""
     vectors: int = 1
-    """Embeddings that stand for it."""
+    """Number of embeddings of the word."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What of a T2I checkpoint is trained on the train pairs, and how they are shown. The defaults are DataDream's."""
+    """Trained parts of a T2I checkpoint, and how train pairs are presented. The defaults are DataDream's."""
 
     unet: bool = True
     """LoRA on the U-Net's attention."""
     text_encoder: bool = True
     """LoRA on the text encoder's attention."""
     tokens: tuple[Token, ...] = ()
-    """New words; of the table of embeddings only their rows are trained."""
+    """New words; of the embedding table only their rows are trained."""
     templates: tuple[str, ...] = ()
-    """A pair's prompt is put for `{}` in one of these, another each time that it is shown."""
+    """Texts with `{}` for a pair's prompt; a random one each time that the pair is shown."""
     schedule: str = "cosine"
-    """Of the learning rate after its warm-up: `cosine` or `constant`."""
+    """Learning rate after the warm-up: `cosine` or `constant`."""
     side: int = 0
-    """Pixels of the shorter side that images are shown at, if that is below the checkpoint's own; 0: its own."""
+    """Shorter side of the training images in pixels, if below the checkpoint's own; 0: the checkpoint's own."""
     flip: bool = False
-    """Whether an image is mirrored every other time."""
+    """Whether images are mirrored at random, half of the time."""
     each: int = 0
-    """An epoch shows so many images of each prompt, together and drawn with replacement; 0: every pair once."""
+    """Images per prompt and epoch, adjacent and drawn with replacement; 0: every pair once."""
 
     def epoch(self, prompts: Sequence[str]) -> int:
-        """How many pairs an epoch shows, by the prompts of all."""
+        """Returns the number of pairs in an epoch, from the prompts of all pairs."""
         return self.each * len(set(prompts)) if self.each else len(prompts)
 
     @classmethod
@@ -106,20 +106,20 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which drawn images the classifier is given: those that CLIP takes for what they were to show.
+    """Filter of the drawn images by CLIP, before the classifier is trained on them.
 
-    An image's score is CLIP's probability of one text among several. `surplus` more are drawn than are wanted.
+    An image's score is CLIP's probability of one text among several.
     """
 
     texts: tuple[str, ...]
     own: bool
-    """Whether the text that counts is that of the image's class id; otherwise it is the first."""
+    """Whether the score is that of the text at the image's class id; otherwise that of the first text."""
     drop: float = 0.0
-    """Part of all images that is dropped, the lowest scores first."""
+    """Fraction of all images that is dropped, the lowest scores first."""
     least: float = 0.0
-    """A score has to be above this."""
+    """Lower limit of the score, exclusive."""
     surplus: float = 0.0
-    """Part of the images of a class that is drawn in addition."""
+    """Extra images to draw, as a fraction of a class's images."""
 
     @classmethod
     def parse(cls, plain: Mapping[str, Any]) -> "Filter":
@@ -131,27 +131,27 @@ class Filter:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSet:
-    """All that a method may look at: the shots, their contexts, and the words of the data set."""
+    """A method's input: the shots, their contexts, and the names in the data set."""
 
     dataset: str
-    """What it is, wherever it lies: `skyworld:0.8`, `folder:/data/mushrooms`, `aircraft` ..."""
+    """Name of the data set with its argument: `skyworld:0.8`, `folder:/data/mushrooms`, `aircraft` ..."""
     descriptor: str
     """One word for what all classes are: aircraft, bird, car ..."""
     class_names: tuple[str, ...]
     """Indexed by class id."""
     shots: tuple[Shot, ...]
-    """The training shots only, ordered by (class_id, rank)."""
+    """Training shots, ordered by (class_id, rank)."""
     budget: Budget
-    """How many images to draw of each class, and how often a real one is used."""
+    """Number of images to draw of each class, and of copies of each real image."""
     contexts: Mapping[str, Context] = field(default_factory=dict)
-    """image_id -> context; empty where the method asks for no captions."""
+    """image_id -> context; empty where the method needs no captions."""
     suffixes: tuple[str, ...] = ()
-    """At most ten settings that the contexts were condensed into; empty where the method asks for none."""
+    """At most ten settings, condensed from the contexts; empty where the method needs none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One image to draw: one row of the `requests` table. All that a method can ask for."""
+    """An image to draw: one row of the `requests` table."""
 
     request_id: str
     """Unique within a run: class id and index."""
@@ -160,100 +160,100 @@ class Request:
     """0-based position among the images of its class."""
     prompt: str
     seed: int
-    """Seeds this image's own CPU generator, so the image depends on nothing around it."""
+    """Seed of this image's own CPU generator, so that the image does not depend on its batch."""
     negative_prompt: str = ""
     kind: str = "text2img"
     """`text2img`, `img2img` or `circle`."""
     source_ids: tuple[str, ...] = ()
-    """Real images that it starts from: one of img2img, two of circle; one where a class has no second."""
+    """Source images: one for img2img, two for circle, or one where a class has no second."""
     strength: float = 1.0
-    """Of img2img, in (0, 1] as in diffusers: the part of the noise schedule that is run."""
+    """img2img: fraction of the noise schedule that is run, in (0, 1] as in diffusers."""
     guidance: float = 2.0
     """Classifier-free guidance scale (paper Table 5)."""
     steps: int = 50
     """Sampler steps (paper Table 5)."""
     scheduler: str = "default"
-    """`default`, which is the checkpoint's own, `dpm` (DPM-Solver++) or `ddim`."""
+    """`default` (the checkpoint's own), `dpm` (DPM-Solver++) or `ddim`."""
     switch_at: float = 0.0
-    """Of circle: how much of the schedule, from its noisy end, is drawn with the whole prompt. After it `background`,
-    with which the prompt ends, is left out."""
+    """circle: fraction of the schedule, from its noisy end, that uses the whole prompt. The rest omits `background`,
+    with which the prompt ends."""
     label_ids: tuple[int, ...] = ()
     label_weights: tuple[float, ...] = ()
-    """The label the classifier trains on; weights sum to 1."""
+    """Soft label for the classifier; weights sum to 1."""
     background: str = ""
     pose: str = ""
     bank_row: int = -1
-    """Row of the caption bank that the context was sampled from; -1 if there is none."""
+    """Row of the caption bank that the context was sampled from; -1 for none."""
     adapter: str = ""
-    """Key of the adapter it is drawn with; empty: the bare checkpoint."""
+    """Folder of the adapter; empty for the bare checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One piece of work: what is committed, retried and, if need be, made again as one."""
+    """A work unit: committed, retried and redone as a whole."""
 
     step: str
     """`caption`, `finetune`, `generate`, `embed`, `recognise` or `classify`."""
     target: str
-    """The file whose presence means that the unit is done; holds the unit's key."""
+    """Path of the file whose presence marks the unit as done; contains the unit's key."""
     label: str
-    """For people: what this is."""
+    """Description for people."""
     size: int
-    """Rows, images or optimiser steps: what progress counts."""
+    """Rows, images, epochs or optimiser steps, for progress."""
     group: str = ""
-    """Units of one group share a model; an actor does them one after another."""
+    """Units of a group share a model; an actor does them one after another."""
     work: Any = None
-    """What the step's worker needs: a frozen dataclass of the step's own, such as `steps.caption.CaptionWork`. Its
-    field `inputs`, where there is one, is what the key in `target` is the hash of."""
+    """Input of the step's worker: a frozen dataclass such as `steps.caption.CaptionWork`. The key in `target` is the
+    hash of its field `inputs`, if it has one."""
 
     @property
     def planned(self) -> str:
-        """The step as plans list it, of `step_table.PLANNED`: trainings of the sweep and the final one apart."""
+        """The unit's step in `step_table.PLANNED`, which separates sweep and final trainings."""
         return getattr(self.work, "phase", self.step)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The work as a manifest has it: plain data."""
+        """The work as plain data, for manifests."""
         return asdict(self.work)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What is left to say when a unit is done; the only thing that reaches the driver."""
+    """A worker's report on a finished unit; nothing else reaches the driver."""
 
     target: str
     label: str
     size: int
     rejected: int = 0
-    """Rows that raised and stand in the unit's `rejected` file."""
+    """Number of rows that raised an error, listed in the unit's `rejected` file."""
     times: Mapping[str, float] = field(default_factory=dict)
-    """Lap of `timing.Stopwatch` -> seconds; empty where nothing had to be done."""
+    """Lap of `timing.Stopwatch` -> seconds; empty where nothing was done."""
     note: str = ""
     """A few words for the line of progress."""
 
     @property
     def seconds(self) -> float:
-        """Of all laps."""
+        """Seconds of all laps together."""
         return sum(self.times.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a run has come to: paths in the store."""
+    """Artefacts of a run: paths in the store."""
 
     run: Run
-    """With all that the data set decided filled in."""
+    """The run, with the values that its data set decides filled in."""
     dataset: str
-    """What the data set is, wherever it lies: as the results have it."""
+    """Name of the data set, as results have it."""
     shots: tuple[Shot, ...]
     """The training shots."""
     split: str
-    """The table of its shots, validation and test images."""
+    """Path of the table of shots, validation and test images."""
     captions: tuple[str, ...]
-    """The tables of its shots' contexts; empty where its method wants none."""
+    """Paths of the tables of captions; empty where the method needs none."""
     adapter: str
-    """Folder; empty where nothing was tuned."""
+    """Folder of the adapter; empty where nothing was fine-tuned."""
     images: str
-    """Folder; empty where nothing was drawn."""
+    """Folder of the drawn images; empty where nothing was drawn."""
     final: str
-    """The table of its final training's results; empty where it did not come that far."""
+    """Path of the final training's results; empty where that is not done."""

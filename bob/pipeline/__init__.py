@@ -1,6 +1,7 @@
 """Runs -> the graph of work units -> results: deduplicated, skipping what exists.
 
-`walk` is the way through the steps, `execute` does them, `outcomes` and `bob plan` only look; `splits` begins a run.
+`walk` lists the units of each step in order, `execute` does the missing ones, `outcomes` and `bob plan` only read;
+`splits` gives a run its images.
 """
 
 from bob.pipeline.execute import Executor, Report, check, execute, measure, outcome

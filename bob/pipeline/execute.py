@@ -1,7 +1,7 @@
-"""Runs -> the graph of work units -> results: deduplicated, skipping what exists.
+"""Execution of runs: does the missing work units of each step, in order.
 
-Captions, adapters and images are shared by every run that needs them: one adapter serves three
-backbones. A unit's path holds a hash of all that it depends on, so the same command resumes.
+Runs share captions, adapters and images: one adapter serves three backbones. A unit's path holds a hash of all that
+the unit depends on, so the same command resumes.
 """
 
 import functools
@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
-"""(step, units, store) -> a receipt for each unit as it is done, in any order."""
+"""(step, units, store) -> a receipt per unit as soon as it is done, in any order."""
 
 Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
-"""(step, units to do, units done before, receipts) -> the receipts, shown to the user in passing."""
+"""(step, number of units to do, number done before, receipts) -> the same receipts, after showing progress."""
 
 
 def execute(
@@ -48,27 +48,27 @@ def execute(
     upto: str = "classify",
     at_once: int = 1,
 ) -> list[Outcome]:
-    """Does all that the runs need and is not there yet.
+    """Does all missing work of the runs.
 
-    Runs of another data set or seed need nothing of each other. With `at_once` over 1 those of each go through the
-    steps by themselves, so that the devices which one step leaves idle towards its end do another's; with 1 all do a
-    step together, which loads each model once.
+    Runs of different data sets or seeds are independent. With `at_once` over 1 each data set and seed goes through the
+    steps on its own, so that devices left idle at the end of one step do another's units; with 1 all runs do a step
+    together, which loads each model once.
 
     Args:
         runs: the cells to fill.
-        artefacts: where everything is kept.
+        artefacts: the store of all artefacts.
         executor: inline or on a cluster.
         report: shows progress.
-        max_rejected: rows that may be quarantined before the whole fails at the end.
-        upto: one of `UPTO`: the last step that is done.
-        at_once: data sets and seeds that are at work side by side.
+        max_rejected: number of rows that may be quarantined before the command fails.
+        upto: the last step to do, one of `UPTO`.
+        at_once: number of data sets and seeds that are worked on concurrently.
 
     Returns:
-        What each run has come to, in their order.
+        The outcome of each run, in their order.
 
     Raises:
-        ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected. What needs
-            nothing of that is done before.
+        ValueError: for anything a user can mend, and if more than `max_rejected` rows were rejected. Independent work
+            is done first.
     """
     if upto not in UPTO:
         raise ValueError(registry.unknown("step to end with", upto, UPTO))
@@ -79,52 +79,57 @@ def execute(
     cells = {run: split(run, artefacts, splits) for run in dict.fromkeys(runs)}
     do = functools.partial(_do, artefacts=artefacts, executor=executor, report=report, upto=upto)
 
-    def part(some: Sequence[Run]) -> list[str] | Exception:
-        mine = [cells[run] for run in dict.fromkeys(some)]
+    def do_part(part: Sequence[Run]) -> list[str] | Exception:
+        part_cells = [cells[run] for run in dict.fromkeys(part)]
         try:
-            return _steps(mine, artefacts, functools.partial(do, runs=some), max_rejected=max_rejected, upto=upto)
-        except Exception as error:  # the other parts need nothing of this one
-            if len(some) < len(runs):
-                print(f"{some[0].dataset} seed {some[0].seed}: stopped: {error}", flush=True)
+            return _do_steps(
+                part_cells, artefacts, functools.partial(do, runs=part), max_rejected=max_rejected, upto=upto
+            )
+        except Exception as error:  # the other parts are independent and go on
+            if len(part) < len(runs):
+                print(f"{part[0].dataset} seed {part[0].seed}: stopped: {error}", flush=True)
             return error
 
-    lacking = list[str]()
-    for found in list(threads.as_completed(part, _apart(runs) if at_once > 1 else [runs], at_once=at_once)):
-        if isinstance(found, Exception):
-            raise found
-        lacking += found
-    _require_few(lacking, max_rejected, artefacts)
+    incomplete = list[str]()
+    parts = _independent_parts(runs) if at_once > 1 else [runs]
+    for result in list(threads.as_completed(do_part, parts, at_once=at_once)):
+        if isinstance(result, Exception):
+            raise result
+        incomplete += result
+    _require_few_rejected(incomplete, max_rejected, artefacts)
     return [outcome(cells[run]) for run in runs]
 
 
-def _apart(runs: Sequence[Run]) -> list[list[Run]]:
-    """Those of each data set and seed, which share nothing with the others; the most runs first."""
+def _independent_parts(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups runs by data set and seed, between which nothing is shared; the largest group first."""
     parts: dict[tuple[str, str, int], list[Run]] = {}
     for run in runs:
         parts.setdefault((run.dataset, run.descriptor, run.seed), []).append(run)
     return sorted(parts.values(), key=len, reverse=True)
 
 
-def _steps(cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str) -> list[str]:
-    """Returns the units that had to reject some rows, now or earlier."""
-    lacking = list[str]()
-    for step, wanted in walk(cells, artefacts, upto=upto):
-        do(step, wanted)
+def _do_steps(
+    cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str
+) -> list[str]:
+    """Does the steps in order; returns the targets of the units with rejected rows."""
+    incomplete = list[str]()
+    for step, units in walk(cells, artefacts, upto=upto):
+        do(step, units)
         if step in ("caption", "generate"):
-            lacking += _rejecting(wanted, artefacts)
-            _require_few(lacking, max_rejected, artefacts)
-    return lacking
+            incomplete += _incomplete(units, artefacts)
+            _require_few_rejected(incomplete, max_rejected, artefacts)
+    return incomplete
 
 
-def _rejecting(wanted: Iterable[Unit], artefacts: store.Store) -> list[str]:
-    """The units that had to reject some rows, now or earlier."""
-    beside = {store.quarantine(unit.target): unit.target for unit in wanted}
-    there = artefacts.present(beside)
-    return [target for quarantine, target in beside.items() if quarantine in there]
+def _incomplete(units: Iterable[Unit], artefacts: store.Store) -> list[str]:
+    """Returns the targets of the units with rejected rows, of this command or an earlier one."""
+    targets = {store.quarantine(unit.target): unit.target for unit in units}
+    present = artefacts.present(targets)
+    return [target for quarantine, target in targets.items() if quarantine in present]
 
 
 def measure(
-    wanted: Sequence[Unit],
+    units: Sequence[Unit],
     *,
     runs: Sequence[Run],
     artefacts: store.Store,
@@ -132,30 +137,30 @@ def measure(
     report: Report,
     max_rejected: int = 0,
 ) -> None:
-    """Does what figures and measures want beside the steps of `execute`: units of `embed` and `recognise`.
+    """Does the units that figures and metrics need besides the steps of `execute`: those of `embed` and `recognise`.
 
     Args:
-        wanted: units of any of these steps.
-        runs: what the command was asked for; names the plans.
-        artefacts: where everything is kept.
+        units: units of either step or both.
+        runs: the runs of the command, which name the plans.
+        artefacts: the store of all artefacts.
         executor: inline or on a cluster.
         report: shows progress.
-        max_rejected: images that may be quarantined before the whole fails.
+        max_rejected: number of images that may be quarantined before the command fails.
 
     Raises:
         ValueError: for anything a user can mend, and if more than `max_rejected` images were rejected.
     """
-    for step in dict.fromkeys(unit.step for unit in wanted):
-        some = [unit for unit in wanted if unit.step == step]
-        _do(step, some, runs=runs, artefacts=artefacts, executor=executor, report=report)
-    _require_few(_rejecting(wanted, artefacts), max_rejected, artefacts)
+    for step in dict.fromkeys(unit.step for unit in units):
+        of_step = [unit for unit in units if unit.step == step]
+        _do(step, of_step, runs=runs, artefacts=artefacts, executor=executor, report=report)
+    _require_few_rejected(_incomplete(units, artefacts), max_rejected, artefacts)
 
 
 def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0) -> None:
-    """Refuses, before anything is written, what can be known to fail or to spoil something later.
+    """Refuses, before anything is written, runs that would fail or spoil something later. `execute` begins with it.
 
     Raises:
-        ValueError: says what; `execute` begins with it.
+        ValueError: if a name is unknown, a setting does not apply or the store lies in the data set; says which.
     """
     if max_rejected < 0:
         raise ValueError(f"max_rejected must not be negative, got {max_rejected}")
@@ -181,7 +186,7 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
 
 def _do(
     planned: str,
-    made: Iterable[Unit],
+    units: Iterable[Unit],
     *,
     runs: Sequence[Run],
     artefacts: store.Store,
@@ -189,27 +194,26 @@ def _do(
     report: Report,
     upto: str = "",
 ) -> None:
-    """Notes what one step of `PLANNED` wants, each unit once, and does what of it is not there yet."""
-    wanted = {unit.target: unit for unit in made}
-    ends = "" if upto == UPTO[-1] else upto
-    plan_files.write(planned, wanted.values(), runs=runs, artefacts=artefacts, upto=ends)
-    done = artefacts.present(wanted)
-    todo = [unit for target, unit in wanted.items() if target not in done]
+    """Writes the plan of one step of `PLANNED`, each unit once, and does the missing units."""
+    by_target = {unit.target: unit for unit in units}
+    last = "" if upto == UPTO[-1] else upto
+    plan_files.write(planned, by_target.values(), runs=runs, artefacts=artefacts, upto=last)
+    done = artefacts.present(by_target)
+    todo = [unit for target, unit in by_target.items() if target not in done]
     todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
-    if wanted:
+    if by_target:
         step = PLANNED[planned].step
         receipts = executor(step, todo, artefacts) if todo else iter(())
-        for _ in report(step, len(todo), len(wanted) - len(todo), receipts):
+        for _ in report(step, len(todo), len(done), receipts):
             pass
 
 
 def outcome(cell: Cell) -> Outcome:
-    """What a run has come to, as far as its cell knows."""
-    shots = cell.training.shots
+    """Returns the outcome of a run from its cell."""
     return Outcome(
         run=cell.run,
         dataset=cell.training.dataset,
-        shots=shots,
+        shots=cell.training.shots,
         split=cell.split,
         captions=cell.captions,
         adapter=cell.adapter,
@@ -218,16 +222,17 @@ def outcome(cell: Cell) -> Outcome:
     )
 
 
-def _require_few(lacking: Sequence[str], max_rejected: int, artefacts: store.Store) -> None:
-    """Fails if these units have rejected more than `max_rejected` rows; says which file to delete to retry them."""
-    tables = [artefacts.read_checked(store.quarantine(target), schema.REJECTED) for target in lacking]
+def _require_few_rejected(incomplete: Sequence[str], max_rejected: int, artefacts: store.Store) -> None:
+    """Fails if these targets have more than `max_rejected` rejected rows; says which file to delete to retry them."""
+    tables = [artefacts.read_checked(store.quarantine(target), schema.REJECTED) for target in incomplete]
     rows = [row for table in tables for row in table.to_pylist()]
     if len(rows) <= max_rejected:
         return
-    first, others = rows[0], f", and so for {len(lacking) - 1} more *.rejected.parquet" if len(lacking) > 1 else ""
+    more = len(incomplete) - 1
+    first, others = rows[0], f", and so for {more} more *.rejected.parquet" if more else ""
     raise ValueError(
         f"{len(rows)} rows were rejected, at most {max_rejected} may be: the first is {first['row_id']} of step"
         f" {first['step']} ({first['error']}: {first['message']}). To try it again, mend that and delete both"
-        f" {artefacts.place(lacking[0])} and {artefacts.place(store.quarantine(lacking[0]))}{others}; to do without,"
-        " raise --max-rejected. All that was not rejected is kept"
+        f" {artefacts.place(incomplete[0])} and {artefacts.place(store.quarantine(incomplete[0]))}{others}; to do"
+        " without, raise --max-rejected. All that was not rejected is kept"
     )

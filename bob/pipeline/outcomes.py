@@ -12,10 +12,10 @@ __all__ = ["outcomes"]
 
 
 def outcomes(runs: Sequence[Run], artefacts: store.Store) -> list[Outcome]:
-    """What each run has come to, in their order; one that is not done has neither images nor `final`.
+    """Returns the outcome of each run, in their order; an unfinished run has neither images nor `final`.
 
     Raises:
-        ValueError: as `pipeline.execute`, but for rejected rows.
+        ValueError: as `pipeline.execute`, except about rejected rows.
     """
     pipeline.check(runs, artefacts=artefacts)
     splits = Splits()

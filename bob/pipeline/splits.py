@@ -1,4 +1,4 @@
-"""Runs before their first step: which images they are trained and judged on."""
+"""Splits: the images that a run is trained, validated and tested on."""
 
 import dataclasses
 import functools
@@ -12,81 +12,80 @@ from bob import datasets, methods, store
 from bob.core.budget import budget, groups
 from bob.core.settings import Run
 from bob.core.types import Shot, TrainingSet
-from bob.datasets import Dataset
-from bob.datasets import _split_file as named
+from bob.datasets import Dataset, _split_file
 from bob.steps.cell import Cell, label
 from bob.store import schema, tables
 
 __all__ = ["Split", "Splits", "begin", "drop_uncaptioned", "split"]
 
 _SHOTS = 5
-"""Training images per class where neither the user nor the data set says how many."""
+"""Default number of training images per class, for a data set without its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Images of a data set for training, validation and test."""
+    """A data set's training, validation and test images."""
 
     dataset: Dataset
     shots: tuple[Shot, ...]
     path: str
-    """Of its table in the store."""
+    """Path of the split's table."""
     count: int
     """Training images per class; 0: the data set's own."""
     val: int
-    """Validation images per class, as asked for."""
+    """Validation images per class."""
 
 
 class Splits:
-    """The splits of one command, each drawn once, however many runs share it."""
+    """The splits of one command, each drawn once and shared by its runs."""
 
     def __init__(self, load: Callable[[str, str], Dataset] = datasets.load) -> None:
         self._load, self._drawn = functools.cache(load), dict[Any, Split]()
-        self.kept = set[str]()
-        """Paths of those that the store has."""
+        self.written = set[str]()
+        """Paths of the splits in the store."""
 
     def __call__(self, run: Run) -> Split:
-        """The split of a run, as the data set draws it or the run's file gives it.
+        """Returns a run's split, drawn by the data set or read from the run's file.
 
         Raises:
             ValueError: if the data set has too few images, or the file does not fit it.
         """
-        which = run.dataset, run.descriptor, run.shots, run.val, run.seed, run.splits
-        if which not in self._drawn:
-            self._drawn[which] = _draw(run, self._load(run.dataset, run.descriptor))
-        return self._drawn[which]
+        identity = run.dataset, run.descriptor, run.shots, run.val, run.seed, run.splits
+        if identity not in self._drawn:
+            self._drawn[identity] = _draw(run, self._load(run.dataset, run.descriptor))
+        return self._drawn[identity]
 
 
 def split(run: Run, artefacts: store.Store, splits: Splits | None = None) -> Cell:
-    """A run before its first step, its split written, after a look whether each shot can be opened.
+    """Writes a run's split, after checking that each shot can be opened, and returns the run's cell.
 
     Args:
-        run: of which.
-        artefacts: where the split is kept.
-        splits: of the command; None: this is its only run.
+        run: the run.
+        artefacts: the store of the split.
+        splits: the splits of the command; None where this is its only run.
 
     Raises:
         ValueError: as `Splits` does, or if a picture cannot be opened; names it.
     """
     splits = splits or Splits()
     drawn = splits(run)
-    if drawn.path not in splits.kept:
+    if drawn.path not in splits.written:
         if not artefacts.exists(drawn.path):
             for shot in drawn.shots:
-                if shot.split != "test" or not shot.width:  # a test picture only where its header is broken
+                if shot.split != "test" or not shot.width:  # of test pictures only those with a broken header
                     drawn.dataset.open(shot)
         _write_split(drawn.path, drawn.shots, _origin(run, drawn.dataset), artefacts)
-        splits.kept.add(drawn.path)
+        splits.written.add(drawn.path)
     return begin(run, drawn)
 
 
 def begin(run: Run, drawn: Split) -> Cell:
-    """A run before its first step. Writes nothing."""
+    """Returns a run's cell before the first step. Writes nothing."""
     dataset, method = drawn.dataset, methods.load(run.method)
     run = dataclasses.replace(run, dataset=dataset.address, val=drawn.val, shots=drawn.count)
     train = tuple(shot for shot in drawn.shots if shot.split == "train")
-    of_class = Counter(shot.class_id for shot in train)
-    counts = [of_class[class_id] for class_id in range(len(dataset.class_names))]
+    per_class = Counter(shot.class_id for shot in train)
+    counts = [per_class[class_id] for class_id in range(len(dataset.class_names))]
     training = TrainingSet(
         dataset=dataset.name,
         descriptor=dataset.descriptor,
@@ -94,8 +93,8 @@ def begin(run: Run, drawn: Split) -> Cell:
         shots=train,
         budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),
     )
-    by_size = groups(counts, medium=dataset.medium) if dataset.medium else {}
-    return Cell(run, method, drawn.path, training, groups=by_size)
+    class_groups = groups(counts, medium=dataset.medium) if dataset.medium else {}
+    return Cell(run, method, drawn.path, training, groups=class_groups)
 
 
 def _origin(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -107,7 +106,7 @@ def _draw(run: Run, dataset: Dataset) -> Split:
     if not run.splits:
         shots = dataset.split(shots=count, val=val, seed=run.seed)
     else:
-        shots = named.read(Path(run.splits).expanduser(), dataset, val=val, seed=run.seed)
+        shots = _split_file.read(Path(run.splits).expanduser(), dataset, val=val, seed=run.seed)
         most = max(Counter(shot.class_id for shot in shots if shot.split == "train").values())
         if run.shots not in (0, most):
             raise ValueError(f"{run.splits} gives {most} shots per class, not {run.shots}: leave --shots out")
@@ -122,7 +121,7 @@ def _split_path(run: Run, shots: Sequence[Shot], origin: Mapping[str, Any]) -> s
 
 
 def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], artefacts: store.Store) -> None:
-    """Unless an earlier command has; its table may have been damaged since."""
+    """Writes a split's table; only checks it where it exists, since it may have been damaged."""
     if artefacts.exists(path):
         artefacts.read_checked(path, schema.SHOTS, least=len(shots))
         return
@@ -131,17 +130,17 @@ def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], ar
 
 
 def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> None:
-    """Takes the shots without a caption out of a run that wants captions, out of its classifier's real images too."""
+    """Removes shots without a caption from a run that needs captions, also from its classifier's real images."""
     run, training = cell.run, cell.training
     kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
     if not cell.method.needs_captions or len(kept) == len(training.shots):
         return
     name = label(cell, "method")
-    if bare := set(training.class_names) - {shot.class_name for shot in kept}:
+    if uncaptioned := set(training.class_names) - {shot.class_name for shot in kept}:
         raise ValueError(
-            f"{name}: no shot of class {min(bare)!r} has a caption, but each class needs one: mend its pictures, delete"
-            f" the *.rejected.parquet files in {artefacts.place('captions')} and the tables beside them, and run it"
-            " again"
+            f"{name}: no shot of class {min(uncaptioned)!r} has a caption, but each class needs one: mend its"
+            f" pictures, delete the *.rejected.parquet files in {artefacts.place('captions')} and the tables beside"
+            " them, and run it again"
         )
     rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
     shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
@@ -150,5 +149,5 @@ def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True)
     if writes:
         _write_split(cell.split, shots, origin, artefacts)
     cell.training = dataclasses.replace(training, shots=kept)
-    left = len(training.shots) - len(kept)
-    print(f"{name}: goes on without {left} of its {len(training.shots)} shots, which have no caption", flush=True)
+    dropped = len(training.shots) - len(kept)
+    print(f"{name}: goes on without {dropped} of its {len(training.shots)} shots, which have no caption", flush=True)

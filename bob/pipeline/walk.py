@@ -1,7 +1,7 @@
-"""The walk through the steps: which units each one wants, in order. `execute`, `bob plan` and `outcomes` share it.
+"""The walk through the steps: the units of each step, in order. `execute`, `bob plan` and `outcomes` share it.
 
-A step's units can be named only when the step before has been done, since captions decide what is fine-tuned on and
-drawn. So the walk is a generator: whoever takes a step's units from it deals with them before asking for the next.
+The units of a step depend on the results of the step before: captions decide the prompts of fine-tuning and drawing. So
+the walk is a generator, and its caller does a step's units before it takes the next step.
 """
 
 import dataclasses
@@ -26,25 +26,25 @@ UPTO = ("caption", "finetune", "generate", "classify")
 def walk(
     cells: Sequence[Cell], artefacts: store.Store, *, upto: str = UPTO[-1], writes: bool = True
 ) -> Iterator[tuple[str, list[Unit]]]:
-    """The steps of some runs, in order, each with all units that it wants, done or not.
+    """Yields the steps of runs, in order, each with all its units, done or not.
 
     Args:
-        cells: the runs; each is filled in with what its steps decide: contexts, adapter, images, final.
-        artefacts: where captions are read from, and where request tables are kept.
-        upto: one of `UPTO`: the last step.
-        writes: False for a look that leaves the store as it is. A run whose captions are not all made then goes on
-            with made-up ones, and is noted as provisional.
+        cells: the runs; the walk fills in contexts, adapter, images and final.
+        artefacts: the store of captions and request tables.
+        upto: the last step, one of `UPTO`.
+        writes: False leaves the store as it is. A run without all its captions then goes on with placeholder captions
+            and is marked as provisional.
 
     Yields:
-        (a step of `step_table.PLANNED`, its units); a unit that several runs share stands there more than once.
+        (a step of `step_table.PLANNED`, its units); a unit that several runs share appears more than once.
 
     Raises:
         ValueError: if an artefact that a step reads is damaged, or a class is left without a caption.
     """
     captions = [list(caption.units(cell)) for cell in cells]
     yield "caption", _joined(captions)
-    for cell, wanted in zip(cells, captions, strict=True):
-        _take_captions(cell, wanted, artefacts, writes=writes)
+    for cell, units in zip(cells, captions, strict=True):
+        _read_captions(cell, units, artefacts, writes=writes)
     if upto == "caption":
         return
     tuned = [finetune.unit(cell) for cell in cells]
@@ -65,7 +65,7 @@ def walk(
 
 
 def generations(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Iterator[Unit]:
-    """The shards of a run, whose requests are written and noted in its cell; see `generate.write_requests`."""
+    """Writes a run's requests, fills in the cell's images and returns the shards; see `generate.write_requests`."""
     requested = generate.write_requests(cell, artefacts, writes=writes)
     cell.images, cell.drawn = requested.folder, requested.count
     return generate.units(cell)
@@ -75,23 +75,23 @@ def _joined(parts: Iterable[Iterable[Unit]]) -> list[Unit]:
     return [unit for part in parts for unit in part]
 
 
-def _take_captions(cell: Cell, wanted: Sequence[Unit], artefacts: store.Store, *, writes: bool) -> None:
-    """Gives the run its contexts and suffixes, and takes out the shots that have none."""
-    there = writes or len(artefacts.present(unit.target for unit in wanted)) == len(wanted)
-    cell.provisional = cell.provisional or not there
+def _read_captions(cell: Cell, units: Sequence[Unit], artefacts: store.Store, *, writes: bool) -> None:
+    """Fills in the run's contexts and suffixes, and drops the shots without a caption."""
+    complete = writes or len(artefacts.present(unit.target for unit in units)) == len(units)
+    cell.provisional = cell.provisional or not complete
     if cell.provisional:
-        _make_up(cell)
+        _fill_placeholders(cell)
     elif cell.method.needs_captions:
-        cell.captions = tuple(unit.target for unit in wanted)
-        rows = pa.concat_tables([_captions(unit, artefacts) for unit in wanted]).to_pylist()
+        cell.captions = tuple(unit.target for unit in units)
+        rows = pa.concat_tables([_captions(unit, artefacts) for unit in units]).to_pylist()
         contexts = {row["image_id"]: Context(background=row["background"], pose=row["pose"]) for row in rows}
         cell.training = dataclasses.replace(cell.training, contexts=contexts)
         drop_uncaptioned(cell, artefacts, writes=writes)
         _fill_suffixes(cell, artefacts, writes=writes)
 
 
-def _make_up(cell: Cell) -> None:
-    """A context for each shot, none like another."""
+def _fill_placeholders(cell: Cell) -> None:
+    """Fills in a distinct placeholder context for each shot, and a placeholder suffix."""
     if cell.method.needs_captions:
         contexts = {
             shot.image_id: Context(background=f"background {k}", pose=f"pose {k}")
@@ -103,14 +103,14 @@ def _make_up(cell: Cell) -> None:
 
 
 def _captions(unit: Unit, artefacts: store.Store) -> pa.Table:
-    """A caption for each shot that was not rejected: a table that is short of others is a damaged one."""
-    beside = store.quarantine(unit.target)
-    rejected = len(artefacts.read_checked(beside, schema.REJECTED)) if artefacts.exists(beside) else 0
+    """Reads a unit's captions; a table without a row for each shot that was not rejected is damaged."""
+    quarantine = store.quarantine(unit.target)
+    rejected = len(artefacts.read_checked(quarantine, schema.REJECTED)) if artefacts.exists(quarantine) else 0
     return artefacts.read_checked(unit.target, schema.CAPTIONS, least=unit.size - rejected)
 
 
 def _fill_suffixes(cell: Cell, artefacts: store.Store, *, writes: bool) -> None:
-    """Gives a run that wants them its suffixes: the file that is there, which a user may have edited, or a new one."""
+    """Fills in the suffixes of a run that needs them, from the file, which a user may have edited, or a new one."""
     training = cell.training
     if not cell.method.needs_suffixes:
         return

@@ -1,5 +1,5 @@
-"""The steps, a file each: which units a run has, named by all that they depend on, and the worker that does one.
+"""Work units and workers of the steps, one file per step.
 
-The same workers run inline in a for-loop and inside Ray's actors. Each loads its model at the first unit and keeps it;
-a unit is committed by the worker itself, and only its receipt goes back.
+A unit's path holds a hash of all that the unit depends on. The same workers run inline in a for-loop and inside Ray's
+actors. A worker loads its model at the first unit and keeps it; it commits the unit and returns only a receipt.
 """

@@ -1,7 +1,7 @@
 """Step 1: a captioner reads the background and the pose of each shot (paper sec. 3.1).
 
-`units` says what there is to caption, `CaptionWorker` does a unit, `CaptionStep` is what is asked and kept. Figure 5
-asks captioners for classes in the same way (`bob.steps.recognise`).
+`units` lists a run's work units, `CaptionWorker` does one, `CaptionStep` turns shots into rows of captions. Figure 5
+asks captioners for classes by the same base classes (`bob.steps.recognise`).
 """
 
 import abc
@@ -32,17 +32,17 @@ __all__ = ["CaptionStep", "CaptionWork", "CaptionWorker", "Row", "VlmStep", "Vlm
 Row = dict[str, Any]
 
 _UNIT = 32  # shots
-_BATCH = 16  # pictures in memory at once: a photo of a camera takes 70 MB
+_BATCH = 16  # pictures in memory at once: a decoded camera photo takes 70 MB
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionWork:
-    """What the worker needs to show some shots to a captioner; of `recognise`, too."""
+    """Work of a unit of `caption` or `recognise`: shots, and the captioner that reads them."""
 
     captioner: str
-    """As the user wrote it: `qwen_vl`, `qwen_vl:3b` ..."""
+    """The captioner's name as the user wrote it: `qwen_vl`, `qwen_vl:3b` ..."""
     dataset: str
-    """As the user wrote it: opens the pictures and tells the class names."""
+    """The data set as the user wrote it; opens the pictures and has the class names."""
     descriptor: str
     """One word for what all classes are; empty: the data set's own."""
     shots: tuple[Shot, ...]
@@ -50,71 +50,71 @@ class CaptionWork:
 
 
 def units(cell: Cell) -> Iterator[Unit]:
-    """Slices of each rank, so that the units of 10 shots contain those of 5."""
+    """Yields the units of a run: slices of each rank of shots, so that the units of 10 shots contain those of 5."""
     if not cell.method.needs_captions:
         return
     training, captioner = cell.training, cell.run.captioner
     revision, version = captioners.revision(captioner), STEPS["caption"].version
     for rank, shots in enumerate(_ranks(training)):
         for start in range(0, len(shots), _UNIT):
-            part = shots[start : start + _UNIT]
-            pictures = [(shot.image_id, shot.sha1) for shot in part]
+            chunk = shots[start : start + _UNIT]
+            pictures = [(shot.image_id, shot.sha1) for shot in chunk]
             inputs = [version, captioner, revision, training.descriptor, training.class_names, pictures]
             yield Unit(
                 step="caption",
                 target=f"captions/{store.slug(captioner)}-{store.key(*inputs)}.parquet",
-                label=f"{training.dataset} shot {rank + 1} of classes {part[0].class_id} to {part[-1].class_id}",
-                size=len(part),
+                label=f"{training.dataset} shot {rank + 1} of classes {chunk[0].class_id} to {chunk[-1].class_id}",
+                size=len(chunk),
                 group=captioner,
                 work=CaptionWork(
                     captioner=captioner,
                     dataset=cell.run.dataset,
                     descriptor=training.descriptor,
-                    shots=tuple(part),
+                    shots=tuple(chunk),
                     inputs=store.plain(inputs),
                 ),
             )
 
 
 def _ranks(training: TrainingSet) -> list[list[Shot]]:
-    """The first shot of every class, then the second of every class that has one, and so on."""
-    classes = [list(same) for _, same in itertools.groupby(training.shots, key=lambda shot: shot.class_id)]
+    """Returns the first shots of all classes, then the second shots of the classes that have one, and so on."""
+    classes = [list(shots) for _, shots in itertools.groupby(training.shots, key=lambda shot: shot.class_id)]
     return [[shot for shot in rank if shot] for rank in itertools.zip_longest(*classes)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VlmStep(abc.ABC):
-    """Asks a captioner about shots, a unit at a time. Its weights are loaded once, at the first. Plain PyTorch."""
+    """Base of the steps that ask a captioner about shots. Loads the weights once, at the first call. Plain PyTorch."""
 
     step: ClassVar[str]
     doing: ClassVar[str]
-    """What it does to pictures, in a word or two."""
+    """The activity in messages: `captioning`."""
 
     captioner: str
-    """As the user wrote it: `qwen_vl`, `qwen_vl:3b` ..."""
+    """The captioner's name as the user wrote it: `qwen_vl`, `qwen_vl:3b` ..."""
     dataset: str
-    """As the user wrote it: opens the pictures and tells the class names."""
+    """The data set as the user wrote it; opens the pictures and has the class names."""
     descriptor: str = ""
     """One word for what all classes are; empty: the data set's own."""
     device: str = "cpu"
-    """As torch names it: `cpu`, `cuda`, `cuda:1`."""
+    """Torch's name of the device: `cpu`, `cuda`, `cuda:1`."""
 
     def __call__(self, shots: Sequence[Shot]) -> tuple[list[Row], list[Row]]:
-        """Asks about some shots, whichever and in whatever groups they come.
+        """Asks the captioner about shots; the answers do not depend on how the shots are grouped into calls.
 
         Returns:
-            A row for each, in their order; and rows of `schema.REJECTED` for shots whose picture cannot be opened or
-            over which the captioner raises.
+            A row per answered shot, in the order of the shots; and rows of `schema.REJECTED` for shots whose picture
+            cannot be opened or over which the captioner raises.
 
         Raises:
-            ValueError: if the data set, the captioner or its weights are not there, it does not answer such questions,
-                or memory does not hold one picture.
-            Exception: what is raised over every single one of several shots.
+            ValueError: if the data set, the captioner or its weights are missing, the captioner does not support this
+                question, or a single picture does not fit into memory.
+            Exception: the error that every one of several shots raises.
         """
-        self.load()  # before any row: that these are not there is no shot's fault
+        self.load()  # before any row: a missing data set or captioner is no reason to reject shots
 
-        def ask(some: Sequence[Shot]) -> Sequence[Any]:
-            return self._ask([self._data.open(shot) for shot in some])
+        def ask(batch: Sequence[Shot]) -> Sequence[Any]:
+            return self._ask([self._data.open(shot) for shot in batch])
 
         rows, rejected = [], []
         for shot, answer in zip(shots, self._batches.each(shots, ask, size=_BATCH), strict=True):
@@ -125,17 +125,17 @@ class VlmStep(abc.ABC):
         return rows, rejected
 
     def load(self) -> None:
-        """Loads data set and captioner, unless they are; raises as a call does."""
+        """Loads data set and captioner unless they are loaded; raises as a call does."""
         self._data  # noqa: B018
         self._model  # noqa: B018
 
     def note(self) -> str:
-        """A few words for the receipt if memory has run out since this was last asked."""
+        """Returns a few words for the receipt if memory ran out since the last call of `note`."""
         return self._batches.note()
 
     @abc.abstractmethod
     def _ask(self, pictures: list[Any]) -> Sequence[Any]:
-        """An answer to each picture."""
+        """Returns the captioner's answer to each picture."""
 
     @abc.abstractmethod
     def _row(self, shot: Shot, answer: Any) -> Row: ...
@@ -146,7 +146,7 @@ class VlmStep(abc.ABC):
 
     @functools.cached_property
     def _batches(self) -> "AdaptiveBatcher":
-        from bob.core.batching import AdaptiveBatcher  # torch with it, which naming the units does without
+        from bob.core.batching import AdaptiveBatcher  # imports torch, which listing units does not need
 
         return AdaptiveBatcher(self.doing)
 
@@ -162,7 +162,7 @@ class VlmStep(abc.ABC):
 @final
 @dataclass(frozen=True, kw_only=True)
 class CaptionStep(VlmStep):
-    """Captions shots: rows of `schema.CAPTIONS`, raw and cleaned, for no class name must leak."""
+    """Captions shots: rows of `schema.CAPTIONS`, raw answers and answers cleaned of class names."""
 
     step = "caption"
     doing = "captioning"
@@ -188,10 +188,10 @@ class CaptionStep(VlmStep):
 
 
 class VlmWorker(abc.ABC):
-    """Does units of `CaptionWork`: asks about their shots and commits the answers."""
+    """Base of the workers of `CaptionWork`: asks about a unit's shots and commits the answers."""
 
     rows: ClassVar[pa.Schema]
-    """Of the unit's table."""
+    """Schema of the unit's table."""
     step: ClassVar[type[VlmStep]]
 
     def __init__(self, root: str, *, device: str) -> None:
@@ -199,13 +199,13 @@ class VlmWorker(abc.ABC):
         self._resident: VlmStep | None = None
 
     def __call__(self, unit: Unit) -> Receipt:
-        """Asks about the unit's shots; one that could not be read goes to the unit's `rejected` file."""
+        """Asks about the unit's shots; a shot that cannot be read goes to the unit's `rejected` file."""
         times, work = Stopwatch(self._device), unit.work
         with malloc.importing():
-            wanted = self.step(
+            step = self.step(
                 captioner=work.captioner, dataset=work.dataset, descriptor=work.descriptor, device=self._device
             )
-            self._resident = step = self._resident if self._resident and self._resident == wanted else wanted
+            self._resident = step = self._resident if self._resident and self._resident == step else step
             step.load()
         with times("work"):
             rows, rejected = step(work.shots)
@@ -214,7 +214,7 @@ class VlmWorker(abc.ABC):
 
 @final
 class CaptionWorker(VlmWorker):
-    """The worker of step 1."""
+    """Worker of step 1."""
 
     rows = schema.CAPTIONS
     step = CaptionStep

@@ -1,4 +1,4 @@
-"""A run on its way through the steps, and how its artefacts are named."""
+"""A run with the paths of its artefacts, and the names that paths and labels begin with."""
 
 from dataclasses import dataclass, field
 
@@ -12,42 +12,42 @@ __all__ = ["Cell", "label", "name", "weights"]
 
 @dataclass
 class Cell:
-    """A run and its artefacts: paths in the store, as far as the steps that were walked through decided them."""
+    """A run and its artefacts: paths in the store, filled in step by step as `bob.pipeline.walk` decides them."""
 
     run: Run
     method: methods.Method
     split: str
-    """The table of its shots, validation and test images."""
+    """Path of the table of shots, validation and test images."""
     training: TrainingSet
     captions: tuple[str, ...] = ()
-    """The tables of its shots' contexts; empty where the method wants none."""
+    """Paths of the tables of captions; empty where the method needs none."""
     adapter: str = ""
-    """Folder; empty where nothing is tuned."""
+    """Folder of the adapter; empty where nothing is fine-tuned."""
     images: str = ""
-    """Folder; empty where nothing is drawn."""
+    """Folder of the drawn images; empty where nothing is drawn."""
     drawn: int = 0
-    """How many images that folder is to hold."""
+    """Number of images to draw."""
     final: str = ""
-    """The table of its final training's results."""
+    """Path of the final training's results."""
     provisional: bool = False
-    """Whether its pictures or its captions are made up, so that its keys are not those of the run itself."""
+    """Whether pictures or captions are placeholders, so that the keys are not those of the real run."""
     groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Of a long tail: class ids of the many-, medium- and few-shot classes."""
+    """Long tail only: class ids of the many-, medium- and few-shot classes."""
 
 
 def label(cell: Cell, *coordinates: str) -> str:
-    """For people: a run's data set, setting and seed, and these of its coordinates."""
+    """Returns a label for people: a run's data set, shots and seed, and the values of the named fields of `Run`."""
     shots = f"{cell.run.shots}-shot " if cell.run.shots else ""
     words = " ".join(getattr(cell.run, name) for name in coordinates)
     return f"{cell.training.dataset} {shots}seed {cell.run.seed} {words}"
 
 
 def name(cell: Cell) -> str:
-    """What the folders of a run's images and results begin with; a key follows."""
+    """Returns how the names of a run's image and result folders begin; a key follows."""
     run = cell.run
     return f"{store.slug(f'{cell.training.dataset} {run.method} {run.checkpoint}')}-{run.setting}"
 
 
 def weights(run: Run) -> tuple[str, str]:
-    """The T2I checkpoint and its revision, as keys have them."""
+    """Returns the T2I checkpoint and its revision, as keys contain them."""
     return run.checkpoint, checkpoints.revision(run.checkpoint)

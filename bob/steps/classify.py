@@ -1,6 +1,6 @@
 """Step 4: a classifier is swept and trained on real and synthetic images (paper sec. 3.3, 4.1).
 
-`sweep` and `final` say what there is to train, `ClassifyWorker` trains one; a training itself is `bob.classifier`.
+`sweep` and `final` list a run's work units, `ClassifyWorker` does one; the training itself is `bob.classifier`.
 """
 
 import math
@@ -20,14 +20,14 @@ from bob.store import schema, tables
 __all__ = ["ClassifyWork", "ClassifyWorker", "Coordinates", "FinalWork", "SweepWork", "final", "sweep"]
 
 _SAVE_EVERY = 60.0
-"""Seconds that a classifier trains before its state is worth writing."""
+"""Seconds of training between saved states."""
 _ATTEMPTS = 3
-"""At a training that memory does not hold: others on the same device may have finished by the next."""
+"""Attempts at a training that runs out of memory: others on the same device may have finished by the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinates:
-    """What tells one run's results from another's in a table: fields of `Run`, the data set as results name it."""
+    """Columns that identify a run in tables of results: fields of `Run`, `dataset` named as in results."""
 
     dataset: str
     descriptor: str
@@ -40,37 +40,37 @@ class Coordinates:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyWork:
-    """What the worker needs to train classifiers of one run."""
+    """Base of the work of a unit: what all trainings of one run share."""
 
     run: str
     """Key of the run."""
     inputs: Any
     coordinates: Coordinates
     dataset: str
-    """As the user wrote it: opens the pictures."""
+    """The data set as the user wrote it; opens the pictures."""
     split: str
-    """The table of its shots, validation and test images."""
+    """Path of the table of shots, validation and test images."""
     images: str
-    """Folder of the synthetic images; empty for none."""
+    """Folder of the synthetic images; empty where there are none."""
     copies: int
-    """How often a real image stands in an epoch."""
+    """How often each real image enters an epoch."""
     mixup: bool
     """Whether MixUp is allowed beside CutMix."""
     groups: dict[str, tuple[int, ...]]
-    """Of a long tail: class ids of the many-, medium- and few-shot classes."""
+    """Long tail only: class ids of the many-, medium- and few-shot classes."""
     cost: float
-    """Of one epoch, in pictures of ResNet-50's time: longer trainings begin first."""
+    """Cost of an epoch, in pictures of ResNet-50's time; longer trainings are scheduled first."""
     sweep: SweepSettings
 
     @property
     def cell(self) -> Run:
-        """The run, as far as its results tell it."""
+        """The run with the fields that its results contain; the others are at their defaults."""
         return Run(**asdict(self.coordinates))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepWork(ClassifyWork):
-    """A short training with one point of the grid."""
+    """Work of a short training with one point of the sweep."""
 
     phase: Literal["sweep"] = "sweep"
     point: Point
@@ -78,17 +78,17 @@ class SweepWork(ClassifyWork):
 
 @dataclass(frozen=True, kw_only=True)
 class FinalWork(ClassifyWork):
-    """The long training with the best of the points that were swept."""
+    """Work of the long training with the best point of the sweep."""
 
     phase: Literal["final"] = "final"
     receipts: tuple[str, ...]
-    """Tables of the sweep's trainings."""
+    """Paths of the tables of the sweep's trainings."""
     points: tuple[Point, ...]
-    """Their points, in the same order."""
+    """Points of the sweep's trainings, in the order of `receipts`."""
 
 
 def sweep(cell: Cell) -> list[Unit]:
-    """The short trainings of a run: one for each point of the grid."""
+    """Returns the short trainings of a run: a unit per point of the sweep."""
     shared, run = _shared(cell), cell.run
     points = run.sweep.points(has_synthetic=bool(cell.images), seed=run.seed)
     return [
@@ -105,7 +105,7 @@ def sweep(cell: Cell) -> list[Unit]:
 
 
 def final(cell: Cell, swept: Sequence[Unit]) -> Unit:
-    """The long training of a run with the best of what was swept."""
+    """Returns the unit of a run's long training, with the best point of the units in `swept`."""
     works: list[SweepWork] = [unit.work for unit in swept]
     shared = {field.name: getattr(works[0], field.name) for field in fields(ClassifyWork)}
     return Unit(
@@ -123,7 +123,7 @@ def final(cell: Cell, swept: Sequence[Unit]) -> Unit:
 
 
 def _shared(cell: Cell) -> dict[str, Any]:
-    """What all trainings of a run agree in: fields of `ClassifyWork`."""
+    """Returns the fields of `ClassifyWork`, which all trainings of a run share."""
     run = cell.run
     names = [field.name for field in fields(Coordinates) if field.name != "dataset"]
     coordinates = Coordinates(dataset=cell.training.dataset, **{name: getattr(run, name) for name in names})
@@ -148,24 +148,24 @@ def _shared(cell: Cell) -> dict[str, Any]:
 
 
 class ClassifyWorker:
-    """Step 4: trains one classifier and commits its table.
+    """Worker of step 4: trains one classifier and commits its table.
 
-    A sweep unit trains one point; the final unit reads the sweep's receipts, trains the best point
-    for longer and measures it on the test set.
+    A sweep unit trains one point; the final unit reads the sweep's tables, trains the best point for longer and
+    measures it on the test set.
     """
 
     def __init__(self, root: str, *, device: str, save_every: float = _SAVE_EVERY) -> None:
         self._store, self._device, self._save_every = store.Store(root), device, save_every
-        self._held: tuple[tuple[Any, ...], Any] | None = None
+        self._loaded: tuple[tuple[Any, ...], Any] | None = None
 
     def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
-        """Trains one classifier; `report` is given each epoch's row as it comes.
+        """Trains one classifier; passes each epoch's row to `report` as soon as it is measured.
 
-        A training of the sweep that breaks off is that point's failure: its table ends with a row of NaNs, its
-        manifest and its receipt say why, and it is never selected.
+        A sweep training that breaks off does not fail the unit: its table ends with a row of NaNs, its manifest and
+        its receipt say why, and its point is never selected.
 
         Raises:
-            ValueError: if every training of the sweep broke off, or the final one before there was anything to measure.
+            ValueError: if every training of the sweep broke off, or the final one before its first measurement.
         """
         with malloc.importing():
             from bob.classifier.results import failure, has_failed
@@ -188,7 +188,7 @@ class ClassifyWorker:
                     raise
                 why = f"out of memory {attempt} times ({str(error).strip().partition(chr(10))[0]})"
             times.switch("load")
-            batching.release()  # out here, where no exception holds tensors any more
+            batching.release()  # outside the handler, whose exception still references tensors
         else:
             history.append(failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
         if isinstance(work, FinalWork) and has_failed(history) and (why or len(history) == 1):
@@ -204,11 +204,11 @@ class ClassifyWorker:
         """Writes the table of a training.
 
         Args:
-            unit: what was trained.
-            history: the rows of its epochs.
-            point: what it was trained with.
-            times: since it began.
-            why: it broke off, if it did and its loss was finite.
+            unit: the unit that was trained.
+            history: a row per epoch.
+            point: the point that was trained.
+            times: the stopwatch of the unit.
+            why: the reason if the training broke off with a finite loss.
         """
         from bob.classifier.results import has_failed, result_rows
 
@@ -246,12 +246,12 @@ class ClassifyWorker:
             ),
             device=self._device,
             state=self._store.read(resumable) if self._store.exists(resumable) else None,
-            save=times.around("write", lambda _, held: self._store.write(resumable, held)),
+            save=times.around("write", lambda _, state: self._store.write(resumable, state)),
             save_every=self._save_every,
         )
 
     def _best(self, work: FinalWork) -> Point:
-        """The point with the best validation accuracy among the sweep's receipts."""
+        """Returns the point with the best validation accuracy in the sweep's tables."""
         from bob.classifier.results import select
 
         histories = []
@@ -266,15 +266,15 @@ class ClassifyWorker:
         return select(histories)
 
     def _data(self, work: ClassifyWork) -> Any:
-        """The pixels of a run, decoded once and kept while its units last."""
+        """Returns a run's pixels, decoded once and kept until a unit of another run comes."""
         from bob import backbones
         from bob.classifier.data import Data, real_arrays, synthetic_arrays
         from bob.store.images import read_images
 
         run = work.cell
-        which = (work.dataset, run.descriptor, work.split, work.images, work.copies, run.backbone)
-        if self._held is not None and self._held[0] == which:
-            return self._held[1]
+        identity = (work.dataset, run.descriptor, work.split, work.images, work.copies, run.backbone)
+        if self._loaded is not None and self._loaded[0] == identity:
+            return self._loaded[1]
         with malloc.importing():
             backbone = backbones.load(run.backbone)
         dataset = datasets.load(work.dataset, run.descriptor)
@@ -296,5 +296,5 @@ class ClassifyWorker:
             copies=work.copies,
             test=lambda: real_arrays(dataset, split["test"], backbone),
         )
-        self._held = (which, data)
+        self._loaded = (identity, data)
         return data

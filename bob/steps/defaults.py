@@ -1,4 +1,4 @@
-"""The settings that a run has unless the user says otherwise: its checkpoint's, its method's and its backbone's."""
+"""Default settings of a run: those of its T2I checkpoint, method and backbone."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ __all__ = ["defaults"]
 
 
 def defaults(*, checkpoint: str, backbone: str, captioner: str, method: str = "bob") -> Run:
-    """A run with the settings that its T2I checkpoint, method and backbone are tuned, drawn and swept with."""
+    """Returns a run with the default fine-tuning, drawing and sweep of its T2I checkpoint, method and backbone."""
     known, chosen = checkpoints.settings(checkpoint), methods.load(method)
     finetune = (chosen.finetune_mini if known.mini else chosen.finetune) or known.finetune
     steps = min(chosen.steps, known.draw.steps)

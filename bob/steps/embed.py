@@ -1,4 +1,4 @@
-"""Features of images, for the distances between real and drawn ones (Figures 4 and 6)."""
+"""Features of real and drawn images, for the distances between them (Figures 4 and 6)."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -18,30 +18,39 @@ from bob.diffusion import checkpoints
 from bob.store import schema
 from bob.store.commit import commit
 
-__all__ = ["DrawnWork", "EmbedWorker", "RealWork", "alike", "drawn_units", "extractor_of", "real_units", "units"]
+__all__ = [
+    "DrawnWork",
+    "EmbedWorker",
+    "RealWork",
+    "drawn_units",
+    "extractor_of",
+    "group_by_split",
+    "real_units",
+    "units",
+]
 
 _REAL = "timm:inception_v3.tf_in1k"
-"""The extractor of real pictures: 2,048 pooled features at 299 px. They are of FID's kind, but not those of its usual
-network (pt_inception-2015-12-05): values are to be compared with each other, not with those of papers."""
+"""Extractor for photos: 2,048 pooled features at 299 px. FID's usual network is another Inception
+(pt_inception-2015-12-05), so values compare with each other, not with those of papers."""
 _MINI = "resnet_mini"
-"""That of skyworld: 128 features of a network that tells families of aircraft, backgrounds and poses apart."""
+"""Extractor for skyworld: 128 features of a network that tells families of aircraft, backgrounds and poses apart."""
 _UNIT = 250  # real images
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnWork:
-    """What the worker needs to embed a shard of drawn images."""
+    """Work of a unit: a shard of drawn images to embed."""
 
     extractor: str
     """A backbone, without its head."""
     images: str
-    """The shard."""
+    """Path of the shard."""
     inputs: Any
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealWork:
-    """What the worker needs to embed real images."""
+    """Work of a unit: real images to embed."""
 
     extractor: str
     """A backbone, without its head."""
@@ -51,31 +60,35 @@ class RealWork:
 
 
 def units(outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str, against: str) -> list[Unit]:
-    """The units that measure runs: features of what each has drawn, and of the real images that it is held against.
+    """Returns the units that embed the drawn images of runs and the real images they are compared with, each once.
 
     Args:
-        outcomes: runs that have come to their images at least.
-        artefacts: where these are kept.
-        extractor: a backbone; empty: Inception v3, of skyworld's runs its own ResNet.
-        against: the real images that are compared with: `train`, all that a class's shots were drawn from (at most
-            twice as many as are drawn, the shots first), or `test`.
+        outcomes: runs whose images are drawn.
+        artefacts: the store of the images.
+        extractor: a backbone; empty: Inception v3, or for runs on skyworld its ResNet.
+        against: the real images: `train`, all images of the training side (per class at most twice as many as are
+            drawn, the shots first), or `test`.
 
     Raises:
-        ValueError: if there is no such extractor, or `against` is another.
+        ValueError: if the extractor is unknown, `against` is neither, or no run draws images.
     """
-    wanted: dict[str, Unit] = {}
-    for some in alike(outcomes):
-        name = extractor_of(some, extractor)
-        for unit in real_units(some, artefacts, name, against):
-            wanted[unit.target] = unit
-        for outcome in some:
+    by_target: dict[str, Unit] = {}
+    for group in group_by_split(outcomes):
+        name = extractor_of(group, extractor)
+        for unit in real_units(group, artefacts, name, against):
+            by_target[unit.target] = unit
+        for outcome in group:
             for unit in drawn_units(outcome, artefacts, name):
-                wanted[unit.target] = unit
-    return list(wanted.values())
+                by_target[unit.target] = unit
+    return list(by_target.values())
 
 
-def alike(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Those with images, each folder once, by their split."""
+def group_by_split(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+    """Groups the outcomes that have images by their split; each folder of images once.
+
+    Raises:
+        ValueError: if no outcome has images.
+    """
     drawn = list({outcome.images: outcome for outcome in reversed(outcomes) if outcome.images}.values())[::-1]
     if not drawn:
         raise ValueError("none of these runs draws images, so there is nothing to measure: add a method that does")
@@ -83,26 +96,28 @@ def alike(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
 
 
 def extractor_of(outcomes: Sequence[Outcome], chosen: str) -> str:
+    """Returns the chosen extractor, or where it is empty the default for these outcomes."""
     if chosen:
         return chosen
     return _MINI if all(checkpoints.settings(o.run.checkpoint).mini for o in outcomes) else _REAL
 
 
 def real_units(outcomes: Sequence[Outcome], artefacts: store.Store, extractor: str, against: str) -> Iterator[Unit]:
+    """Yields the units of the real images that outcomes of one split are compared with."""
     outcome = outcomes[0]
     shots = _shots(outcome, artefacts, against, most=2 * max(o.run.draw.per_class for o in outcomes))
     for start in range(0, len(shots), _UNIT):
-        some = shots[start : start + _UNIT]
-        inputs = [*_identity(extractor), outcome.dataset, [(s.image_id, s.sha1, s.class_id) for s in some]]
+        chunk = shots[start : start + _UNIT]
+        inputs = [*_identity(extractor), outcome.dataset, [(s.image_id, s.sha1, s.class_id) for s in chunk]]
         name = store.slug(f"{outcome.dataset} {against} {extractor}")
         yield Unit(
             step="embed",
             target=f"features/{name}-{store.key(*inputs)}.parquet",
-            label=f"{outcome.dataset} {against} side of classes {some[0].class_id} to {some[-1].class_id}",
-            size=len(some),
+            label=f"{outcome.dataset} {against} side of classes {chunk[0].class_id} to {chunk[-1].class_id}",
+            size=len(chunk),
             group=extractor,
             work=RealWork(
-                extractor=extractor, dataset=outcome.run.dataset, shots=tuple(some), inputs=store.plain(inputs)
+                extractor=extractor, dataset=outcome.run.dataset, shots=tuple(chunk), inputs=store.plain(inputs)
             ),
         )
 
@@ -112,7 +127,7 @@ def _shots(outcome: Outcome, artefacts: store.Store, against: str, *, most: int)
         raise ValueError(f"images are compared with those of train or test, got {against!r}")
     split = [Shot(**row) for row in artefacts.read_checked(outcome.split, schema.SHOTS).to_pylist()]
     test = [shot for shot in split if shot.split == "test"]
-    if against == "test":  # not as they are listed, where neighbours may be of one photographer
+    if against == "test":  # shuffled: neighbours in a listing may be of one photographer
         return sorted(test, key=lambda shot: (shot.class_id, derive("embed", outcome.dataset, shot.image_id)))
     run: Run = outcome.run
     dataset = datasets.load(run.dataset, run.descriptor)
@@ -120,7 +135,7 @@ def _shots(outcome: Outcome, artefacts: store.Store, against: str, *, most: int)
 
 
 def drawn_units(outcome: Outcome, artefacts: store.Store, extractor: str) -> Iterator[Unit]:
-    """One unit a shard. A shard's path says what is in it, but for what was rejected: `read` looks after that."""
+    """Yields a unit per shard. The key has the shard's path, which identifies its content but for rejected images."""
     run = outcome.run
     names = [name for name in artefacts.names(outcome.images) if name.startswith("part-") and ".rejected." not in name]
     for name in names:
@@ -141,13 +156,13 @@ def _identity(extractor: str) -> list[str | int]:
 
 
 class EmbedWorker:
-    """The worker of these units."""
+    """Worker of the step `embed`."""
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device, self._name = store.Store(root), device, ""
 
     def __call__(self, unit: Unit) -> Receipt:
-        """Embeds the unit's images; one that cannot be read goes to the unit's `rejected` file."""
+        """Embeds the unit's images; an image that cannot be read goes to the unit's `rejected` file."""
         times, name = Stopwatch(self._device), unit.work.extractor
         if self._name != name:
             with malloc.importing():

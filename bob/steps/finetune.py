@@ -1,6 +1,6 @@
 """Step 2: an adapter is fine-tuned on pairs of image and prompt (paper sec. 3.1).
 
-`unit` says what there is to tune, `FinetuneWorker` does it; the training itself is `bob.diffusion.training`.
+`unit` is a run's work unit, `FinetuneWorker` does it; the training itself is `bob.diffusion.training`.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ __all__ = ["FinetuneWork", "FinetuneWorker", "adapter", "unit"]
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneWork:
-    """What the worker needs to train one adapter."""
+    """Work of a unit: an adapter to train."""
 
     dataset: str
-    """As the user wrote it: opens the pictures."""
+    """The data set as the user wrote it; opens the pictures."""
     checkpoint: str
     settings: FinetuneSettings
     seed: int
-    """Of the run."""
+    """Seed of the run."""
     shots: tuple[Shot, ...]
     pairs: tuple[TrainPair, ...]
     tuning: Tuning
@@ -37,7 +37,7 @@ class FinetuneWork:
 
 
 def unit(cell: Cell) -> Unit | None:
-    """A run's fine-tune; None where its method tunes nothing. Methods that tune on the same pairs share it."""
+    """Returns a run's fine-tune, shared by all methods with the same train pairs; None where nothing is fine-tuned."""
     run, pairs = cell.run, cell.method.train_pairs(cell.training)
     if not pairs or checkpoints.simulated(run.checkpoint) is not None:
         return None
@@ -45,11 +45,11 @@ def unit(cell: Cell) -> Unit | None:
     recipe = {k: v for k, v in asdict(run.finetune).items() if k != "checkpoint_every"}
     for name in ("total_steps", "keep"):
         if not recipe[name]:
-            del recipe[name]  # keys are older than this setting
+            del recipe[name]  # keys from before this setting stay valid
     inputs = [STEPS["finetune"].version, weights(run), recipe, run.seed, _content(cell.training, pairs)]
     if tuning != Tuning():
         inputs.append(asdict(tuning))
-    # Without the method's name, for methods that tune on the same pairs share their adapter.
+    # Without the method's name: methods with the same train pairs share the adapter.
     name = store.slug(f"{cell.training.dataset} {run.checkpoint}")
     return Unit(
         step="finetune",
@@ -70,11 +70,11 @@ def unit(cell: Cell) -> Unit | None:
 
 
 def adapter(tuned: Unit | None, *, after: int) -> str:
-    """The folder of the adapter that images are drawn with; empty where nothing is tuned.
+    """Returns the folder of the adapter that draws the images; empty where nothing is fine-tuned.
 
     Args:
         tuned: the run's fine-tune.
-        after: epochs after which it was kept; 0: at its end.
+        after: the epoch after which the adapter was kept; 0: the last.
     """
     folder = tuned.target.rpartition("/")[0] if tuned else ""
     return f"{folder}/epoch-{after}" if folder and after else folder
@@ -86,7 +86,7 @@ def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[st
 
 
 class FinetuneWorker:
-    """Step 2: trains one adapter and commits it."""
+    """Worker of step 2: trains one adapter and commits it."""
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
@@ -103,11 +103,11 @@ class FinetuneWorker:
         """Trains the adapter, writes it and then its manifest.
 
         Args:
-            unit: what to train.
-            state: what `save` was given last, to resume from; by default the store's own copy.
-            save: (steps done, state) -> nothing; by default keeps the state in the store.
+            unit: the unit to train.
+            state: the last state passed to `save`, to resume from; by default the one in the store.
+            save: (steps done, state) -> nothing; by default writes the state to the store.
             tell: shows a line of progress; by default prints it.
-            report: is given the curve of the loss as it comes, as `training.Callbacks` says.
+            report: receives the loss curve during training, as `training.Callbacks` says.
         """
         times, work = Stopwatch(self._device), unit.work
         with malloc.importing():
@@ -122,11 +122,11 @@ class FinetuneWorker:
             state = self._store.read(resumable)
         dataset = datasets.load(work.dataset)
         shots = {shot.image_id: shot for shot in work.shots}
-        shown = training.Pairs([dataset.open(shots[p.image_id]) for p in work.pairs], [p.prompt for p in work.pairs])
+        pairs = training.Pairs([dataset.open(shots[p.image_id]) for p in work.pairs], [p.prompt for p in work.pairs])
         times.switch("work")
         training.train(
             pipeline,
-            shown,
+            pairs,
             settings=work.settings,
             seed=work.seed,
             tuning=work.tuning,
@@ -146,7 +146,7 @@ class FinetuneWorker:
         return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times())
 
     def _write(self, folder: str, files: Mapping[str, bytes], unit: Unit, times: Stopwatch) -> None:
-        """An adapter's files, and then the manifest whose presence means that they are all there."""
+        """Writes an adapter's files, then the manifest whose presence marks them as complete."""
         for name, content in files.items():
             self._store.write(f"{folder}/{name}", content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -1,7 +1,7 @@
 """Step 3: images are drawn from requests (paper sec. 3.2).
 
-`write_requests` asks the method what to draw, `units` cuts that into shards, `GenerateWorker` draws one. Inside an
-actor runs `GenerateWorker`, over `bob.diffusion.image_generator`.
+`write_requests` writes the table of the method's requests, `units` cuts it into shards, `GenerateWorker` draws a shard
+with `bob.diffusion.image_generator`.
 """
 
 import functools
@@ -27,59 +27,60 @@ __all__ = ["GenerateWork", "GenerateWorker", "Requested", "units", "write_reques
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateWork:
-    """What the worker needs to draw one slice of a request table."""
+    """Work of a unit: a slice of a request table to draw."""
 
     requests: str
-    """The table's path."""
+    """Path of the request table."""
     start: int
-    """Its row that the slice begins with."""
+    """First row of the slice."""
     checkpoint: str
     adapter: str
-    """Folder; empty for the bare checkpoint."""
+    """Folder of the adapter; empty for the bare checkpoint."""
     batch: int
-    """Images drawn at once, at most."""
+    """Maximum number of images drawn at once."""
     dataset: str
     split: str
-    """The table of the shots that img2img starts from."""
+    """Path of the table of the shots that img2img starts from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Requested:
-    """What a run is to draw."""
+    """Folder and number of the images that a run requests."""
 
     folder: str
-    """Of its images, named after the requests; empty where it draws none."""
+    """Folder of the images, named after the requests; empty where there are none."""
     count: int
 
 
 def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Requested:
-    """Asks a run's method for its requests, and keeps their table unless it is there.
+    """Collects the requests of a run's method and writes their table unless it exists.
+
+    The requests of a provisional run are only counted, and the folder's name is then no key of them.
 
     Args:
-        cell: with its adapter.
-        artefacts: where the table is kept.
-        writes: False: the table is not written. That of a provisional run is not made at all: its requests are
-            counted, and the folder's name is no key of them.
+        cell: the run, its adapter filled in.
+        artefacts: the store of the table.
+        writes: whether the table is written.
 
     Raises:
-        ValueError: if the table that is there is damaged.
+        ValueError: if the existing table is damaged.
     """
     if cell.provisional:
         return _counted(cell)
     run, sources, rule = cell.run, dict[str, None](), cell.method.filtered(cell.training)
-    # By way of a disk, for there may be more than memory holds.
+    # Spooled to disk: the requests may exceed memory.
     with parquet.spooled(_requests(cell, sources), schema.REQUESTS) as rows:
         if not len(rows):
             return Requested(folder="", count=0)
-        inputs = [STEPS["generate"].version, weights(run), run.draw.unit, *_beside(cell, sources, rule)]
+        inputs = [STEPS["generate"].version, weights(run), run.draw.unit, *_other_inputs(cell, sources, rule)]
         requested = Requested(folder=f"images/{name(cell)}-{store.key_of_rows(inputs, rows)}", count=len(rows))
         path = f"{requested.folder}/requests.parquet"
         if artefacts.exists(path):
             _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written
         elif writes:
-            kept = {"filter": asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
+            filtering = {"filter": asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}
             origin = {"inputs": inputs, "split": cell.split}
-            artefacts.write_tables(path, rows, schema.REQUESTS, store.provenance(run) | origin | kept)
+            artefacts.write_tables(path, rows, schema.REQUESTS, store.provenance(run) | origin | filtering)
         return requested
 
 
@@ -94,25 +95,25 @@ def _counted(cell: Cell) -> Requested:
 
 
 def _requests(cell: Cell, sources: dict[str, None]) -> Iterator[pa.Table]:
-    """What the method asks for, in tables of a row group; notes the ids of the real images that it starts from."""
-    asked = iter(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed))
-    while some := list(itertools.islice(asked, parquet.GROUP)):
-        sources |= dict.fromkeys(name for request in some for name in request.source_ids)
-        yield tables.from_rows([vars(request) | {"adapter": cell.adapter} for request in some], schema.REQUESTS)
+    """Yields the method's requests, a table per row group; adds the ids of their source images to `sources`."""
+    requests = iter(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed))
+    while group := list(itertools.islice(requests, parquet.GROUP)):
+        sources |= dict.fromkeys(name for request in group for name in request.source_ids)
+        yield tables.from_rows([vars(request) | {"adapter": cell.adapter} for request in group], schema.REQUESTS)
 
 
 def _require_same(path: str, inputs: Sequence[Any], length: int, artefacts: store.Store) -> None:
-    held = artefacts.groups(path)
+    groups = artefacts.groups(path)
     with artefacts.damaged(path):
-        if len(held) != length:
-            raise ValueError(f"{len(held)} rows, wanted {length}")
-        found = store.key_of_rows(inputs, (tables.fit(rows, schema.REQUESTS) for rows in held))
-        if not path.endswith(f"-{found}/requests.parquet"):
+        if len(groups) != length:
+            raise ValueError(f"{len(groups)} rows, wanted {length}")
+        key = store.key_of_rows(inputs, (tables.fit(rows, schema.REQUESTS) for rows in groups))
+        if not path.endswith(f"-{key}/requests.parquet"):
             raise ValueError("its rows are not those that its folder is named after")
 
 
-def _beside(cell: Cell, sources: Iterable[str], rule: Filter | None) -> Iterator[Any]:
-    """What images depend on beside requests and weights: the pixels they start from, and what judges them."""
+def _other_inputs(cell: Cell, sources: Iterable[str], rule: Filter | None) -> Iterator[Any]:
+    """Yields inputs of the key besides requests and weights: hashes of the source images, and CLIP's filter."""
     sha1 = {shot.image_id: shot.sha1 for shot in cell.training.shots}
     if pixels := [sha1[name] for name in sources]:
         yield pixels
@@ -121,14 +122,14 @@ def _beside(cell: Cell, sources: Iterable[str], rule: Filter | None) -> Iterator
 
 
 def units(cell: Cell) -> Iterator[Unit]:
-    """The shards of a run whose cell has its images' folder and their number: `draw.unit` requests each."""
+    """Yields the shards of a run, `draw.unit` requests each; the cell has the folder and the number of its images."""
     run, draw = cell.run, cell.run.draw
-    words, group = label(cell, "method", "checkpoint"), f"{run.checkpoint} {cell.adapter}"
+    run_label, group = label(cell, "method", "checkpoint"), f"{run.checkpoint} {cell.adapter}"
     for number, start in enumerate(range(0, cell.drawn, draw.unit)):
         yield Unit(
             step="generate",
             target=f"{cell.images}/part-{number:05d}.parquet",
-            label=words,
+            label=run_label,
             size=min(draw.unit, cell.drawn - start),
             group=group,
             work=GenerateWork(
@@ -144,23 +145,23 @@ def units(cell: Cell) -> Iterator[Unit]:
 
 
 class GenerateWorker:
-    """Step 3: draws one slice of a request table and commits it as a shard.
+    """Worker of step 3: draws one slice of a request table and commits it as a shard.
 
-    The manifest of the request table says by which rule CLIP judges the images, if any.
+    The manifest of the request table has the filter by which CLIP judges the images, if there is one.
     """
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
         self._generator: Any = None
-        self._asked = functools.lru_cache(maxsize=1)(self._store.groups)
+        self._requests = functools.lru_cache(maxsize=1)(self._store.groups)
         self._shots = functools.lru_cache(maxsize=1)(self._training_shots)
 
     def __call__(self, unit: Unit) -> Receipt:
-        """Draws one slice of a request table; what could not be drawn goes to the unit's `rejected` file."""
+        """Draws one slice of a request table; requests that fail go to the unit's `rejected` file."""
         times, work = Stopwatch(self._device), unit.work
-        asked = self._asked(work.requests)
+        groups = self._requests(work.requests)
         with self._store.damaged(work.requests):
-            table = tables.check(asked.slice(work.start, unit.size), schema.REQUESTS, least=unit.size)
+            table = tables.check(groups.slice(work.start, unit.size), schema.REQUESTS, least=unit.size)
         requests = [_request(row) for row in table.to_pylist()]
         shots = self._shots(work.split) if any(request.source_ids for request in requests) else {}
         dataset = datasets.load(work.dataset) if shots else None
@@ -174,7 +175,7 @@ class GenerateWorker:
                 source=dataset and (lambda image_id: dataset.open(shots[image_id])),
             )
         rows, rejected = self._generator.draw(requests, batch=work.batch)
-        rule = parquet.manifest(asked.columns, default={}).get("filter")
+        rule = parquet.manifest(groups.columns, default={}).get("filter")
         if rule:
             with times("filter"):
                 judged = self._generator.judge(rows, Filter.parse(rule))
@@ -187,7 +188,7 @@ class GenerateWorker:
         )
 
     def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
-        """A simulation draws without torch, so that many processes fit one machine."""
+        """Makes the generator: a simulation draws without torch, so that many processes fit one machine."""
         if checkpoints.simulated(checkpoint) is None:
             from bob.diffusion.image_generator import ImageGenerator
         else:
@@ -201,11 +202,11 @@ class GenerateWorker:
         return {row["image_id"]: Shot(**row) for row in rows if row["split"] == "train"}
 
     def _adapter(self, folder: str) -> dict[str, bytes]:
-        """The files of an adapter, without what a killed fine-tune may have left."""
+        """Returns an adapter's files, name -> content, without leftovers of a killed fine-tune."""
         from bob.diffusion import lora
 
-        noted = self._store.manifest(f"{folder}/manifest.json").get("sha256")
-        names = noted if isinstance(noted, dict) else [lora.FILE]  # earlier versions made no other
+        digests = self._store.manifest(f"{folder}/manifest.json").get("sha256")
+        names = digests if isinstance(digests, dict) else [lora.FILE]  # the only file of earlier versions
         return {name: self._store.read(f"{folder}/{name}") for name in names}
 
 

@@ -1,4 +1,4 @@
-"""The workers by step, the executor that does everything in this process, and units as text on their way to others."""
+"""Table of workers by step, the in-process executor, and the JSON form of units."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ __all__ = ["WORKERS", "Worker", "inline", "packed", "unpacked", "work_of"]
 
 
 class Worker(Protocol):
-    """Does units of one step."""
+    """A worker: does units of one step."""
 
     def __call__(self, unit: Unit) -> Receipt:
         """Does one unit and commits it."""
@@ -34,7 +34,7 @@ WORKERS: dict[str, Callable[..., Worker]] = {
     "recognise": RecogniseWorker,
     "classify": ClassifyWorker,
 }
-"""Step -> (root, device=...) -> worker."""
+"""Step -> its worker, called with (root of the store, device=...)."""
 
 _WORKS: dict[str, Any] = {
     "caption": CaptionWork,
@@ -44,11 +44,11 @@ _WORKS: dict[str, Any] = {
     "recognise": CaptionWork,
     "classify": SweepWork | FinalWork,
 }
-"""Step -> what its units' work is."""
+"""Step -> type of `Unit.work`."""
 
 
 def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]:
-    """An executor that does everything in this process, one unit after another."""
+    """Returns an executor that does all units in this process, one after another."""
 
     def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
         malloc.keep_freed()
@@ -60,25 +60,25 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
 
 
 def packed(unit: Unit) -> str:
-    """A unit as JSON, which is how Ray carries it."""
+    """Returns a unit as JSON, the form in which Ray carries it."""
     return json.dumps(asdict(unit))
 
 
 def unpacked(text: str) -> Unit:
-    """The unit of a JSON text of `packed`.
+    """Returns the unit of a text that `packed` returned.
 
     Raises:
-        ValueError: if it is not one.
+        ValueError: if the text is not such JSON.
     """
     plain = json.loads(text)
     return Unit(**plain | {"work": work_of(plain["step"], plain["work"])})
 
 
 def work_of(step: str, config: Any) -> Any:
-    """The work of a step's unit, from its plain form: JSON's, or a manifest's `config`.
+    """Returns the work of a step's unit from its plain form: parsed JSON, or a manifest's `config`.
 
     Raises:
-        ValueError: if it is not that of this step; says what is missing or wrong.
+        ValueError: if the plain form is not that of this step; says which fields are missing or wrong.
     """
     from pydantic import TypeAdapter
 

@@ -1,7 +1,7 @@
 """Artefacts on any pyarrow filesystem: content-addressed, atomic, present = complete.
 
-`store` is the folder or bucket itself, `keys` what names an artefact, `schema` the tables' columns, `commit` how a
-worker writes a unit, `lock` what keeps two commands apart, `images` a set of drawn images.
+`store` reads and writes the folder or bucket, `keys` hashes what an artefact depends on, `schema` defines the tables,
+`commit` writes a finished unit, `lock` keeps a second command out, `images` reads a set of drawn images.
 """
 
 from bob.store.keys import key, key_of_rows, plain, slug

@@ -1,4 +1,4 @@
-"""How a worker commits a unit: what could not be done first, then what could, for its presence says that it is done."""
+"""Commit of a finished unit: first its rejected rows, last its table, whose presence marks the unit as done."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,17 +24,17 @@ def commit(
     note: str = "",
     noted: Mapping[str, Any] | None = None,
 ) -> Receipt:
-    """Writes a unit's table, and beside it that of the rows that it could not do.
+    """Writes a unit's table, and next to it the table of its rejected rows if there are any.
 
     Args:
-        unit: what was done.
-        rows: of its table.
-        columns: that table's schema.
-        rejected: rows of schema.REJECTED.
-        artefacts: where both are kept.
-        times: since it was begun. The manifest has them as they are when it is written, the receipt with the writing.
-        note: a few words for the line of progress.
-        noted: what else the manifest says.
+        unit: the finished unit.
+        rows: rows of the unit's table.
+        columns: schema of the unit's table.
+        rejected: rows of `schema.REJECTED`.
+        artefacts: the store of both tables.
+        times: the unit's stopwatch; the manifest has its times before the tables are written, the receipt after.
+        note: a few words for the progress line.
+        noted: more entries of the manifest.
     """
     times.switch("write")
     manifest = store.provenance(unit.config, times=times) | dict(noted or {})

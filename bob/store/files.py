@@ -1,7 +1,7 @@
-"""One file on any pyarrow filesystem: whole, or not there.
+"""Atomic writing of a file on any pyarrow filesystem.
 
-On a local disk it is written under a temporary name in its own folder, flushed to the disk and renamed. On S3 or GCS it
-is one object, which shows when it is complete.
+On a local disk a file is written under a temporary name in its folder, flushed to the disk and renamed. On S3 or GCS it
+is one object, which becomes visible when it is complete.
 """
 
 import contextlib
@@ -21,28 +21,28 @@ from pyarrow import fs
 __all__ = ["Fill", "clear_stale", "create", "locate", "words"]
 
 Fill = Callable[[pa.NativeFile], object]
-"""Writes a file's content to what it is given, and leaves it open."""
+"""Writes a file's content to an open stream, and leaves the stream open."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|\.probe-[0-9a-f]{32}")
-_BUFFER = 1 << 20  # bytes: a table comes in many small pieces
+_BUFFER = 1 << 20  # bytes: a table is written in many small pieces
 
 
 def locate(root: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a folder or URI, and the folder's path there.
+    """Returns the filesystem of a folder or URI, and the folder's path on it.
 
     Raises:
-        ValueError: if the URI is none that pyarrow knows.
+        ValueError: if pyarrow does not know the URI.
     """
     if "://" in root:
         return _connect(root)
     return fs.LocalFileSystem(), root
 
 
-@functools.lru_cache  # a process keeps its connections: each new client would shake hands anew
+@functools.lru_cache  # keeps the connections, since each new client needs a handshake
 def _connect(root: str) -> tuple[fs.FileSystem, str]:
     uri = root
     if root.startswith("s3://") and "allow_delayed_open" not in root:
-        uri += ("&" if "?" in root else "?") + "allow_delayed_open=true"  # up to 10 MiB one request, not three
+        uri += ("&" if "?" in root else "?") + "allow_delayed_open=true"  # one request instead of three up to 10 MiB
     try:
         filesystem, base = fs.FileSystem.from_uri(uri)
     except pa.ArrowInvalid as error:
@@ -53,17 +53,17 @@ def _connect(root: str) -> tuple[fs.FileSystem, str]:
 
 
 def create(filesystem: fs.FileSystem, target: str, fill: Fill) -> None:
-    """Makes one file, or puts it in the place of the one that is there.
+    """Creates or replaces one file.
 
     Raises:
-        OSError: if it cannot; what was there stays, and nothing else is left.
+        OSError: if the file cannot be written; an existing one stays, and nothing else is left.
     """
     if isinstance(filesystem, fs.LocalFileSystem):
         _create_local(PurePosixPath(target), fill)
         return
     content = pa.BufferOutputStream()
     fill(content)
-    with ThreadPoolExecutor(1) as thread:  # where no Ctrl-C can fall between opening and closing
+    with ThreadPoolExecutor(1) as thread:  # in a thread no Ctrl-C falls between opening and closing
         thread.submit(_put, filesystem, target, content.getvalue()).result()
 
 
@@ -86,7 +86,7 @@ def _put(filesystem: fs.FileSystem, target: str, content: pa.Buffer) -> None:
     try:
         stream.write(content)
     except BaseException:
-        # To close the stream would publish what has arrived, and so would its destructor: it is never freed.
+        # Closing the stream would publish the partial content, and so would its destructor: it is never freed.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
         raise
     stream.close()
@@ -96,7 +96,7 @@ def clear_stale(filesystem: fs.FileSystem, base: str, *, age: float) -> int:
     """Deletes the temporary files below a local folder that were last written to more than `age` seconds ago.
 
     Returns:
-        How many. On S3 and GCS there are none to delete.
+        The number of deleted files; 0 on S3 and GCS, which have none.
     """
     if not isinstance(filesystem, fs.LocalFileSystem):
         return 0
@@ -111,6 +111,6 @@ def clear_stale(filesystem: fs.FileSystem, base: str, *, age: float) -> int:
 
 
 def words(error: Exception) -> str:
-    """An error on one line; a system error without the temporary name that it shows."""
+    """Returns an error's message on one line; of a system error without the temporary file's name."""
     number = getattr(error, "errno", None)
     return os.strerror(number) if number else " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Sets of drawn images as a store holds them: a folder of requests and shards for each, read a shard at a time."""
+"""Sets of drawn images: folders of requests and shards in a store, read one shard at a time."""
 
 import dataclasses
 import functools
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 __all__ = ["ImageSet", "Walk", "find", "image_row", "keep", "read_images"]
 
 Walk = Callable[[Sequence[str]], Iterable[str]]
-"""Files -> the same files, shown to the user in passing."""
+"""Files -> the same files, while progress is shown."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet:
-    """The images of one folder, `images/NAME`."""
+    """The drawn images of one folder, `images/NAME`."""
 
     artefacts: Store
     folder: str
 
     @functools.cached_property
     def origin(self) -> dict[str, Any]:
-        """The manifest of its request table."""
+        """Manifest of the request table."""
         return self.artefacts.manifest(f"{self.folder}/requests.parquet")
 
     @property
     def run(self) -> Mapping[str, Any]:
-        """The first run that it was drawn for: fields of `bob.core.settings.Run`."""
+        """The first run that the images were drawn for: fields of `bob.core.settings.Run`."""
         return self.origin["config"]
 
     @functools.cached_property
     def requests(self) -> pa.Table:
-        """What was asked for: rows of schema.REQUESTS."""
+        """The request table: rows of `schema.REQUESTS`."""
         return self.artefacts.read_checked(f"{self.folder}/requests.parquet", schema.REQUESTS)
 
     @functools.cached_property
     def parts(self) -> Sequence[str]:
-        """Its finished shards, in order."""
+        """Names of the finished shards, in order."""
         return [name for name in self._names if name.startswith("part-") and ".rejected." not in name]
 
     @functools.cached_property
@@ -54,64 +54,64 @@ class ImageSet:
         return self.artefacts.names(self.folder)
 
     def requested(self, part: str) -> pa.Table:
-        """The rows of `requests` that one shard was to draw."""
+        """Returns the rows of `requests` that belong to one shard."""
         unit, number = self.run["draw"]["unit"], int(part.removeprefix("part-").removesuffix(".parquet"))
         return self.requests.slice(number * unit, unit)
 
     @property
     def complete(self) -> bool:
-        """Whether each shard is there; opens none."""
+        """Whether all shards exist; opens none."""
         return len(self.parts) == -(-len(self.requests) // self.run["draw"]["unit"])
 
     @functools.cached_property
-    def _judged(self) -> Mapping[str, float]:
-        """Request id -> CLIP's score, by class id and index."""
-        found: dict[str, float] = {}
+    def _scores(self) -> Mapping[str, float]:
+        """Request id -> CLIP's score, ordered by class id and index."""
+        scores: dict[str, float] = {}
         for name in (name for name in self._names if name.startswith("scores-")):
             table = self.artefacts.read_checked(f"{self.folder}/{name}", schema.SCORES)
-            found |= dict(zip(table["request_id"].to_pylist(), table["score"].to_pylist(), strict=True))
-        return {name: found[name] for name in self._classes if name in found}
+            scores |= dict(zip(table["request_id"].to_pylist(), table["score"].to_pylist(), strict=True))
+        return {name: scores[name] for name in self._classes if name in scores}
 
     @functools.cached_property
     def _classes(self) -> Mapping[str, int]:
-        """Request id -> class id, by class id and index."""
+        """Request id -> class id, ordered by class id and index."""
         ordered = self.requests.sort_by([("class_id", "ascending"), ("index", "ascending")])
         return dict(zip(ordered["request_id"].to_pylist(), ordered["class_id"].to_pylist(), strict=True))
 
     @functools.cached_property
     def _kept(self) -> frozenset[str]:
-        """Request ids of the images that the filter keeps, if there is one, as far as they are judged."""
+        """Request ids of the scored images that the filter keeps. Only where there is a filter."""
         rule = Filter.parse(self.origin["filter"])
-        return frozenset(keep(self._judged, self._classes, rule, self.origin["wanted"]))
+        return frozenset(keep(self._scores, self._classes, rule, self.origin["wanted"]))
 
     def read(self, part: str) -> pa.Table:
-        """The images of one shard that the classifier is given: rows of schema.IMAGES.
+        """Returns the images of one shard that the filter keeps: rows of `schema.IMAGES`.
 
         Raises:
-            ValueError: if it is damaged, or an image was not judged though they are filtered.
+            ValueError: if the shard is damaged, or the filter has no score of an image.
         """
         return self._filtered(self._whole(part))
 
     def shards(self, *, walk: Walk = iter) -> Iterator[pa.Table]:
-        """All images that the classifier is given, rows of schema.IMAGES, one shard in memory at a time.
+        """Yields all images that the filter keeps, rows of `schema.IMAGES`, one shard at a time.
 
         Args:
             walk: shows progress.
 
         Raises:
-            ValueError: as `read`; and, after the last shard, if images were requested that are neither drawn nor
-                rejected.
+            ValueError: as `read`; after the last shard, if requested images are neither drawn nor rejected.
         """
-        lost = dict.fromkeys(self._classes)
+        missing = dict.fromkeys(self._classes)
         for part in walk(self.parts):
             table = self._whole(part)
             for name in [*table["request_id"].to_pylist(), *self._rejected(part)]:
-                lost.pop(name, None)
+                missing.pop(name, None)
             yield self._filtered(table)
-        if lost:
+        if missing:
             raise ValueError(
-                f"{self.artefacts.place(self.folder)} lacks {len(lost)} of {len(self.requests)} images, {min(lost)}"
-                " among them: delete its part-*.parquet files that are short, and the same command makes them again"
+                f"{self.artefacts.place(self.folder)} lacks {len(missing)} of {len(self.requests)} images,"
+                f" {min(missing)} among them: delete its part-*.parquet files that are short, and the same command"
+                " makes them again"
             )
 
     def _whole(self, part: str) -> pa.Table:
@@ -121,7 +121,7 @@ class ImageSet:
         if "filter" not in self.origin:
             return table
         names = table["request_id"].to_pylist()
-        if unjudged := set(names) - set(self._judged):
+        if unjudged := set(names) - set(self._scores):
             raise ValueError(
                 f"{self.artefacts.place(self.folder)} lacks the scores of {len(unjudged)} images, {min(unjudged)} among"
                 " them: delete the part-*.parquet without a scores-*.parquet, and the same command makes both again"
@@ -129,17 +129,17 @@ class ImageSet:
         return table.filter(pa.array([name in self._kept for name in names], pa.bool_()))
 
     def _rejected(self, part: str) -> list[str]:
-        beside = quarantine(part)
-        if beside not in self._names:
+        rejected = quarantine(part)
+        if rejected not in self._names:
             return []
-        return self.artefacts.read_checked(f"{self.folder}/{beside}", schema.REJECTED)["row_id"].to_pylist()
+        return self.artefacts.read_checked(f"{self.folder}/{rejected}", schema.REJECTED)["row_id"].to_pylist()
 
     @property
     def split(self) -> str:
-        """The table of the shots that it was drawn from.
+        """Path of the table of the shots that the images were drawn from.
 
         Raises:
-            ValueError: if an earlier version, which did not note it, wrote the requests.
+            ValueError: if the request table is of an earlier version, whose manifest lacks the path.
         """
         if "split" not in self.origin:
             raise ValueError(
@@ -150,12 +150,12 @@ class ImageSet:
 
     @functools.cached_property
     def dataset(self) -> str:
-        """What the data set is, wherever it lies."""
+        """Name of the data set, with its argument."""
         return self._shots["dataset"]
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Indexed by class id."""
+        """Class names, indexed by class id."""
         return self._shots["class_names"]
 
     @functools.cached_property
@@ -164,28 +164,28 @@ class ImageSet:
 
 
 def find(artefacts: Store) -> list[ImageSet]:
-    """The sets of drawn images in a store, complete or not, by the names of their folders.
+    """Returns the sets of drawn images in a store, complete or not, in the order of their folders' names.
 
     Raises:
-        ValueError: if there is no such store.
+        ValueError: if the store does not exist or cannot be listed.
     """
     tables = sorted(path for path in artefacts.listing() if path.startswith("images/"))
     return [ImageSet(artefacts, path.rpartition("/")[0]) for path in tables if path.endswith("/requests.parquet")]
 
 
 def read_images(
-    artefacts: Store, folder: str, *, shard: Callable[[pa.Table], pa.Table] = lambda read: read
+    artefacts: Store, folder: str, *, shard: Callable[[pa.Table], pa.Table] = lambda table: table
 ) -> pa.Table:
-    """All images of one complete set of shards, ordered by (class_id, index), without what its filter leaves out.
+    """Returns the images of a complete set that its filter keeps, ordered by (class_id, index).
 
     Args:
-        artefacts: where they are kept.
-        folder: of the shards.
-        shard: what of each shard is kept in memory, some of its rows or columns; `request_id`, `class_id` and `index`
-            among these.
+        artefacts: the store of the images.
+        folder: the folder of the shards.
+        shard: selects the rows or columns of each shard that stay in memory; `request_id`, `class_id` and `index` must
+            be among these.
 
     Raises:
-        ValueError: if a file is damaged, or images were requested that are neither drawn nor rejected.
+        ValueError: if a file is damaged, or requested images are neither drawn nor rejected.
     """
     parts = [
         shard(table) for table in itertools.chain([schema.IMAGES.empty_table()], ImageSet(artefacts, folder).shards())
@@ -194,7 +194,7 @@ def read_images(
 
 
 def image_row(request: Request, picture: "Image.Image", *, checkpoint: str, seconds: float) -> dict[str, Any]:
-    """A row of `IMAGES`."""
+    """Returns a row of `schema.IMAGES`."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     image = buffer.getvalue()
@@ -211,13 +211,13 @@ def image_row(request: Request, picture: "Image.Image", *, checkpoint: str, seco
 
 
 def keep(scores: Mapping[str, float], classes: Mapping[str, int], rule: Filter, wanted: Sequence[int]) -> set[str]:
-    """Which images are kept: of each class the first that pass, topped up with the best of those that do not.
+    """Returns the ids of the images to keep: of each class the first that pass, then the best that fail.
 
     Args:
         scores: request id -> score, in the order of the requests.
         classes: request id -> class id.
-        rule: what has to be passed.
-        wanted: how many images of each class, by class id.
+        rule: the filter to pass.
+        wanted: number of images of each class, by class id.
     """
     worst = sorted(scores, key=lambda name: scores[name])[: int(rule.drop * len(scores) + 1e-9)]
     failed = {name for name in scores if scores[name] <= rule.least} | set(worst)
@@ -225,6 +225,6 @@ def keep(scores: Mapping[str, float], classes: Mapping[str, int], rule: Filter, 
     for class_id, count in enumerate(wanted):
         names = [name for name in scores if classes[name] == class_id]
         passed = [name for name in names if name not in failed]
-        rest = sorted((name for name in names if name in failed), key=lambda name: -scores[name])
-        kept |= set((passed + rest)[:count])
+        failing = sorted((name for name in names if name in failed), key=lambda name: -scores[name])
+        kept |= set((passed + failing)[:count])
     return kept

@@ -1,9 +1,9 @@
-"""One command at a time on one output, by lock files that say who is at work.
+"""Lock of an output folder: lock files admit one command at a time.
 
-A command writes its own lock file and then lists them all; it goes on only if no other lives. Whoever comes second
-sees the first, on any store where what was written is listed at once: local disks, S3, GCS. Of two that see each other
-both step back and try again after a while. A lock file whose process is gone is nobody's: a
-command that was killed goes straight on.
+A command writes its own lock file and then lists all; it goes on only if no other command is alive. The second command
+sees the first on any store that lists new files at once: local disks, S3, GCS. Two that see each other both withdraw
+and try again after a pause. A lock file whose process has ended is deleted, so a killed command can be restarted at
+once.
 """
 
 import contextlib
@@ -25,30 +25,31 @@ from bob.store import Store, user
 __all__ = ["LockFile", "lock"]
 
 _FOLDER = "claims"
-_TRIES = 6  # the first, and five after stepping back
+_TRIES = 6  # the first, and five after withdrawing
 _PAUSE = (0.2, 1.0)  # seconds
 
 
 _ENDS = signal.SIGUSR2
-"""Ends a command as Ctrl-C does. Not SIGINT itself, which a shell lets its background jobs ignore."""
+"""Signal that ends a command as Ctrl-C does. Not SIGINT, which background jobs of a shell ignore."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LockFile:
-    """What a lock file holds: a JSON file of the folder `claims/`."""
+    """Content of a lock file: a JSON file in the folder `claims/`."""
 
     host: str
     machine: str
-    """Of the running system: two machines, or containers, may share a name."""
+    """Identity of the running system: two machines, or containers, may share a name."""
     pid: int
     born: int
-    """When the process started, in clock ticks since the machine did; 0 if unknown."""
+    """Start of the process, in clock ticks since the machine's start; 0 if unknown."""
     user: str
     started: str
     command: str
     entered: bool = False
-    """False while it looks whether it is alone."""
+    """False while the command checks that no other is alive."""
     beat: int = 0
+    """Number of writes of the file: the sign of life."""
 
     def __str__(self) -> str:
         return f"`{self.command}` (host {self.host}, process {self.pid}, user {self.user}, since {self.started})"
@@ -56,20 +57,21 @@ class LockFile:
 
 @contextlib.contextmanager
 def lock(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for: float = 25.0) -> Iterator[None]:
-    """Locks an output for as long as the block runs.
+    """Locks an output while the block runs.
 
     Args:
         artefacts: the output.
-        command: shown to whoever is refused.
+        command: command line to show to a command that is refused.
         beat_every: seconds between two signs of life, for commands on other machines.
-        watch_for: seconds without one after which another machine's lock is taken over; more than twice `beat_every`.
+        watch_for: seconds without a sign of life after which another machine's lock is taken over; more than twice
+            `beat_every`.
 
     Raises:
-        ValueError: if another command is at work there, or if another machine took this one for dead, which ends the
-            block as Ctrl-C does.
+        ValueError: if another command uses the output, or if another machine took over this command's lock, which
+            ends the block as Ctrl-C does.
     """
     artefacts.require_writable()
-    own, stop = _Own(artefacts, command), threading.Event()
+    own, stop = _OwnLock(artefacts, command), threading.Event()
     thread = threading.Thread(target=own.keep_beating, args=(stop, beat_every), daemon=True)
     before = signal.signal(_ENDS, signal.default_int_handler)
     try:
@@ -91,8 +93,8 @@ def lock(artefacts: Store, command: str, *, beat_every: float = 10.0, watch_for:
         signal.signal(_ENDS, before)
 
 
-class _Own:
-    """This command's lock file, and what it sees of others."""
+class _OwnLock:
+    """This command's lock file, and its view of the others."""
 
     def __init__(self, artefacts: Store, command: str) -> None:
         self._store, self._name = artefacts, f"{uuid.uuid4().hex}.json"
@@ -103,53 +105,53 @@ class _Own:
             host=platform.node(),
             machine=_machine(),
             pid=os.getpid(),
-            born=_born(os.getpid()) or 0,
+            born=_start_ticks(os.getpid()) or 0,
             user=user(),
             started=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
             command=command,
         )
 
     def enter(self, watch_for: float) -> None:
-        """Returns when this is the only command; raises if it is not."""
+        """Returns when this is the only command; raises ValueError if it is not."""
         for _ in range(_TRIES):
             self._write()
             other = self._living(watch_for)
-            if other is None and self._is_there():
+            if other is None and self._exists():
                 self._write(entered=True)
                 return
             self.withdraw()
             if other is not None and other.entered:
                 break
-            time.sleep(random.uniform(*_PAUSE))  # touches no result
+            time.sleep(random.uniform(*_PAUSE))  # changes no result
         raise ValueError(
             f"{self._store.place()} is in use by {other or 'commands that start just now'}: wait until it is done, stop"
             " it, or choose another --out"
         )
 
     def withdraw(self) -> None:
-        """Deletes the lock file; one that cannot be is taken over by the next command."""
+        """Deletes the lock file; if that fails, the next command takes it over."""
         with contextlib.suppress(OSError):
             self._store.delete(f"{_FOLDER}/{self._name}")
 
     def keep_beating(self, stop: threading.Event, every: float) -> None:
-        """Shows that this command lives, until told to stop; ends the command if its lock file was deleted."""
+        """Writes signs of life until `stop` is set; ends the command if its lock was taken over."""
         while not stop.wait(every):
             with contextlib.suppress(OSError, ValueError):  # a lost connection may come back
-                if not self._is_there() or self._is_overtaken():
+                if not self._exists() or self._is_overtaken():
                     self.lost = True
                     main = threading.main_thread().ident
                     assert main is not None
-                    signal.pthread_kill(main, _ENDS)  # it also ends what waits
+                    signal.pthread_kill(main, _ENDS)  # also interrupts a blocking call
                     return
                 self._write(entered=True)
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         return self._store.exists(f"{_FOLDER}/{self._name}")
 
     def _is_overtaken(self) -> bool:
-        """Whether another is at work, though this one's lock file is there.
+        """Whether another command is at work although this command's lock file exists.
 
-        A command that slept between its look for its lock file and its next sign of life wakes to write it anew.
+        A command that was suspended just before a sign of life writes its deleted lock file anew when it wakes.
         """
         others = self._others()
         for name in self._taken & others.keys():
@@ -161,15 +163,15 @@ class _Own:
         self._store.write_json(f"{_FOLDER}/{self._name}", asdict(self._file))
 
     def _others(self) -> dict[str, LockFile]:
-        """Name -> lock file, without those whose processes have ended on this machine, which are deleted."""
-        found = {}
+        """Returns name -> lock file of other commands; deletes those of ended processes of this machine."""
+        others = {}
         for name in self._store.names(_FOLDER):
             if name != self._name and (other := self._read(name)) is not None:
-                if other.machine == self._file.machine and not _lives(other):
+                if other.machine == self._file.machine and not _is_alive(other):
                     self._store.delete(f"{_FOLDER}/{name}")
                 else:
-                    found[name] = other
-        return found
+                    others[name] = other
+        return others
 
     def _read(self, name: str) -> LockFile | None:
         try:
@@ -183,7 +185,7 @@ class _Own:
             ) from error
 
     def _living(self, watch_for: float) -> LockFile | None:
-        """Another command that lives, if there is one; watches those of other machines for signs of life."""
+        """Returns another living command or None; watches those of other machines for signs of life."""
         first = self._others()
         for other in first.values():
             if other.machine == self._file.machine:
@@ -199,7 +201,7 @@ class _Own:
         end = time.monotonic() + watch_for
         while first and time.monotonic() < end:
             time.sleep(watch_for / 10)
-            self._write()  # a newcomer elsewhere watches this one
+            self._write()  # a newcomer on another machine watches this command
             now = self._others()
             for name, other in now.items():
                 if name not in first or other.beat != first[name].beat:
@@ -212,21 +214,21 @@ class _Own:
 
 
 def _machine() -> str:
-    """The running system, and where its process numbers count."""
+    """Returns the identity of the running system and of its process-id namespace."""
     parts = [platform.node()]
-    with contextlib.suppress(OSError):  # Linux only; elsewhere the name has to do
+    with contextlib.suppress(OSError):  # Linux only; elsewhere the host's name alone
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
 
-def _lives(other: LockFile) -> bool:
-    born = _born(other.pid)
+def _is_alive(other: LockFile) -> bool:
+    born = _start_ticks(other.pid)
     return born is not None and (not born or not other.born or born == other.born)
 
 
-def _born(pid: int) -> int | None:
-    """Clock ticks from the machine's start to the process's; 0 if unknown, None if there is no such process."""
+def _start_ticks(pid: int) -> int | None:
+    """Returns a process's start, in clock ticks since the machine's; 0 if unknown, None without such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -234,7 +236,7 @@ def _born(pid: int) -> int | None:
     except PermissionError:  # another user's
         pass
     try:
-        # After the name, which may hold anything, in brackets: the state, ... and, as field 22 of proc(5), the start.
+        # Fields of proc(5) after the name, which is in brackets and may contain any character: state, ..., start (22).
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return 0

@@ -1,4 +1,4 @@
-"""Tables as Parquet with checksums, each with a manifest in its footer that says where it came from."""
+"""Parquet files with page checksums, and with a manifest of the table's origin in the footer."""
 
 import bisect
 import contextlib
@@ -16,21 +16,21 @@ from bob.store import files
 __all__ = ["GROUP", "Groups", "columns", "describe", "load", "manifest", "parse", "spooled", "write"]
 
 GROUP = 1 << 14
-"""Rows that are written and read at once of a table without pictures: some MB."""
+"""Rows per row group of a table without pictures: a few MB."""
 
 _KEY = b"bob.manifest"
-_PICTURES = 256  # rows: a unit's images are one group, whose pictures a reader may hold at once
+_PICTURES = 256  # rows per group with pictures: a unit's images are one group, which fits into a reader's memory
 
 
 def describe(columns: pa.Schema, manifest: bytes) -> pa.Schema:
-    """The schema of a table that carries its manifest, which is JSON."""
+    """Returns a table's schema with a manifest, given as JSON, in its metadata."""
     return columns.with_metadata({**(columns.metadata or {}), _KEY: manifest})
 
 
 def write(tables: Iterable[pa.Table], columns: pa.Schema, sink: pa.NativeFile) -> None:
-    """Writes tables, one below the other, to an open file."""
-    # Encoded pictures neither repeat nor shrink: to look whether they do takes as long as to checksum them.
-    # As statistics, the first and the last in order would be written twice more, outside the checksums.
+    """Writes the rows of tables, in order, to an open file."""
+    # Encoded pictures neither repeat nor compress, and trying takes as long as the checksum. As statistics, the
+    # smallest and the greatest picture would be written twice more, outside the checksums.
     pictures = {field.name: pa.types.is_binary(field.type) for field in columns}
     others = [name for name, is_picture in pictures.items() if not is_picture]
     options: dict[str, Any] = {  # typed by pyarrow's stubs as one value for all columns
@@ -45,23 +45,23 @@ def write(tables: Iterable[pa.Table], columns: pa.Schema, sink: pa.NativeFile) -
 
 
 class Groups:
-    """A Parquet file that is read one row group at a time, however long it is; iterates over these.
+    """Iterable over the row groups of a Parquet file, read one at a time.
 
     Raises:
-        ValueError: here and when it is read, if it is no whole Parquet file; says why.
+        ValueError: on creation and on reading, if the file is no whole Parquet file; says why.
     """
 
     def __init__(self, open_file: Callable[[], pa.NativeFile]) -> None:
         """Reads the footer.
 
         Args:
-            open_file: opens the file, anew for each group, for a connection may not outlive a unit.
+            open_file: opens the file; called for each group, since a connection may not outlive a unit.
         """
         self._open = open_file
         with self._opened() as file:
-            found = pq.ParquetFile(file)
-            self.columns: pa.Schema = found.schema_arrow
-            self._footer = found.metadata
+            parquet_file = pq.ParquetFile(file)
+            self.columns: pa.Schema = parquet_file.schema_arrow
+            self._footer = parquet_file.metadata
         sizes = [self._footer.row_group(number).num_rows for number in range(self._footer.num_row_groups)]
         self._starts = [0, *itertools.accumulate(sizes)]
         self._last: dict[int, pa.Table] = {}
@@ -73,7 +73,7 @@ class Groups:
         return map(self._group, range(len(self._starts) - 1))
 
     def slice(self, start: int, size: int) -> pa.Table:
-        """Rows `start` to `start + size`, as far as there are any; keeps the last group for those that follow."""
+        """Returns rows `start` to `start + size`, or fewer at the end; caches the last group for the next call."""
         first = bisect.bisect_right(self._starts, start) - 1
         last = bisect.bisect_left(self._starts, min(start + size, len(self)))
         groups = [self._group(number) for number in range(first, last)]
@@ -81,10 +81,10 @@ class Groups:
 
     def _group(self, number: int) -> pa.Table:
         if number not in self._last:
-            self._last.clear()  # not two at once
+            self._last.clear()  # never two groups in memory
             with self._opened() as file:
-                whole = pq.ParquetFile(file, metadata=self._footer, page_checksum_verification=True)
-                self._last[number] = whole.read_row_group(number)
+                parquet_file = pq.ParquetFile(file, metadata=self._footer, page_checksum_verification=True)
+                self._last[number] = parquet_file.read_row_group(number)
         return self._last[number]
 
     @contextlib.contextmanager
@@ -94,16 +94,16 @@ class Groups:
                 with _damage_as_words():
                     yield file
             except ValueError:
-                self._open().close()  # raises where the connection is lost, which is no damage
+                self._open().close()  # raises OSError if the connection is lost, which is no damage
                 raise
 
 
 @contextlib.contextmanager
 def spooled(tables: Iterable[pa.Table], columns: pa.Schema) -> Iterator[Groups]:
-    """Tables, one below the other, in a temporary file: made once, read as often as need be, never held.
+    """Writes tables to a temporary file and yields its row groups, which can be read repeatedly.
 
     Raises:
-        ValueError: if the temporary folder cannot hold it; says what to do.
+        ValueError: if the temporary folder cannot be written to; says what to do.
     """
     with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
         try:
@@ -118,34 +118,34 @@ def spooled(tables: Iterable[pa.Table], columns: pa.Schema) -> Iterator[Groups]:
 
 
 def parse(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The bytes of a Parquet file as a table, each page held against its checksum.
+    """Parses the bytes of a Parquet file, verifying the checksum of each page.
 
     Raises:
-        ValueError: if they are no whole Parquet file; says why.
+        ValueError: if the bytes are no whole Parquet file; says why.
     """
     with _damage_as_words():
         return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
 
 
 def columns(file: pa.NativeFile) -> pa.Schema:
-    """The schema of a Parquet file, from its footer.
+    """Reads the schema of a Parquet file from its footer.
 
     Raises:
-        ValueError: if there is none that can be read; says why.
+        ValueError: if the footer cannot be read; says why.
     """
     with _damage_as_words():
         return pq.read_schema(file)
 
 
 def manifest(columns: pa.Schema, *, default: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a table says of where it came from.
+    """Returns the manifest in a table's schema.
 
     Args:
-        columns: its schema.
-        default: what stands for the manifest of a table that has none.
+        columns: the schema.
+        default: result for a schema without a manifest.
 
     Raises:
-        ValueError: if it has no manifest and there is no default, or none that can be read.
+        ValueError: if the manifest cannot be read, or is missing and there is no default.
     """
     text = (columns.metadata or {}).get(_KEY)
     if text is None and default is not None:
@@ -154,23 +154,23 @@ def manifest(columns: pa.Schema, *, default: Mapping[str, Any] | None = None) ->
 
 
 def load(text: bytes) -> dict[str, Any]:
-    """A manifest from its JSON.
+    """Parses a manifest's JSON.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is no JSON object.
     """
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError("its manifest is missing or cannot be read") from error
-    if not isinstance(found, dict):
-        raise ValueError("its manifest is no table of names and values")
-    return found
+    if not isinstance(content, dict):
+        raise ValueError("its manifest is no JSON object")
+    return content
 
 
 @contextlib.contextmanager
 def _damage_as_words() -> Iterator[None]:
-    """Whatever Arrow says of broken bytes, as one line."""
+    """Turns Arrow's errors about broken bytes into ValueErrors of one line."""
     try:
         yield
     except (pa.ArrowException, ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What a manifest says of where an artefact came from: settings, versions, host, seconds."""
+"""Provenance of an artefact for its manifest: settings, versions, host, user, seconds."""
 
 import functools
 import getpass
@@ -14,13 +14,13 @@ from bob.store.keys import plain
 __all__ = ["FORMAT", "OtherFormatError", "provenance", "user", "without_keys"]
 
 FORMAT = 1
-"""Of what is kept: raised when a table's columns or a folder's files come to mean something else."""
+"""Version of the store's format: raised when columns or files change their meaning."""
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "timm", "pyarrow", "numpy", "ray")
 
 
 def provenance(config: Any, *, times: Stopwatch | None = None) -> dict[str, Any]:
-    """What a manifest says of where an artefact came from, and of what it took."""
+    """Returns a manifest's entries: the artefact's settings, versions, host, user and times."""
     return {
         "format": FORMAT,
         "config": plain(config),
@@ -37,12 +37,12 @@ def _versions() -> dict[str, str]:
 
 
 def without_keys(text: str) -> str:
-    """A text, such as a command line, without the access keys that its URIs may hold."""
+    """Returns a text, such as a command line, without the access keys in its URIs."""
     return re.sub(r"://[^/\s]*@", "://", text)
 
 
 def user() -> str:
-    """Who runs this: a name, or a number in a container without names."""
+    """Returns the user's name, or the user id in a container without user names."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # in a container, a user need not have a name
@@ -50,4 +50,4 @@ def user() -> str:
 
 
 class OtherFormatError(ValueError):
-    """Whole, but of another version."""
+    """A file that is whole, but of another format version."""

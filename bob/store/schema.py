@@ -1,14 +1,9 @@
-"""The Parquet tables: every column's name, type, unit and meaning. Long, never wide.
+"""Schemas of the Parquet tables: each column's name, type, unit and meaning. Long format, never wide.
 
 A column's meaning and unit are written into its Parquet metadata, so a file explains itself.
 """
 
-from typing import TYPE_CHECKING
-
 import pyarrow as pa
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "CAPTIONS",

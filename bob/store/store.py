@@ -1,9 +1,8 @@
-"""Artefacts on any pyarrow filesystem: content-addressed, atomic, present = complete.
+"""Folder or bucket of artefacts, on any pyarrow filesystem: content-addressed, atomic, present = complete.
 
-A work unit's path holds a hash of all that it depends on, so the same command finds what an
-earlier one made and draws only what is missing. A file is there only when it is whole (`bob.store.files`).
-A folder's `manifest.json` is written last, so its presence means that the folder is complete. A table's
-pages carry checksums, so that a flipped bit is damage and not another result.
+A unit's path contains a hash of all that the unit depends on, so the same command finds earlier artefacts and makes
+only the missing ones. A file exists only when it is whole (`bob.store.files`). A folder's `manifest.json` is written
+last, so its presence marks the folder as complete. A table's pages have checksums, so that a flipped bit is detected.
 """
 
 import contextlib
@@ -29,12 +28,12 @@ __all__ = ["Store", "quarantine", "scores"]
 
 
 def quarantine(target: str) -> str:
-    """Beside a unit's table, the table of the rows that it could not do; there only if there are any."""
+    """Returns the path of a unit's rejected rows, next to its table; the file exists only if there are any."""
     return target.removesuffix(".parquet") + ".rejected.parquet"
 
 
 def scores(target: str) -> str:
-    """Beside a shard of images, the table of what CLIP says of them; there only where they are filtered."""
+    """Returns the path of CLIP's scores of a shard, next to it; the file exists only if the images are filtered."""
     folder, _, name = target.rpartition("/")
     return f"{folder}/{name.replace('part-', 'scores-', 1)}"
 
@@ -43,11 +42,11 @@ def scores(target: str) -> str:
 class Store:
     """A folder of artefacts: a local path or a URI such as `s3://bucket/prefix`.
 
-    Paths within are relative, with forward slashes. Holds no connection, so it travels to workers.
+    Paths within are relative, with forward slashes. A store has no open connection, so it can be sent to workers.
     """
 
     root: str
-    """A local path is made absolute: workers stand elsewhere."""
+    """Path or URI; a local path is made absolute, since workers have another current folder."""
 
     def __post_init__(self) -> None:
         if not self.root:
@@ -58,10 +57,10 @@ class Store:
             object.__setattr__(self, "root", os.path.abspath(os.path.expanduser(self.root)))
 
     def require_writable(self) -> None:
-        """Proves that something can be written.
+        """Checks that files can be written, by writing one.
 
         Raises:
-            ValueError: if it cannot; says why.
+            ValueError: if they cannot; says why.
         """
         probe = f".probe-{uuid.uuid4().hex}"
         try:
@@ -73,54 +72,54 @@ class Store:
             ) from error
 
     def clear_stale(self, *, age: float = 86_400.0) -> int:
-        """Deletes the temporary files that killed writers left on a local disk; elsewhere there are none.
+        """Deletes temporary files that killed writers left on a local disk; other filesystems have none.
 
         Args:
-            age: seconds since a file was last written to; a younger one may be another run's.
+            age: least seconds since the last write to a file; a newer one may be another command's.
 
         Returns:
-            How many were deleted.
+            The number of deleted files.
         """
         filesystem, base = files.locate(self.root)
         return files.clear_stale(filesystem, base, age=age)
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there, which means that it is complete."""
+        """Whether a file exists, which means that it is complete."""
         filesystem, base = files.locate(self.root)
         return filesystem.get_file_info(f"{base}/{path}").type == fs.FileType.File
 
     def names(self, folder: str) -> list[str]:
-        """The files directly in a folder, sorted; none if it does not exist. Temporary ones excluded."""
+        """Returns the names of a folder's own files, sorted, without temporary ones; none without the folder."""
         filesystem, base = files.locate(self.root)
-        found = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
-        whole = (PurePosixPath(info.path).name for info in found if info.type == fs.FileType.File)
-        return sorted(name for name in whole if not name.startswith("."))
+        infos = filesystem.get_file_info(fs.FileSelector(f"{base}/{folder}", allow_not_found=True))
+        names = (PurePosixPath(info.path).name for info in infos if info.type == fs.FileType.File)
+        return sorted(name for name in names if not name.startswith("."))
 
     def present(self, paths: Iterable[str]) -> set[str]:
-        """Which of these files are there, by one listing of each folder: they may be a hundred thousand."""
+        """Returns the paths that exist, by one listing per folder: there may be a hundred thousand."""
         wanted = set(paths)
         folders = {path.rpartition("/")[0] for path in wanted}
         return wanted & {f"{folder}/{name}" for folder in folders for name in self.names(folder)}
 
     def listing(self) -> dict[str, fs.FileInfo]:
-        """Every file below the root, temporary ones too, by one listing: its path within -> its size, its time.
+        """Lists every file below the root, temporary ones too: path in the store -> size and time.
 
         Raises:
-            ValueError: if there is no such folder, or it cannot be listed; says why.
+            ValueError: if the folder does not exist or cannot be listed; says why.
         """
         filesystem, base = files.locate(self.root)
         try:
-            found = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
+            infos = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
         except OSError as error:
             reason = files.words(error)
             raise ValueError(f"cannot list {self.place()}: {reason}. Name a folder that `bob run` wrote to") from error
-        return {info.path.removeprefix(f"{base}/"): info for info in found if info.type == fs.FileType.File}
+        return {info.path.removeprefix(f"{base}/"): info for info in infos if info.type == fs.FileType.File}
 
     def write(self, path: str, data: bytes | pa.Buffer) -> None:
         """Writes one file, atomically: a reader sees all of it or nothing.
 
         Raises:
-            ValueError: if it cannot be written, as on a full disk; what was there before stays.
+            ValueError: if it cannot be written, for example on a full disk; an existing file stays.
         """
         content = pa.py_buffer(data)
         self._write(path, lambda sink: sink.write(content))
@@ -140,12 +139,12 @@ class Store:
         files.create(filesystem, str(PurePosixPath(base, path)), fill)
 
     def read(self, path: str) -> bytes:
-        """All of one file."""
+        """Reads a whole file."""
         with self.open(path) as file:
             return file.read()
 
     def open(self, path: str) -> pa.NativeFile:
-        """One file, to be read in pieces and closed."""
+        """Opens a file for reading; the caller closes it."""
         filesystem, base = files.locate(self.root)
         return filesystem.open_input_file(f"{base}/{path}")
 
@@ -154,63 +153,63 @@ class Store:
         self.write(path, (json.dumps(plain(content), indent=1) + "\n").encode())
 
     def delete(self, path: str) -> None:
-        """Takes one file away if it is there."""
+        """Deletes a file if it exists."""
         filesystem, base = files.locate(self.root)
         with contextlib.suppress(FileNotFoundError):
             filesystem.delete_file(f"{base}/{path}")
 
     def write_table(self, path: str, table: pa.Table, manifest: Mapping[str, Any]) -> None:
-        """Writes a Parquet file that carries its manifest in its own footer, as one atomic file."""
+        """Writes a Parquet file with its manifest in the footer, atomically."""
         self.write_tables(path, [table], table.schema, manifest)
 
     def write_tables(
         self, path: str, tables: Iterable[pa.Table], columns: pa.Schema, manifest: Mapping[str, Any]
     ) -> None:
-        """The same of tables, one below the other, each of which is asked for when its turn comes."""
+        """Writes the rows of several tables, taken one at a time, to one file like `write_table`."""
         described = parquet.describe(columns, json.dumps(plain(manifest)).encode())
         self._write(path, lambda sink: parquet.write(tables, described, sink))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
-        """One Parquet file.
+        """Reads a Parquet file.
 
         Raises:
             ValueError: if it is no readable Parquet file, or of another format; says which, and what to do.
         """
-        data = self.read(path)  # apart from parsing: a lost connection is no damage
+        data = self.read(path)  # outside `damaged`: a lost connection is no damage
         with self.damaged(path):
             origin = parquet.manifest(parquet.columns(pa.BufferReader(data)), default={})
-        self.require_format(path, origin)  # before the columns are looked for
+        self.require_format(path, origin)  # before the columns, which another format may not have
         with self.damaged(path):
             return parquet.parse(data, columns=columns)
 
-    def read_checked(self, path: str, wanted: pa.Schema, *, least: int = 0) -> pa.Table:
-        """One Parquet file that is what a step wrote there: `schema.check` of it.
+    def read_checked(self, path: str, columns: pa.Schema, *, least: int = 0) -> pa.Table:
+        """Reads a Parquet file and checks it with `tables.check`.
 
         Raises:
-            ValueError: if it is no readable Parquet file, or not what is wanted; says which, and what to do.
+            ValueError: if it is no readable Parquet file, or fails the check; says which, and what to do.
         """
         table = self.read_table(path)
         with self.damaged(path):
-            return check(table, wanted, least=least)
+            return check(table, columns, least=least)
 
     def groups(self, path: str) -> parquet.Groups:
-        """One Parquet file, to be read a row group at a time within `damaged`.
+        """Opens a Parquet file to be read a row group at a time, within `damaged`.
 
         Raises:
             ValueError: if its footer cannot be read, or is of another format; says which, and what to do.
         """
         with self.damaged(path):
-            found = parquet.Groups(functools.partial(self.open, path))
-            origin = parquet.manifest(found.columns, default={})
+            groups = parquet.Groups(functools.partial(self.open, path))
+            origin = parquet.manifest(groups.columns, default={})
         self.require_format(path, origin)
-        return found
+        return groups
 
     @contextlib.contextmanager
     def damaged(self, path: str) -> Iterator[None]:
-        """Where what is wrong with a file is said: names it, and says what to do.
+        """Adds the file's name and what to do to a ValueError that is raised inside the block.
 
         Raises:
-            ValueError: for one that is raised within.
+            ValueError: the error with these additions.
         """
         try:
             yield
@@ -220,41 +219,41 @@ class Store:
             ) from error
 
     def manifest(self, path: str) -> dict[str, Any]:
-        """What a Parquet file's footer, or a `manifest.json`, says of where the artefact came from.
+        """Reads the manifest in a Parquet file's footer, or a `manifest.json`.
 
         Raises:
-            ValueError: if it cannot be read, there is none or it is of another format; says why.
+            ValueError: if the manifest is missing, cannot be read or is of another format; says why.
         """
         if path.endswith(".json"):
-            found = parquet.load(self.read(path))
+            content = parquet.load(self.read(path))
         else:
             with self.open(path) as file:
-                found = parquet.manifest(parquet.columns(file))
-        self.require_format(path, found)
-        return found
+                content = parquet.manifest(parquet.columns(file))
+        self.require_format(path, content)
+        return content
 
     def require_format(self, path: str, manifest: Mapping[str, Any]) -> None:
-        """Refuses what another version of bob wrote.
+        """Refuses a file that another version of bob wrote.
 
         Raises:
-            OtherFormatError: if the manifest says so.
+            OtherFormatError: if the manifest has another format.
         """
-        found = manifest.get("format", FORMAT)
-        if found != FORMAT:
+        version = manifest.get("format", FORMAT)
+        if version != FORMAT:
             raise OtherFormatError(
-                f"{self.place(path)} was written by another version of bob (format {found}, this one reads format"
+                f"{self.place(path)} was written by another version of bob (format {version}, this one reads format"
                 f" {FORMAT}): use that version, or another --out"
             )
 
     def scratch(self, name: str) -> str:
-        """A folder below the root for state that may be deleted at any time, as a path or URI that Ray takes."""
+        """Returns a folder below the root for state that may be deleted, as a path or URI for Ray."""
         if "://" not in self.root:
             return f"{self.root}/scratch/{name}"
-        place, mark, options = self.root.partition("?")
-        return f"{place.rstrip('/')}/scratch/{name}{mark}{options}"
+        address, mark, options = self.root.partition("?")
+        return f"{address.rstrip('/')}/scratch/{name}{mark}{options}"
 
     def place(self, path: str = "") -> str:
-        """Where a file lies, in words for the user: without a URI's options and access keys."""
+        """Returns a file's location for messages: without a URI's options and access keys."""
         root = self.root
         if "://" in root:
             root = without_keys(root.partition("?")[0])

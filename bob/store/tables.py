@@ -1,4 +1,4 @@
-"""Rows as tables of one of `bob.store.schema`, and back: what is missing, unknown or twice there is refused."""
+"""Conversion of rows to tables of `bob.store.schema`, and checks of tables that are read back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,46 +21,46 @@ _IDENTITY = {
     "statement": ["statement"],
     "class_name": ["class_name"],
 }
-"""First column of a table -> the columns that no two of its rows agree in."""
+"""First column of a table -> the columns that identify a row."""
 
 
 def rejection(row_id: str, step: str, error: Exception) -> dict[str, str]:
-    """A row of `REJECTED`."""
+    """Returns a row of `schema.REJECTED`."""
     return {"row_id": row_id, "step": step, "error": type(error).__name__, "message": str(error)}
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table of exactly `schema`.
+    """Converts rows to a table of exactly `schema`.
 
     Raises:
-        ValueError: if a row lacks a column, has one too many, or holds a null or a wrong type.
+        ValueError: if a row has missing or unknown columns, a null or a wrong type.
     """
-    rows, wanted = list(rows), set(schema.names)
+    rows, names = list(rows), set(schema.names)
     for row in rows:
-        if set(row) != wanted:
-            odd = sorted(set(row) ^ wanted)
-            raise ValueError(f"a row must have the columns {schema.names}; missing or unknown: {odd}")
+        if set(row) != names:
+            differing = sorted(set(row) ^ names)
+            raise ValueError(f"a row must have the columns {schema.names}; missing or unknown: {differing}")
     try:
-        made = pa.Table.from_pylist(rows, schema=schema)
-        made.validate(full=True)
+        table = pa.Table.from_pylist(rows, schema=schema)
+        table.validate(full=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"a row does not fit its table: {error}") from error
     for column in schema:
-        if not column.nullable and made[column.name].null_count:
-            raise ValueError(f"column {column.name!r} must not hold nulls, found {made[column.name].null_count}")
-    return made
+        if not column.nullable and table[column.name].null_count:
+            raise ValueError(f"column {column.name!r} must not hold nulls, found {table[column.name].null_count}")
+    return table
 
 
 def check(read: pa.Table, schema: pa.Schema, *, least: int = 0) -> pa.Table:
-    """A table that was read back, as one of exactly `schema`, if it can have been written by `from_rows`.
+    """Checks a table from a file and returns it with exactly `schema`.
 
     Args:
-        read: as it came from a file.
-        schema: one of those above.
-        least: the fewest rows that it can have.
+        read: the table as it was read.
+        schema: one of `bob.store.schema`.
+        least: the least number of rows.
 
     Raises:
-        ValueError: if it does not fit, or rows are missing or twice there; says which.
+        ValueError: if the table does not fit the schema, or rows are missing or repeated; says which.
     """
     fitted = fit(read, schema)
     if len(fitted) < least:
@@ -72,19 +72,19 @@ def check(read: pa.Table, schema: pa.Schema, *, least: int = 0) -> pa.Table:
 
 
 def fit(read: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table that was read back, as one of exactly `schema`, whatever its rows say.
+    """Returns a table from a file with exactly `schema`; does not check the rows' values.
 
     Raises:
         ValueError: if columns are missing, unknown, of another type or hold nulls; says which.
     """
     if sorted(read.schema.names) != sorted(schema.names):
-        odd = sorted(set(read.schema.names) ^ set(schema.names))
-        raise ValueError(f"missing, unknown or repeated columns: {odd}")
+        differing = sorted(set(read.schema.names) ^ set(schema.names))
+        raise ValueError(f"missing, unknown or repeated columns: {differing}")
     for column in schema:
-        held = read[column.name]
-        if held.type != column.type:
-            raise ValueError(f"column {column.name!r} holds {held.type}, wanted {column.type}")
-        if held.null_count and not column.nullable:
-            raise ValueError(f"column {column.name!r} holds {held.null_count} nulls")
-    read.validate(full=True)  # of a flipped bit, a text that is none
+        values = read[column.name]
+        if values.type != column.type:
+            raise ValueError(f"column {column.name!r} holds {values.type}, wanted {column.type}")
+        if values.null_count and not column.nullable:
+            raise ValueError(f"column {column.name!r} holds {values.null_count} nulls")
+    read.validate(full=True)  # finds text that a flipped bit made invalid UTF-8
     return read.select(schema.names).cast(schema)

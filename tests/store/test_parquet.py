@@ -96,7 +96,7 @@ def test_a_bit_that_flips_in_a_column_is_damage(store):
 def test_a_manifest_that_cannot_be_read_says_so(store):
     store.write_json("manifest.json", {"seconds": 2})
     assert store.manifest("manifest.json") == {"seconds": 2}
-    for broken, words in ((b"", "missing or cannot be read"), (b"{", "cannot be read"), (b"[1]", "no table of names")):
+    for broken, words in ((b"", "missing or cannot be read"), (b"{", "cannot be read"), (b"[1]", "no JSON object")):
         store.write("manifest.json", broken)
         with pytest.raises(ValueError, match=words):
             store.manifest("manifest.json")

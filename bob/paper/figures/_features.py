@@ -41,7 +41,7 @@ def read(outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str,
         ValueError: if features are missing or damaged; says what to do.
     """
     made = []
-    for some in embed.alike(outcomes):
+    for some in embed.group_by_split(outcomes):
         name = embed.extractor_of(some, extractor)
         seen = _seen([unit.target for unit in embed.real_units(some, artefacts, name, against)], artefacts)
         dataset = datasets.load(some[0].run.dataset, some[0].run.descriptor)
