@@ -40,7 +40,7 @@ _FLOAT32 = {"A100": 4.0, "V100": 4.0, "T4": 6.0, "A10G": 3.0, "H100": 4.0}
 """Device -> time of float32 / time of half precision: assumed from the data sheets' peaks, reduced for the share
 of time that memory takes."""
 _CAPTIONS = {"A100": 3.0, "H100": 3.3}
-"""Device -> answers of 128 tokens a second of Qwen2.5-VL-7B: vLLM 0.7.2, Red Hat's model card. Answers here: 5 to 20."""
+"""Device -> answers of 128 tokens a second of Qwen2.5-VL-7B: vLLM 0.7.2, Red Hat's model card. Ours have 5 to 20."""
 _PASSES = 1_200.0
 """Training images of ViT-B a second on an A100 in half precision: an assumed order of magnitude."""
 _VIT = 3.0  # in ResNet-50's time: `Backbone.cost` of mae_vit_b16

@@ -88,8 +88,8 @@ class RunCommand:
         ineffective = sorted(flags & {field.name for field in dataclasses.fields(Run)})
         if self.experiment and ineffective:
             raise ValueError(
-                f"experiment {self.experiment!r} sets its own runs, so --{ineffective[0]} changes nothing: leave it out,"
-                " or name no experiment and describe the one run by flags"
+                f"experiment {self.experiment!r} sets its own runs, so --{ineffective[0]} changes nothing: leave it"
+                " out, or name no experiment and describe the one run by flags"
             )
 
 
