@@ -1,4 +1,4 @@
-"""What may leave this machine: names without the folders that they lie in, and what is known of a checkpoint."""
+"""Public names of data sets and models, without this machine's folders, and their licences."""
 
 import re
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ __all__ = ["Model", "licence_of", "model", "public"]
 
 
 def public(name: str) -> str:
-    """A data set's, checkpoint's or captioner's name: `folder:/home/jane/birds` -> `folder:birds`."""
+    """Strips folders from the name of a data set, checkpoint or captioner: `folder:/home/jane/birds` -> `folder:birds`."""
     return re.sub(r"(^|:)([^:]*/)", r"\1", name.rstrip("/"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What drew the images."""
+    """Model that drew the images."""
 
     name: str
-    """On the hub, where it is there."""
+    """Repository on the hub, if any."""
     revision: str
     licence: str
-    """Empty: not known."""
+    """Licence of the weights; empty if unknown."""
 
     @property
     def words(self) -> str:
@@ -32,7 +32,7 @@ class Model:
 
 
 def model(checkpoint: str) -> Model:
-    """What is known of a T2I checkpoint by its name, wherever it now lies."""
+    """Returns the public name, revision and licence of a T2I checkpoint."""
     known = checkpoints.CHECKPOINTS.get(checkpoint)
     if known is None:
         return Model(name=public(checkpoint).removeprefix("path:"), revision="", licence="")
@@ -41,7 +41,7 @@ def model(checkpoint: str) -> Model:
 
 
 def licence_of(dataset: str) -> str:
-    """What binds the users of a data set's real images; empty where that is not known here."""
+    """Returns the licence of a data set's real images; empty if unknown."""
     kind = dataset.partition(":")[0]
     source = registry.load("dataset", kind) if kind in registry.names("dataset") else None
     return source.licence if isinstance(source, Source) else ""
