@@ -11,7 +11,7 @@ __all__ = ["Model", "licence_of", "model", "public"]
 
 
 def public(name: str) -> str:
-    """Strips folders from the name of a data set, checkpoint or captioner: `folder:/home/jane/birds` -> `folder:birds`."""
+    """Strips the folders from a name or address: `folder:/home/jane/birds` -> `folder:birds`."""
     return re.sub(r"(^|:)([^:]*/)", r"\1", name.rstrip("/"))
 
 
