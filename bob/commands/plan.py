@@ -87,7 +87,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     if plan.stand_ins:
         print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
     if not plan.captioned:
-        print("not all captions are made, so what depends on them counts as to do")
+        print("not all captions are made, so units that depend on them count as to do")
     print(_total(plan, price))
 
 

@@ -167,7 +167,7 @@ def _mend(path: str) -> str:
     if path.startswith("adapters/"):  # its manifest marks all saved epochs as done
         return f"delete its folder {'/'.join(path.split('/')[:2])} and {_AGAIN}"
     if ".rejected." in name:
-        return f"delete it and {name.replace('.rejected.', '.')}, if that is there, and {_AGAIN}"
+        return f"delete it and {name.replace('.rejected.', '.')}, if that exists, and {_AGAIN}"
     return f"delete it and {_AGAIN}"
 
 

@@ -144,12 +144,12 @@ def write(image_set: ImageSet, *, to: str, into: str, walk: Walk = iter) -> int:
 
 def _free(into: str) -> Path:
     if not into:
-        raise ValueError("--into is the folder to write, which is not there yet: name one")
+        raise ValueError("--into is empty: name the folder to write, which must not exist yet")
     if "://" in into:
         raise ValueError(f"--into is a folder on this machine, got {into!r}: export it here, then copy it there")
     folder = Path(into).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already: name a folder that is not, or an empty one")
+        raise ValueError(f"{folder} exists already: name a folder that does not, or an empty one")
     return folder
 
 

@@ -33,11 +33,11 @@ class Model:
 
 def model(checkpoint: str) -> Model:
     """Returns the public name, revision and licence of a T2I checkpoint."""
-    known = checkpoints.CHECKPOINTS.get(checkpoint)
-    if known is None:
+    official = checkpoints.CHECKPOINTS.get(checkpoint)
+    if official is None:
         return Model(name=public(checkpoint).removeprefix("path:"), revision="", licence="")
-    name = known.repository or f"{checkpoint} mini Stable Diffusion of beyond-objects"
-    return Model(name=name, revision=known.revision, licence=known.licence)
+    name = official.repository or f"{checkpoint} mini Stable Diffusion of beyond-objects"
+    return Model(name=name, revision=official.revision, licence=official.licence)
 
 
 def licence_of(dataset: str) -> str:
