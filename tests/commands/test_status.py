@@ -218,7 +218,7 @@ def test_the_size_of_a_plan_is_no_matter(size, base, tmp_path):
         (["status", "{out}", "more"], 2, "Unrecognized"),
         (["stats", "{out}"], 2, "run, plan, status, verify"),
         ([], 2, "run, plan, status, verify"),
-        (["--help"], 0, "Reads all that a folder holds"),
+        (["--help"], 0, "Reads every file of a folder and names those that are damaged"),
         (["status", "--help"], 0, "Shows how much of the work of all commands"),
         (["run", "--help"], 0, "--sweep.lambdas"),
     ],
