@@ -1,4 +1,4 @@
-"""The command line: `bob run`, `bob plan`, `bob report` and others. Mistakes end in one sentence and exit code 2."""
+"""Command line of bob: parses arguments and runs one command. A `ValueError` ends in one sentence and exit code 2."""
 
 import argparse
 import signal
@@ -33,39 +33,42 @@ Command = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command `bob`; ends the process.
+    """Runs the command `bob` and ends the process.
 
     Args:
-        arguments: by default the command line's.
+        arguments: command-line arguments; by default those of the process.
     """
-    ended = signal.SIGINT
+    received = signal.SIGINT
 
     def terminate(number: int, frame: Any) -> None:
-        nonlocal ended
-        ended = signal.Signals(number)
-        raise KeyboardInterrupt  # which Ray, too, hands through from where it waits
+        nonlocal received
+        received = signal.Signals(number)
+        raise KeyboardInterrupt  # Ray's blocking calls pass this exception on
 
     signal.signal(signal.SIGTERM, terminate)  # `ray job stop` sends it, and kills 3 seconds later
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    argv = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        sys.exit(parse(given).main(given))
+        sys.exit(parse(argv).main(argv))
     except ValueError as error:
         print(f"bob: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("bob: stopped: all that is complete is kept, and the same command resumes", file=sys.stderr)
-        sys.exit(128 + ended)
+        sys.exit(128 + received)
 
 
 def parse(arguments: list[str]) -> Command:
-    """The settings of a run default to those of its checkpoint, method and backbone, so these are read first."""
+    """Returns the command that the arguments describe.
+
+    The checkpoint, method and backbone set the defaults of a run's other settings, so these flags are parsed first.
+    """
     run = tyro.conf.subcommand("run")
     if arguments[:1] == ["run"]:
-        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         models = {"checkpoint": "skyworld", "backbone": "resnet_mini", "captioner": "qwen_vl:skyworld"}
-        for name, value in {**models, "method": "bob"}.items():  # tyro says that a value is missing
-            first.add_argument(f"--{name}", default=value, const=value, nargs="?")
-        known, _ = first.parse_known_args(arguments)
+        for name, value in {**models, "method": "bob"}.items():  # tyro reports a missing value
+            parser.add_argument(f"--{name}", default=value, const=value, nargs="?")
+        known, _ = parser.parse_known_args(arguments)
         run = tyro.conf.subcommand("run", default=RunCommand(run=defaults(**vars(known))))
     commands: Any = (
         Annotated[RunCommand, run]
@@ -77,12 +80,12 @@ def parse(arguments: list[str]) -> Command:
         | Annotated[DoctorCommand, tyro.conf.subcommand("doctor")]
         | Annotated[MethodsCommand, tyro.conf.subcommand("methods")]
     )
-    described = "`bob COMMAND --help` lists the flags of each."
-    return tyro.cli(commands, args=arguments, prog="bob", description=described)
+    description = "`bob COMMAND --help` lists the flags of each."
+    return tyro.cli(commands, args=arguments, prog="bob", description=description)
 
 
 def _one_line(text: str) -> str:
-    """Names of files and classes may hold line ends, and what moves a terminal's cursor: these are shown as written."""
+    """Escapes line ends and control characters, which names of files and classes may contain."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 

@@ -1,1 +1,1 @@
-"""The commands of `bob`, a file each: a dataclass of its flags, and `main`, what it does."""
+"""Commands of `bob`, one module each: a dataclass of its flags with a method `main` that runs it."""

@@ -1,6 +1,6 @@
-"""What each kind of file in a store has to be. One function a kind; it yields what is wrong, in words.
+"""Checks of the files in a store, one function for each kind of file. A check yields faults, in words.
 
-A check raises `ValueError` where nothing more can be read, and `KeyError` where the manifest lacks something.
+A check raises `ValueError` if the file cannot be read, and `KeyError` if its manifest lacks a field.
 """
 
 import functools
@@ -16,7 +16,17 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from bob import store
-from bob.commands.snapshot import StoreSnapshot, key, keyed, match, once, rejected, same, some, words
+from bob.commands.snapshot import (
+    StoreSnapshot,
+    check_ids,
+    check_key,
+    check_key_of,
+    check_unique,
+    first_few,
+    key,
+    prefix_errors,
+    rejected,
+)
 from bob.store import parquet, schema, tables
 
 __all__ = [
@@ -37,114 +47,114 @@ __all__ = [
 ]
 
 
-def shots(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """Each image once, and those that the key in the name stands for."""
-    table, origin = held.table(path, schema.SHOTS)
-    yield from once(table["image_id"].to_pylist())
+def shots(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that each image is listed once, and that the rows have the key in the file's name."""
+    table, origin = snapshot.table(path, schema.SHOTS)
+    yield from check_unique(table["image_id"].to_pylist())
     if "class_names" in origin["config"]:
         rows = [list(row.values()) for row in table.select(["image_id", "sha1", "class_id", "split"]).to_pylist()]
-        yield from keyed(path, rows, origin["config"]["class_names"])
+        yield from check_key_of(path, rows, origin["config"]["class_names"])
 
 
-def captions(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """A caption for each shot of the unit."""
-    table, origin = held.table(path, schema.CAPTIONS)
-    wanted = [shot["image_id"] for shot in origin["config"]["shots"]]
-    yield from match(wanted, table["image_id"].to_pylist() + rejected(held, path))
+def captions(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that each shot of the unit has a caption or a rejection."""
+    table, origin = snapshot.table(path, schema.CAPTIONS)
+    expected = [shot["image_id"] for shot in origin["config"]["shots"]]
+    yield from check_ids(expected, table["image_id"].to_pylist() + rejected(snapshot, path))
     yield from _inputs(path, origin["config"])
 
 
-def manifest(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """Of an adapter: readable, and of this adapter."""
-    yield from _inputs(path, held.artefacts.manifest(path)["config"])
+def manifest(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that an adapter's manifest is readable and belongs to this adapter."""
+    yield from _inputs(path, snapshot.artefacts.manifest(path)["config"])
 
 
-def weights(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """An adapter's tensors: finite, and those that were saved."""
-    data = held.artefacts.read(path)
+def weights(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that an adapter's tensors are finite, and its bytes those that were saved."""
+    data = snapshot.artefacts.read(path)
     try:
         tensors = safetensors.numpy.load(data)
     except SafetensorError as error:
         raise ValueError(f"is no whole safetensors file ({error})") from error
-    wild = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    infinite = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if not tensors:
         yield "holds no tensors"
-    if wild:
-        yield f"holds values that are not finite in {some(wild)}"
+    if infinite:
+        yield f"holds values that are not finite in {first_few(infinite)}"
         return
     folder, _, name = path.rpartition("/")
-    saved = _saved(held, f"{folder}/manifest.json", name)
+    saved = _saved(snapshot, f"{folder}/manifest.json", name)
     if saved and saved != hashlib.sha256(data).hexdigest():
         yield "its bytes are not those that were saved: their SHA-256 differs from the manifest's"
 
 
-def _saved(held: StoreSnapshot, beside: str, name: str) -> str | None:
-    """A file's SHA-256 in an adapter's manifest, if that is there and fit for use, which is named apart."""
+def _saved(snapshot: StoreSnapshot, manifest_path: str, name: str) -> str | None:
+    """Returns a file's SHA-256 in an adapter's manifest; None if the manifest, which has its own check, is unusable."""
     try:
-        noted = held.artefacts.manifest(beside).get("sha256")
-        return noted.get(name) if isinstance(noted, dict) else noted  # earlier versions made one file
+        digests = snapshot.artefacts.manifest(manifest_path).get("sha256")
+        return digests.get(name) if isinstance(digests, dict) else digests  # earlier versions saved one file
     except (ValueError, OSError):
         return None
 
 
-def requests(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """Each request once, in order, and those that the key in the folder's name stands for."""
-    asked, faults = held.groups(path), list[str]()
-    origin = parquet.manifest(asked.columns)
-    found = store.key_of_rows(origin.get("inputs", []), _in_order(asked, faults))
+def requests(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that each request occurs once, in order, and that the rows have the key in the folder's name."""
+    groups, faults = snapshot.groups(path), list[str]()
+    origin = parquet.manifest(groups.columns)
+    actual = store.key_of_rows(origin.get("inputs", []), _in_order(groups, faults))
     yield from faults
     if "inputs" in origin:
-        yield from same(path, found)
+        yield from check_key(path, actual)
     _unit(origin)
 
 
-def _in_order(asked: parquet.Groups, faults: list[str]) -> Iterator[pa.Table]:
-    """Passes requests on, and notes the first that does not come after the one before: it may be there twice."""
-    before = (-1, -1)
-    for rows in _whole(asked):
-        with words("is no table of its kind"):
+def _in_order(groups: parquet.Groups, faults: list[str]) -> Iterator[pa.Table]:
+    """Passes requests on, and adds a fault for the first that does not follow its predecessor, as a repeated one."""
+    previous = (-1, -1)
+    for rows in _readable(groups):
+        with prefix_errors("is no table of its kind"):
             fitted = tables.fit(rows, schema.REQUESTS)
-        for place in zip(fitted["class_id"].to_pylist(), fitted["index"].to_pylist(), strict=True):
-            if place <= before and not faults:
-                faults.append(f"does not rise in class and index at {place[0]}-{place[1]}")
-            before = place
+        for position in zip(fitted["class_id"].to_pylist(), fitted["index"].to_pylist(), strict=True):
+            if position <= previous and not faults:
+                faults.append(f"does not rise in class and index at {position[0]}-{position[1]}")
+            previous = position
         yield fitted
 
 
-def _whole(asked: parquet.Groups) -> Iterator[pa.Table]:
-    with words("is no whole Parquet file"):
-        yield from asked
+def _readable(groups: parquet.Groups) -> Iterator[pa.Table]:
+    with prefix_errors("is no whole Parquet file"):
+        yield from groups
 
 
-def part(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """Pictures that decode, and of each request of the shard's slice either a picture or a rejection."""
-    table, _ = held.table(path, schema.IMAGES)
+def part(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that pictures decode, and that each request of the shard has either a picture or a rejection."""
+    table, _ = snapshot.table(path, schema.IMAGES)
     yield from _pictures(table)
     folder, _, name = path.rpartition("/")
-    asked = _requests(held, f"{folder}/requests.parquet")
-    if asked is None:
+    requested = _requests(snapshot, f"{folder}/requests.parquet")
+    if requested is None:
         return
-    whole, unit = asked
+    groups, unit = requested
     number = int(name.removeprefix("part-").removesuffix(".parquet"))
-    wanted = tables.fit(whole.slice(unit * number, unit), schema.REQUESTS)
+    expected = tables.fit(groups.slice(unit * number, unit), schema.REQUESTS)
     drawn = table["request_id"].to_pylist()
-    faults = list(match(wanted["request_id"].to_pylist(), drawn + rejected(held, path)))
+    faults = list(check_ids(expected["request_id"].to_pylist(), drawn + rejected(snapshot, path)))
     yield from faults
     if not faults:
-        pictured = set(drawn)
-        asked_for = wanted.filter(pa.array([name in pictured for name in wanted["request_id"].to_pylist()]))
-        if not table.select(schema.REQUESTS.names).equals(asked_for):
+        drawn_set = set(drawn)
+        expected = expected.filter(pa.array([name in drawn_set for name in expected["request_id"].to_pylist()]))
+        if not table.select(schema.REQUESTS.names).equals(expected):
             yield "its rows are not those of the request table: another order, or a prompt, seed or label that differs"
 
 
-@functools.lru_cache(maxsize=1)  # the shards of a folder come one after another
-def _requests(held: StoreSnapshot, path: str) -> tuple[parquet.Groups, int] | None:
-    """The request table and how many of its rows a shard holds; None if it has a fault, which is named apart."""
+@functools.lru_cache(maxsize=1)  # the shards of a folder are checked in sequence
+def _requests(snapshot: StoreSnapshot, path: str) -> tuple[parquet.Groups, int] | None:
+    """Returns the request table and the rows of a shard; None if the table, which has its own check, has a fault."""
     try:
-        if any(requests(held, path)):
+        if any(requests(snapshot, path)):
             return None
-        asked = held.groups(path)
-        return asked, _unit(parquet.manifest(asked.columns))
+        groups = snapshot.groups(path)
+        return groups, _unit(parquet.manifest(groups.columns))
     except (ValueError, OSError, KeyError, TypeError):
         return None
 
@@ -153,37 +163,37 @@ def _unit(origin: Mapping[str, Any]) -> int:
     return origin["config"]["draw"]["unit"]
 
 
-def stray(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """What the classifier would train on, though no unit made it."""
+def stray(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Reports a file that no unit wrote but the classifier would train on."""
     yield "is no shard by its name, but is read as one"
 
 
-def scores(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """A score for each picture of the shard beside it."""
-    table, _ = held.table(path, schema.SCORES)
+def scores(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that each picture of the shard has a score."""
+    table, _ = snapshot.table(path, schema.SCORES)
     folder, _, name = path.rpartition("/")
-    beside = f"{folder}/{name.replace('scores-', 'part-', 1)}"
-    if beside in held.files:
-        drawn = held.table(beside, schema.IMAGES)[0]["request_id"].to_pylist()
-        yield from match(drawn, table["request_id"].to_pylist())
+    shard = f"{folder}/{name.replace('scores-', 'part-', 1)}"
+    if shard in snapshot.files:
+        drawn = snapshot.table(shard, schema.IMAGES)[0]["request_id"].to_pylist()
+        yield from check_ids(drawn, table["request_id"].to_pylist())
 
 
-def quarantine(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """What was rejected; whether of the right rows is looked at with the file beside it."""
-    held.table(path, schema.REJECTED)
+def quarantine(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that a `rejected` file is readable; its ids are checked with the unit's file."""
+    snapshot.table(path, schema.REJECTED)
     yield from ()
 
 
-def results(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """Every epoch of one training, of the run that the folder's name stands for."""
-    table, origin = held.table(path, schema.RESULTS)
+def results(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that one training has all its epochs, and rows of the run that the folder's name identifies."""
+    table, origin = snapshot.table(path, schema.RESULTS)
     config, name = origin["config"], path.rpartition("/")[2]
     yield from _inputs(path, config)
     phase = "final" if name == "final.parquet" else "sweep"
     if set(table["run"].to_pylist()) != {key(path)} or set(table["phase"].to_pylist()) != {phase}:
         yield f"its rows are not those of the {phase} of run {key(path)}"
     rows = table.select(["epoch", "split", "metric", "value"]).to_pylist()
-    yield from once([f"epoch {row['epoch']} {row['split']} {row['metric']}" for row in rows])
+    yield from check_unique([f"epoch {row['epoch']} {row['split']} {row['metric']}" for row in rows])
     losses = {row["epoch"]: row["value"] for row in rows if (row["split"], row["metric"]) == ("train", "loss")}
     epochs = config["sweep"][f"{phase}_epochs"]
     # A training ends with a loss that is NaN, and early where the search may stop it.
@@ -192,61 +202,61 @@ def results(held: StoreSnapshot, path: str) -> Iterator[str]:
         yield f"does not hold each of its {epochs} epochs"
 
 
-def tabulated(held: StoreSnapshot, path: str, kind: pa.Schema = schema.TABLES) -> Iterator[str]:
-    """A table of step 5."""
-    held.table(path, kind)
+def tabulated(snapshot: StoreSnapshot, path: str, kind: pa.Schema = schema.TABLES) -> Iterator[str]:
+    """Checks a table of step 5."""
+    snapshot.table(path, kind)
     yield from ()
 
 
-def text(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """A table for people."""
-    if not held.artefacts.read(path).decode().strip():
+def text(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that a text file is not empty."""
+    if not snapshot.artefacts.read(path).decode().strip():
         yield "is empty"
 
 
-def picture(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """A picture of step 5."""
-    if _decoded(held.artefacts.read(path)) is None:
+def picture(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that a picture of step 5 decodes."""
+    if _decoded(snapshot.artefacts.read(path)) is None:
         yield "cannot be decoded"
 
 
-def plan(held: StoreSnapshot, path: str) -> Iterator[str]:
-    """Each unit once, and the runs that the key in the name stands for."""
-    table, origin = held.table(path, schema.PLAN)
-    yield from once(table["target"].to_pylist())
-    yield from keyed(path, origin["config"])
+def plan(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that each unit is listed once, and that the runs have the key in the file's name."""
+    table, origin = snapshot.table(path, schema.PLAN)
+    yield from check_unique(table["target"].to_pylist())
+    yield from check_key_of(path, origin["config"])
 
 
-def _inputs(path: str, noted: Mapping[str, Any]) -> Iterator[str]:
-    """Manifests of earlier versions do not note what the key is the hash of."""
-    if "inputs" in noted:
-        yield from keyed(path, *noted["inputs"])
+def _inputs(path: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """Checks the key of the inputs, which manifests of earlier versions lack."""
+    if "inputs" in config:
+        yield from check_key_of(path, *config["inputs"])
 
 
 def _pictures(table: pa.Table) -> Iterator[str]:
-    wrong: dict[str, list[str]] = {}
+    ids: dict[str, list[str]] = {}
     columns = table.select(["request_id", "image", "sha1", "format", "width", "height"])
     for batch in columns.to_batches():
         for row in batch.to_pylist():
             fault = _fault(row)
             if fault:
-                wrong.setdefault(fault, []).append(row["request_id"])
-    for fault, names in wrong.items():
-        yield f"{fault}: {some(names)}"
+                ids.setdefault(fault, []).append(row["request_id"])
+    for fault, names in ids.items():
+        yield f"{fault}: {first_few(names)}"
 
 
 def _fault(row: Mapping[str, Any]) -> str:
     if hashlib.sha1(row["image"], usedforsecurity=False).hexdigest() != row["sha1"]:
         return "holds images whose SHA-1 is another than stated"
-    found = _decoded(row["image"])
-    if found is None:
+    decoded = _decoded(row["image"])
+    if decoded is None:
         return "holds images that cannot be decoded"
     stated = (row["format"], row["width"], row["height"])
-    return "" if found == stated else "holds images of another format or size than stated"
+    return "" if decoded == stated else "holds images of another format or size than stated"
 
 
 def _decoded(image: bytes) -> tuple[str, int, int] | None:
-    """Format, width and height in pixels of a picture all of which can be read."""
+    """Returns format, width and height in pixels of a picture; None if it cannot be decoded in full."""
     try:
         with Image.open(io.BytesIO(image)) as picture:
             picture.load()

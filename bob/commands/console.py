@@ -1,4 +1,4 @@
-"""What the user sees while something is done: a bar on a terminal, lines with rate and time left in a log."""
+"""Progress of steps and file walks: a bar on a terminal, lines with rate and time left in a log."""
 
 import sys
 import threading
@@ -15,11 +15,11 @@ __all__ = ["amount", "lines", "report", "walk"]
 
 
 _BAR = threading.Lock()
-"""A terminal has room for one bar: of steps that are done side by side, the first has it."""
+"""Held by the step that shows its bar: a terminal has room for one, and steps may run concurrently."""
 
 
 def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iterable[Receipt]:
-    """A moving bar above the lines on a terminal; the lines alone in a log."""
+    """Passes receipts on and prints a line for each, with a bar below them on a terminal."""
     console = Console()
     name = STEPS[step].heading
     print(f"{name}: {todo} units to do, {done} done before", flush=True)
@@ -40,41 +40,41 @@ def report(step: str, todo: int, done: int, receipts: Iterator[Receipt]) -> Iter
 
 def lines(step: str, todo: int, receipts: Iterable[Receipt]) -> Iterator[Receipt]:
     """Prints a line for each receipt and passes it on."""
-    name, what = STEPS[step].heading, STEPS[step].counts
+    name, unit = STEPS[step].heading, STEPS[step].counts
     start, size = time.monotonic(), 0
     for count, receipt in enumerate(receipts, 1):
         size += receipt.size
-        passed = max(1e-9, time.monotonic() - start)
-        words = [
-            f"{receipt.size} {what} in {receipt.seconds:.1f} s",
-            f"{size / passed:.1f} {what}/s in all",
-            f"{passed / count * (todo - count):.0f} s left",
+        elapsed = max(1e-9, time.monotonic() - start)
+        parts = [
+            f"{receipt.size} {unit} in {receipt.seconds:.1f} s",
+            f"{size / elapsed:.1f} {unit}/s in all",
+            f"{elapsed / count * (todo - count):.0f} s left",
             *([receipt.note] if receipt.note else []),
             *([f"{receipt.rejected} REJECTED"] if receipt.rejected else []),
         ]
-        print(f"{name}: {count} of {todo}: {receipt.label}: {', '.join(words)}", flush=True)
+        print(f"{name}: {count} of {todo}: {receipt.label}: {', '.join(parts)}", flush=True)
         yield receipt
 
 
 def walk(paths: Sequence[str], *, every: float = 10.0) -> Iterator[str]:
-    """Passes files on, and shows on stderr how many: a bar on a terminal, a line every so many seconds in a log."""
+    """Passes paths on and shows their count on stderr: a bar on a terminal, a line every `every` seconds in a log."""
     console = Console(stderr=True)
     if console.is_terminal:
         with _bar("files", console) as bar:
             yield from bar.track(paths)
         return
-    start = told = time.monotonic()
+    start = printed = time.monotonic()
     for count, path in enumerate(paths):
         now = time.monotonic()
-        if count and now - told >= every:
+        if count and now - printed >= every:
             left = (now - start) / count * (len(paths) - count)
             print(f"files: {count} of {len(paths)}, {left:.0f} s left", file=sys.stderr, flush=True)
-            told = now
+            printed = now
         yield path
 
 
 def amount(size: float) -> str:
-    """So many bytes, for people: `1.23 MB`, in powers of 1000."""
+    """Returns a size in bytes as text in powers of 1000: `1.23 MB`."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""What is on this machine and what is not: data sets and weights, with where to get them and who may use them."""
+"""`bob doctor`: data sets and weights on this machine, origins of the missing ones, and licences."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,19 @@ __all__ = ["DoctorCommand", "Finding", "look", "show"]
 class DoctorCommand:
     """Shows which data sets and weights are on this machine, where the others come from, and their licences.
 
-    Unpacks an official archive, all of it or nothing, and nothing outside the folder.
+    With --unpack, unpacks an official archive: all of it or nothing, and nothing outside the folder.
 
         bob doctor
         bob doctor --unpack images.tar.gz --to /data/oxford-iiit-pet
     """
 
     unpack: str = ""
-    """An archive to unpack: tar, tar.gz, tgz, tar.bz2, tar.xz or zip."""
+    """Archive to unpack: tar, tar.gz, tgz, tar.bz2, tar.xz or zip."""
     to: str = ""
-    """The folder to unpack it into."""
+    """Folder to unpack the archive into."""
 
     def main(self, arguments: Sequence[str]) -> int:
-        """Does it and prints what came; returns the exit code."""
+        """Prints the findings, or unpacks the archive; returns the exit code."""
         if bool(self.unpack) != bool(self.to):
             raise ValueError("--unpack names an archive and --to the folder to unpack it into: give both or neither")
         if self.unpack:
@@ -43,37 +43,37 @@ class DoctorCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that a run can ask for."""
+    """Data set or weights that a run can use."""
 
     kind: str
     """`data set`, `checkpoint`, `captioner` or `backbone`."""
     name: str
     found: bool
     place: str
-    """Where it lies, or should lie."""
+    """Actual or expected location."""
     wants: tuple[str, ...] = ()
-    """The files that are read there; of what is not found."""
+    """Files that are read there, if not found."""
     origin: tuple[str, ...] = ()
-    """Where it comes from."""
+    """Addresses to get it from."""
     licence: str = ""
-    """What binds the user."""
+    """Licence of the files."""
 
 
 def look() -> list[Finding]:
-    """Every data set, T2I checkpoint, captioner and backbone that has a name; opens no picture, fetches nothing."""
+    """Looks for every named data set, T2I checkpoint, captioner and backbone; opens no picture, fetches nothing."""
     return [*_datasets(), *_checkpoints(), *_captioners(), *_backbones()]
 
 
 def show(findings: list[Finding]) -> None:
-    """Prints them, a paragraph each."""
-    for of in findings:
-        print(f"{of.kind} {of.name}: {'found' if of.found else 'NOT FOUND'}, {of.place}")
-        if not of.found and of.wants:
-            print(f"    wants {', '.join(of.wants)}")
-        for origin in of.origin:
+    """Prints a paragraph for each finding."""
+    for finding in findings:
+        print(f"{finding.kind} {finding.name}: {'found' if finding.found else 'NOT FOUND'}, {finding.place}")
+        if not finding.found and finding.wants:
+            print(f"    wants {', '.join(finding.wants)}")
+        for origin in finding.origin:
             print(f"    from {origin}")
-        if of.licence:
-            print(f"    licence: {of.licence}")
+        if finding.licence:
+            print(f"    licence: {finding.licence}")
 
 
 def _datasets() -> Iterator[Finding]:
@@ -84,12 +84,12 @@ def _datasets() -> Iterator[Finding]:
             yield Finding(kind="data set", name=name, found=True, place=place)
             continue
         place = source.place()
-        known = bool(os.environ.get("BOB_DATA"))
+        data_is_set = bool(os.environ.get("BOB_DATA"))
         yield Finding(
             kind="data set",
             name=name,
-            found=known and not source.missing(place),
-            place=str(place) if known else f"{source.folder} in $BOB_DATA, which is not set",
+            found=data_is_set and not source.missing(place),
+            place=str(place) if data_is_set else f"{source.folder} in $BOB_DATA, which is not set",
             wants=source.wants,
             origin=source.origin,
             licence=source.licence,
@@ -97,12 +97,14 @@ def _datasets() -> Iterator[Finding]:
 
 
 def _checkpoints() -> Iterator[Finding]:
-    for name, known in checkpoints.CHECKPOINTS.items():
+    for name, checkpoint in checkpoints.CHECKPOINTS.items():
         place, revision = checkpoints.source(name)
-        hub = known.repository
+        hub = checkpoint.repository
         found, place = _cached(hub, "model_index.json", revision) if revision else (True, place)
-        place = place or _wanted(name)
-        yield Finding(kind="checkpoint", name=name, found=found, place=place, origin=_hub(hub), licence=known.licence)
+        place = place or _expected(name)
+        yield Finding(
+            kind="checkpoint", name=name, found=found, place=place, origin=_hub(hub), licence=checkpoint.licence
+        )
 
 
 def _captioners() -> Iterator[Finding]:
@@ -112,9 +114,9 @@ def _captioners() -> Iterator[Finding]:
             try:
                 place, found = str(loader.weights(argument)), True
             except ValueError:
-                place, found = _wanted(f"{name}-{argument}"), False
-            called = f"{name}:{argument}"
-            yield Finding(kind="captioner", name=called, found=found, place=place, origin=_hub(hub), licence=licence)
+                place, found = _expected(f"{name}-{argument}"), False
+            full_name = f"{name}:{argument}"
+            yield Finding(kind="captioner", name=full_name, found=found, place=place, origin=_hub(hub), licence=licence)
 
 
 def _backbones() -> Iterator[Finding]:
@@ -128,18 +130,20 @@ def _backbones() -> Iterator[Finding]:
             yield Finding(kind="backbone", name=name, found=True, place=place, origin=_hub(backbone.hub))
             continue
         found, place = _cached(backbone.hub, "model.safetensors", None)
-        yield Finding(kind="backbone", name=name, found=found, place=place or _wanted(name), origin=_hub(backbone.hub))
+        yield Finding(
+            kind="backbone", name=name, found=found, place=place or _expected(name), origin=_hub(backbone.hub)
+        )
 
 
 def _cached(hub: str, file: str, revision: str | None) -> tuple[bool, str]:
-    """Whether the cache of the Hugging Face hub has a file, and the folder that it is in."""
+    """Returns whether the cache of the Hugging Face hub has a file, and the file's folder."""
     import huggingface_hub
 
-    found = huggingface_hub.try_to_load_from_cache(hub, file, revision=revision)
-    return isinstance(found, str), os.path.dirname(found) if isinstance(found, str) else ""
+    path = huggingface_hub.try_to_load_from_cache(hub, file, revision=revision)
+    return isinstance(path, str), os.path.dirname(path) if isinstance(path, str) else ""
 
 
-def _wanted(name: str) -> str:
+def _expected(name: str) -> str:
     return f"{os.environ.get('BOB_MODELS', '$BOB_MODELS')}/{name} or the cache of the Hugging Face hub"
 
 

@@ -1,8 +1,9 @@
-"""`bob plan`: what an experiment costs before it is run. Writes nothing.
+"""Estimated cost of runs, for `bob plan`. Writes nothing.
 
-The runs become the same work units as in `bob run`, so that shared work is counted once and what a store holds is known
-for done. Where a data set is not here, one of its size stands in; where captions are not made yet, made-up ones do,
-and what depends on them is not done. The features and answers that some figures measure are not counted.
+The runs become the same work units as in `bob run`, so that shared work is counted once and finished units of a store
+count as done. A data set that is missing is replaced by a stand-in of its size. Missing captions are replaced by
+invented ones, and units that depend on them count as to do. The features and answers that some figures measure are not
+counted.
 """
 
 import functools
@@ -27,18 +28,18 @@ from bob.steps.cell import Cell
 __all__ = ["Cluster", "Line", "Plan", "make"]
 
 _SAMPLED = 64
-"""Requests of a method that are looked at to know the others."""
+"""First requests of a method, whose mean cost stands for all its requests."""
 _START = {"caption": 12.0, "finetune": 25.0, "generate": 12.0, "sweep": 12.0, "final": 2.0}
-"""Seconds from the beginning of a step until its workers work: processes, imports, weights of a mini model."""
+"""Step -> start-up time of its workers in seconds: processes, imports, weights of a mini model."""
 _IMAGE = {False: 450e3, True: 2e3}
-"""Is the model a mini -> bytes of a PNG, of 512 px (assumed) or 32 px (measured)."""
+"""Whether the model is a mini model -> bytes of a PNG, at 512 px (assumed) or 32 px (measured)."""
 _ADAPTER = {False: 17.5e6, True: 0.21e6}
-"""The same of an adapter, at rank 16 (benchmarks/2026-11-22-full-size.md) or 4."""
+"""Whether the model is a mini model -> bytes of an adapter, at rank 16 (benchmarks/2026-11-22-full-size.md) or 4."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What it is to run on."""
+    """Devices of one kind that the runs share."""
 
     count: int
     device: str
@@ -46,48 +47,48 @@ class Cluster:
 
     @classmethod
     def parse(cls, text: str) -> "Cluster":
-        """From `8xH100`.
+        """Parses a text such as `8xH100`.
 
         Raises:
-            ValueError: if it is not of that form, or the device is unknown.
+            ValueError: if the text has another form, or the device is unknown.
         """
         known = {name.lower(): name for name in throughput.DEVICES}
-        found = re.fullmatch(r"([1-9]\d{0,5})x(\w+)", text)
-        if not found or found[2].lower() not in known:
+        parts = re.fullmatch(r"([1-9]\d{0,5})x(\w+)", text)
+        if not parts or parts[2].lower() not in known:
             raise ValueError(
                 f"--cluster is a number of devices, as in 8xH100, got {text!r}; known: {', '.join(known.values())}"
             )
-        return cls(count=int(found[1]), device=known[found[2].lower()])
+        return cls(count=int(parts[1]), device=known[parts[2].lower()])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One step with one model."""
+    """Estimate for one step with one model."""
 
     step: str
-    """As in `step_table.PLANNED`."""
+    """One of `step_table.PLANNED`."""
     model: str
     units: int
     done: int
-    """Units that are there."""
+    """Finished units."""
     size: int
-    """Of all units, as `step_table.PLANNED` counts it."""
+    """Size of all units, in `step_table.PLANNED[step].counts`."""
     todo: float
-    """Work that is left, in `step_table.STEPS`."""
+    """Work of the unfinished units, in the effort of `step_table.STEPS`."""
     longest: float
-    """Of that, the work of the largest unit, which one device does."""
+    """Work of the largest unfinished unit, which only one device can do."""
     rate: Rate | None
-    """Of one device; None if none is known."""
+    """Rate of one device; None if unknown."""
 
     @property
     def seconds(self) -> float:
-        """Of one device."""
+        """Device-seconds of the unfinished units; NaN if the rate is unknown."""
         return self.todo / self.rate.per_second if self.rate else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What `bob plan` shows."""
+    """Content of `bob plan`."""
 
     lines: tuple[Line, ...]
     cluster: Cluster
@@ -95,30 +96,30 @@ class Plan:
     stand_ins: tuple[str, ...]
     """Data sets that are not on this machine."""
     captioned: bool
-    """Whether all captions are there; otherwise what depends on them counts as to do."""
+    """Whether all captions exist; otherwise units that depend on them count as to do."""
 
     @property
     def device_seconds(self) -> float:
-        """Of all devices together; NaN where a rate is not known."""
+        """Device-seconds of all steps; NaN if a rate is unknown."""
         return math.fsum(line.seconds for line in self.lines)
 
     @property
     def wall(self) -> float:
-        """Seconds where each step begins when the one before has ended; data sets that overlap need fewer."""
+        """Seconds from beginning to end, without overlap of steps; data sets that overlap need less."""
         steps: dict[str, list[Line]] = {}
         for line in self.lines:
             if line.todo:
                 steps.setdefault(line.step, []).append(line)
-        return sum(_START[step] + self._busy(some) for step, some in steps.items())
+        return sum(_START[step] + self._busy(lines) for step, lines in steps.items())
 
-    def _busy(self, alike: Sequence[Line]) -> float:
-        """Seconds of a step: all devices share its work, and no unit is shared."""
-        longest = [line.longest / line.rate.per_second for line in alike if line.rate]
-        return max(math.fsum(line.seconds for line in alike) / self.cluster.count, *longest, 0.0)
+    def _busy(self, lines: Sequence[Line]) -> float:
+        """Returns the seconds of one step: devices share its units, but one unit takes one device."""
+        longest = [line.longest / line.rate.per_second for line in lines if line.rate]
+        return max(math.fsum(line.seconds for line in lines) / self.cluster.count, *longest, 0.0)
 
     @property
     def bytes(self) -> float:
-        """Of what is to be made: images and adapters."""
+        """Bytes of the images and adapters to be made."""
         drawn = [line for line in self.lines if line.step == "generate"]
         tuned = [line for line in self.lines if line.step == "finetune"]
         images = sum(line.size * (1 - line.done / line.units) * _IMAGE[_is_mini(line)] for line in drawn)
@@ -137,30 +138,30 @@ def make(
     rates: Mapping[tuple[str, str], Rate],
     classifies: bool = True,
 ) -> Plan:
-    """What the runs need, what of it is there, and how long the rest takes.
+    """Returns the units of runs, the finished ones, and the time of the others.
 
     Args:
-        runs: as an experiment gives them.
-        artefacts: the store; may not be there yet.
-        cluster: what it is to run on.
-        rates: (step, model) -> what was measured; goes before the table's.
+        runs: runs of an experiment.
+        artefacts: the store; need not exist.
+        cluster: devices that do the work.
+        rates: (step, model) -> measured rate; takes precedence over `rates.RATES`.
         classifies: False: the runs end with their images, as those of a figure do.
 
     Raises:
-        ValueError: as `bob run` would, for settings that do not fit.
+        ValueError: for settings that `bob run` refuses.
     """
-    wanted: dict[str, tuple[str, Unit, float]] = {}
+    planned: dict[str, tuple[str, Unit, float]] = {}
     stand_ins: dict[str, None] = {}
     splits, captioned = Splits(functools.partial(_dataset, stand_ins)), True
     for run in dict.fromkeys(runs):
         cell = begin(run, splits(run))
         cell.provisional = run.dataset.partition(":")[0] in stand_ins
-        for step, some in walk([cell], artefacts, upto="classify" if classifies else "generate", writes=False):
+        for step, units in walk([cell], artefacts, upto="classify" if classifies else "generate", writes=False):
             evaluations = _evaluations(cell) if step == "generate" else 0.0
-            wanted |= {unit.target: (step, unit, evaluations) for unit in some}
+            planned |= {unit.target: (step, unit, evaluations) for unit in units}
         captioned = captioned and not cell.provisional
     return Plan(
-        lines=tuple(_lines(wanted.values(), artefacts, cluster, rates)),
+        lines=tuple(_lines(planned.values(), artefacts, cluster, rates)),
         cluster=cluster,
         runs=len(runs),
         stand_ins=tuple(stand_ins),
@@ -169,7 +170,7 @@ def make(
 
 
 def _dataset(stand_ins: dict[str, None], name: str, descriptor: str) -> datasets.Dataset:
-    """The data set, or one of its size, which is then noted."""
+    """Returns the data set, or a stand-in of its size, whose kind is added to `stand_ins`."""
     kind = name.partition(":")[0]
     try:
         return datasets.load(name, descriptor)
@@ -181,36 +182,36 @@ def _dataset(stand_ins: dict[str, None], name: str, descriptor: str) -> datasets
 
 
 def _evaluations(cell: Cell) -> float:
-    """Evaluations of the U-Net for an image, by the first of its requests."""
+    """Returns the mean U-Net evaluations of an image, over the first requests of the cell's method."""
     requests = cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed)
     return throughput.evaluations(vars(request) for request in itertools.islice(requests, _SAMPLED))
 
 
 def _lines(
-    wanted: Iterable[tuple[str, Unit, float]],
+    planned: Iterable[tuple[str, Unit, float]],
     artefacts: store.Store,
     cluster: Cluster,
     rates: Mapping[tuple[str, str], Rate],
 ) -> Iterator[Line]:
-    wanted = list(wanted)
-    there = artefacts.present(unit.target for _, unit, _ in wanted)
+    planned = list(planned)
+    finished = artefacts.present(unit.target for _, unit, _ in planned)
     groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
-    for step, unit, evaluations in wanted:
+    for step, unit, evaluations in planned:
         model, amount = throughput.amount(unit.work, unit.size, evaluations=evaluations)
         groups.setdefault((step, model), []).append((unit, amount))
     for step in PLANNED:
-        for (of, model), some in groups.items():
-            if of == step:
-                done = [unit.target in there for unit, _ in some]
-                left = [amount for (_, amount), is_done in zip(some, done, strict=True) if not is_done]
+        for (group_step, model), group in groups.items():
+            if group_step == step:
+                done = [unit.target in finished for unit, _ in group]
+                left = [amount for (_, amount), is_done in zip(group, done, strict=True) if not is_done]
                 kind = PLANNED[step].step
                 rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
                 yield Line(
                     step=step,
                     model=model,
-                    units=len(some),
+                    units=len(group),
                     done=sum(done),
-                    size=sum(unit.size for unit, _ in some),
+                    size=sum(unit.size for unit, _ in group),
                     todo=math.fsum(left),
                     longest=max(left, default=0.0),
                     rate=rate,

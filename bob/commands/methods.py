@@ -1,4 +1,4 @@
-"""`bob methods`: what --method takes."""
+"""`bob methods`: lists the methods that --method takes."""
 
 import dataclasses
 import sys
@@ -18,7 +18,7 @@ __all__ = ["MethodsCommand", "show"]
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsCommand:
-    """Lists the methods that --method takes, this package's and those that other packages bring.
+    """Lists the methods that --method takes, those of this package and of installed plug-ins.
 
     bob methods
     """
@@ -30,16 +30,16 @@ class MethodsCommand:
 
 
 def show() -> None:
-    """Prints a table of all methods: what each tunes and draws, how, and its switches with their defaults."""
+    """Prints a table of all methods: what each tunes and draws, its sampler, and its switches with their defaults."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("method", "tunes", "draws", "guidance, steps", "needs", "switches", "paper"):
         table.add_column(column, overflow="fold")
     for name in registry.names("method"):
         method = load(name)
         needs = [
-            word
-            for word, wanted in (("captions", method.needs_captions), ("suffixes", method.needs_suffixes))
-            if wanted
+            need
+            for need, is_needed in (("captions", method.needs_captions), ("suffixes", method.needs_suffixes))
+            if is_needed
         ]
         switches = [f"{f.name}={_written(getattr(method, f.name))}" for f in dataclasses.fields(method)]
         sampler = f"{method.guidance:g}, {method.steps} {method.scheduler.replace('default', '')}".rstrip()
@@ -56,5 +56,5 @@ def show() -> None:
 
 
 def _written(value: Any) -> str:
-    """A switch's value as the user writes it."""
+    """Returns a switch's value in the syntax of --method."""
     return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

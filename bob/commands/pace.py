@@ -1,4 +1,4 @@
-"""How fast finished units went and where their time went, from their manifests."""
+"""Rates and timing of finished units, from their manifests."""
 
 import collections
 import math
@@ -6,43 +6,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Pace", "of"]
+__all__ = ["Pace", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Of some units of one step."""
+    """Rate and timing of some units of one step."""
 
     rate: float | None
-    """What one worker does in a second, loading included; None where none can be told."""
+    """Work of one worker in a second, loading included; None if no time was recorded."""
     workers: tuple[float, ...]
-    """The same of each process by itself, the slowest first."""
+    """Rate of each process, the slowest first."""
     times: Mapping[str, float]
-    """Lap of `timing.Stopwatch` -> its part of all seconds, in [0, 1]; the largest first."""
+    """Lap of `timing.Stopwatch` -> its share of all seconds, in [0, 1]; the largest first."""
     occupancy: float | None
-    """Of batches: images / (batches x size of a batch), in (0, 1]; None where none are drawn."""
+    """Images / (batches x batch size), in (0, 1]; None if no images were drawn."""
 
     def words(self, unit: str) -> str:
-        """In one line, what a rate does not say; empty if there is nothing.
+        """Returns laps, occupancy and the workers' range of rates in one line; empty if none is known.
 
         Args:
-            unit: what the rates count: images, epochs ...
+            unit: unit of the rates: images, epochs ...
         """
-        parts = [f"{part:.0%}".replace("%", " %") + f" {lap}" for lap, part in self.times.items() if part >= 0.005]
-        said = [", ".join(parts)] * bool(parts)
+        laps = [f"{share:.0%}".replace("%", " %") + f" {lap}" for lap, share in self.times.items() if share >= 0.005]
+        parts = [", ".join(laps)] * bool(laps)
         if self.occupancy is not None:
-            said.append(f"batches {100 * self.occupancy:.0f} % full")
+            parts.append(f"batches {100 * self.occupancy:.0f} % full")
         if len(self.workers) > 1:
             slowest, *_, fastest = self.workers
-            said.append(f"{len(self.workers)} workers, {slowest:.3g} to {fastest:.3g} {unit}/s each")
-        return "; ".join(said)
+            parts.append(f"{len(self.workers)} workers, {slowest:.3g} to {fastest:.3g} {unit}/s each")
+        return "; ".join(parts)
 
 
-def of(units: Sequence[tuple[int, Mapping[str, Any]]]) -> Pace:
-    """The pace of units, in whatever order they come.
+def summarise(units: Sequence[tuple[int, Mapping[str, Any]]]) -> Pace:
+    """Returns the pace of units, whatever their order.
 
     Args:
-        units: size and manifest of each; those of earlier versions say less.
+        units: size and manifest of each unit; manifests of earlier versions lack some fields.
     """
     sizes, spent = collections.defaultdict[Any, list[int]](list), collections.defaultdict[Any, list[float]](list)
     laps = collections.defaultdict[str, list[float]](list)
@@ -52,12 +52,12 @@ def of(units: Sequence[tuple[int, Mapping[str, Any]]]) -> Pace:
         spent[worker].append(manifest["seconds"])
         for lap, seconds in manifest.get("times", {}).items():
             laps[lap].append(seconds)
-    seconds = {worker: math.fsum(some) for worker, some in spent.items()}
-    whole, drawn = math.fsum(seconds.values()), [(size, m["occupancy"]) for size, m in units if "occupancy" in m]
-    times = {lap: math.fsum(some) for lap, some in laps.items()}
+    seconds = {worker: math.fsum(values) for worker, values in spent.items()}
+    total, drawn = math.fsum(seconds.values()), [(size, m["occupancy"]) for size, m in units if "occupancy" in m]
+    times = {lap: math.fsum(values) for lap, values in laps.items()}
     timed = math.fsum(times.values())
     return Pace(
-        rate=sum(size for size, _ in units) / whole if whole else None,
+        rate=sum(size for size, _ in units) / total if total else None,
         workers=tuple(sorted(sum(sizes[worker]) / took for worker, took in seconds.items() if took)),
         times={lap: times[lap] / timed for lap in sorted(times, key=lambda lap: (-times[lap], lap)) if timed},
         occupancy=sum(size for size, _ in drawn) / math.fsum(size / full for size, full in drawn) if drawn else None,

@@ -1,4 +1,4 @@
-"""`bob plan`: what an experiment costs before it is run, as a table."""
+"""`bob plan`: prints the estimated cost of an experiment as a table."""
 
 import math
 import os
@@ -22,51 +22,51 @@ __all__ = ["PlanCommand", "show"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCommand:
-    """Tells what an experiment costs, without running it: units to do and done, device-hours, time, storage, price.
+    """Estimates the cost of an experiment without running it: units to do and done, device-hours, time, storage, price.
 
     bob plan table1 --cluster 8xH100 --price 3
-    bob plan skyworld --out out                        this machine, by what it has measured in out
+    bob plan skyworld --out out                        this machine, at the rates measured in out
     """
 
     experiment: tyro.conf.Positional[str] = ""
-    """table1, skyworld ...; empty: all that can be run by name are listed."""
+    """Name of an experiment, as table1 or skyworld; empty: lists all experiments."""
     cluster: str = ""
     """Number and kind of devices, as in 8xH100: H100, A100, A10G, V100, T4 or cpu; empty: this machine's CPUs."""
     price: float = 0.0
-    """Of one device for an hour; 0: no price is shown."""
+    """Price of one device for an hour; 0: no price is shown."""
     seeds: tuple[int, ...] = (0,)
-    """The runs' seeds."""
+    """Seeds of the runs."""
     out: str = "out"
-    """The --out of `bob run`, for what is done already; need not be there."""
+    """The --out of `bob run`, whose finished units are not counted as work; need not exist."""
     measured: str = ""
-    """A folder whose finished units tell how fast devices of this kind are; empty: `out` itself, for cpu."""
+    """Store whose finished units give the rates of these devices; empty: `out` itself, for cpu."""
 
     def main(self, arguments: Sequence[str]) -> int:
-        """Plans it and prints that; returns the exit code."""
+        """Prints the plan, or the names of all experiments; returns the exit code."""
         if not self.experiment:
             for name, runs in experiments.EXPERIMENTS.items():
                 words = (runs.__doc__ or "").partition("\n")[0]
                 print(f"{name:20} {len(runs(self.seeds)):4} runs  {words}")
             return 0
         runs, artefacts = experiments.load(self.experiment, self.seeds), store.Store(self.out)
-        on = estimate.Cluster.parse(self.cluster or f"{os.cpu_count()}xcpu")
-        known = {}
+        cluster = estimate.Cluster.parse(self.cluster or f"{os.cpu_count()}xcpu")
+        measured = {}
         if self.measured:
-            known = rates.measured(store.Store(self.measured))
-        elif on.device == "cpu" and artefacts.names("plans"):
-            known = rates.measured(artefacts)
+            measured = rates.measured(store.Store(self.measured))
+        elif cluster.device == "cpu" and artefacts.names("plans"):
+            measured = rates.measured(artefacts)
         classifies = experiments.OUTPUTS[self.experiment].ends == "classify"
-        made = estimate.make(runs, artefacts, cluster=on, rates=known, classifies=classifies)
-        show(made, price=self.price)
+        plan = estimate.make(runs, artefacts, cluster=cluster, rates=measured, classifies=classifies)
+        show(plan, price=self.price)
         return 0
 
 
 def show(plan: Plan, *, price: float = 0.0) -> None:
-    """Prints what is to do, how long it takes, and where each rate is from.
+    """Prints units to do, time, and the source of each rate.
 
     Args:
-        plan: what to show.
-        price: of a device for an hour; 0: not stated.
+        plan: the plan to print.
+        price: price of one device-hour; 0: not printed.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("step", "model", "units", "done", "work in all", "a second", "hours left", ""):
@@ -87,7 +87,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     if plan.stand_ins:
         print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
     if not plan.captioned:
-        print("not all captions are made, so what depends on them counts as to do")
+        print("not all captions are made, so units that depend on them count as to do")
     print(_total(plan, price))
 
 

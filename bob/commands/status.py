@@ -1,4 +1,4 @@
-"""How far a store is: what its plans want against what is there. Reads listings and footers, never images."""
+"""`bob status`: progress of a store, its plans compared with one listing. Reads listings and footers, never images."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ from bob.store import schema
 __all__ = ["Reason", "Status", "StatusCommand", "Step", "read", "show"]
 
 _SAMPLED = 64
-"""Units of a step whose manifests are read for its rate, the latest: one read each, however large the store."""
+"""Most recent units of a step whose manifests are read for its rate, which bounds the reads in a large store."""
 
 _SHOWN = 100
-"""Characters of a reason."""
+"""Longest printed reason, in characters."""
 
 Files = Mapping[str, fs.FileInfo]
 Rows = Sequence[Mapping[str, Any]]
@@ -31,7 +31,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class StatusCommand:
-    """Shows what of the commands run in a folder is done, to do and rejected.
+    """Shows how much of the work of all commands run in a folder is done, to do and rejected.
 
     Reads listings and Parquet footers, never images.
 
@@ -42,7 +42,7 @@ class StatusCommand:
     """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
 
     def main(self, arguments: Sequence[str]) -> int:
-        """Does it and prints what came; returns the exit code."""
+        """Prints the status; returns the exit code."""
         artefacts = store.Store(self.out)
         show(read(artefacts), artefacts.place())
         return 0
@@ -50,60 +50,60 @@ class StatusCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of all plans in a store."""
+    """Progress of one step, over all plans in a store."""
 
     name: str
     unit: str
-    """What sizes count: images, epochs ..."""
+    """Unit of the sizes: images, epochs ..."""
     done: int
-    """Units that are there."""
+    """Finished units."""
     todo: int
-    """Units that are not."""
+    """Unfinished units."""
     size_done: int
     size: int
-    """Of all units, counted in `unit`."""
+    """Size of all units, counted in `unit`."""
     rejected: int
-    """Rows of finished units that were quarantined."""
+    """Quarantined rows of finished units."""
     bytes: int
-    """On disk, with request tables, manifests and what is half done."""
+    """Size on disk, with request tables, manifests and unfinished files."""
     pace: pace.Pace
-    """Of the latest units."""
+    """Rate and timing of the latest units."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why rows were rejected."""
+    """Reason for which rows were rejected."""
 
     error: str
-    """Type of the exception, and its message in short."""
+    """Type and shortened message of the exception."""
     rows: int
     paths: tuple[str, ...]
-    """The tables that name the rows."""
+    """Paths of the tables that list the rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What `bob status` shows."""
+    """Content of `bob status`."""
 
     steps: tuple[Step, ...]
-    """In the pipeline's order, those that have a plan; empty if nothing has been run."""
+    """Planned steps in the pipeline's order; empty if nothing has been run."""
     reasons: tuple[Reason, ...]
-    """The most frequent first."""
+    """Reasons of rejections, the most frequent first."""
     open: int
-    """Commands that have not come to their last step: what that wants is not known yet."""
+    """Number of commands without a plan for their last step, whose units are not known yet."""
     unreadable: tuple[str, ...]
-    """Finished files that were looked into and cannot be read."""
+    """Paths of finished files that could not be read."""
 
 
 def read(artefacts: store.Store) -> Status:
     """Compares the plans of a store with one listing of it.
 
     Raises:
-        ValueError: if the store is not there, or a plan is damaged.
+        ValueError: if the store does not exist, or a plan is damaged.
     """
     files, unreadable = artefacts.listing(), []
-    noted = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
-    planned = plan_files.read(artefacts, noted).to_pylist()
+    plans = [path for path in files if path.startswith("plans/") and path.endswith(".parquet")]
+    planned = plan_files.read(artefacts, plans).to_pylist()
     quarantines = [store.quarantine(row["target"]) for row in planned if row["target"] in files]
     rejected = {path: _rows(artefacts, path, unreadable) for path in quarantines if path in files}
     sizes = _bytes(planned, files)
@@ -112,23 +112,25 @@ def read(artefacts: store.Store) -> Status:
         units = [row for row in planned if row["step"] == name]
         if units:
             latest = _latest(artefacts, [row for row in units if row["target"] in files], files, unreadable)
-            steps.append(_step(name, units, files, rejected, size=sizes.get(name, 0), latest=pace.of(latest)))
+            steps.append(_step(name, units, files, rejected, size=sizes.get(name, 0), latest=pace.summarise(latest)))
     return Status(
         steps=tuple(steps),
         reasons=_reasons(rejected),
-        open=_open(artefacts, noted),
+        open=_open(artefacts, plans),
         unreadable=tuple(unreadable),
     )
 
 
-def _open(artefacts: store.Store, noted: Sequence[str]) -> int:
-    """Commands without a plan for the step that they end with."""
+def _open(artefacts: store.Store, plans: Sequence[str]) -> int:
+    """Returns the number of commands without a plan for the step that they end with."""
     steps: dict[str, dict[str, str]] = {}
-    for path in noted:
+    for path in plans:
         command, _, step = path.removesuffix(".parquet").partition("-")
         steps.setdefault(command, {})[step] = path
-    without = [paths for paths in steps.values() if LAST not in paths]
-    return sum(all(artefacts.manifest(path).get("upto") != step for step, path in of.items()) for of in without)
+    unfinished = [paths for paths in steps.values() if LAST not in paths]
+    return sum(
+        all(artefacts.manifest(path).get("upto") != step for step, path in paths.items()) for paths in unfinished
+    )
 
 
 def _step(name: str, units: Rows, files: Files, rejected: Mapping[str, Rows], *, size: int, latest: pace.Pace) -> Step:
@@ -157,25 +159,25 @@ def _rows(artefacts: store.Store, path: str, unreadable: list[str]) -> Rows:
 def _latest(
     artefacts: store.Store, done: Rows, files: Files, unreadable: list[str]
 ) -> list[tuple[int, Mapping[str, Any]]]:
-    """Size and manifest of the latest units alone, for a store may hold a hundred thousand."""
-    found = []
+    """Returns size and manifest of the `_SAMPLED` latest units."""
+    latest = []
     for row in heapq.nlargest(_SAMPLED, done, key=lambda row: files[row["target"]].mtime_ns or 0):
         try:
             manifest = artefacts.manifest(row["target"])
-            pace.of([(row["size"], manifest)])  # whether it says what it should
+            pace.summarise([(row["size"], manifest)])  # raises if the manifest lacks a field
         except (ValueError, KeyError, OSError):
             unreadable.append(row["target"])
         else:
-            found.append((row["size"], manifest))
-    return found
+            latest.append((row["size"], manifest))
+    return latest
 
 
 def _bytes(planned: Rows, files: Files) -> dict[str, int]:
-    """Step -> the size of its units' files, and of what else lies in a folder that is theirs alone."""
+    """Returns step -> bytes of its units' files, with all other files in a folder that belongs to one unit."""
     owner = {row["target"]: row["step"] for row in planned}
     for target, step in list(owner.items()):
         folder = _folder(target)
-        shared = "/" not in folder  # captions/ holds those of all commands
+        shared = "/" not in folder  # captions/ holds the units of all commands
         owner.setdefault(store.quarantine(target) if shared else folder, step)
     sizes: dict[str, int] = {}
     for path, info in files.items():
@@ -190,18 +192,18 @@ def _folder(path: str) -> str:
 
 
 def _reasons(rejected: Mapping[str, Rows]) -> tuple[Reason, ...]:
-    found: dict[str, list[str]] = {}
+    paths_of: dict[str, list[str]] = {}
     for path, rows in rejected.items():
         for row in rows:
             error = f"{row['error']}: {' '.join(row['message'].split())}"
             short = error if len(error) <= _SHOWN else f"{error[: _SHOWN - 3]}..."
-            found.setdefault(short, []).append(path)
-    reasons = [Reason(error=e, rows=len(paths), paths=tuple(dict.fromkeys(paths))) for e, paths in found.items()]
+            paths_of.setdefault(short, []).append(path)
+    reasons = [Reason(error=e, rows=len(paths), paths=tuple(dict.fromkeys(paths))) for e, paths in paths_of.items()]
     return tuple(sorted(reasons, key=lambda reason: -reason.rows))
 
 
 def show(status: Status, root: str, *, console: Console | None = None) -> None:
-    """Prints a table on a terminal, aligned lines elsewhere, and what else there is to say."""
+    """Prints a table on a terminal, aligned lines elsewhere, then timings, rejections and unreadable files."""
     console = console or Console(highlight=False)
     if not status.steps:
         print(f"nothing has been run in {root}")
@@ -221,7 +223,7 @@ def show(status: Status, root: str, *, console: Console | None = None) -> None:
         if words := step.pace.words(step.unit):
             print(f"{PLANNED[step.name].title}: {words}")
     if status.open:
-        print(f"sets of runs that have not come to their last steps, which are not counted yet: {status.open}")
+        print(f"commands whose last step is not planned yet, so that its units are not counted: {status.open}")
     for reason in status.reasons:
         first, *others = reason.paths
         more = f" and {len(others)} more" if others else ""

@@ -1,4 +1,4 @@
-"""A command as a job of a cluster: what such a one may not be given, and how it is sent there."""
+"""Submission of a `bob` command as a Ray job, and checks of the `--out` that a job may use."""
 
 import os
 import shlex
@@ -11,13 +11,15 @@ __all__ = ["require_shared", "submit"]
 
 
 def require_shared(out: str) -> None:
-    """Of a job the working directory is deleted with it, and the command line is shown to all who see the cluster.
+    """Checks that a job's `--out` outlives the job and holds no secret.
+
+    A job's working directory is deleted with the job, and its command line is shown to everyone who sees the cluster.
 
     Args:
-        out: where it is to keep what it makes.
+        out: the job's `--out`.
 
     Raises:
-        ValueError: if that would be lost, or shows a secret.
+        ValueError: if `out` is a relative path or holds an access key.
     """
     if store.without_keys(out) != out:
         raise ValueError(
@@ -32,35 +34,35 @@ def require_shared(out: str) -> None:
 
 
 def submit(arguments: Sequence[str], *, address: str, out: str, title: str, identity: Any) -> int:
-    """Runs a `bob` command as a job, and shows its log.
+    """Runs a `bob` command as a job and prints its log.
 
     Args:
-        arguments: of the command, with `--submit`.
-        address: of the cluster's dashboard.
-        out: where the command keeps what it makes.
-        title: of the job, for people.
-        identity: what the command depends on; two that are equal are one job.
+        arguments: arguments of the command, with `--submit`.
+        address: URL of the cluster's dashboard.
+        out: the command's `--out`.
+        title: readable part of the job's name.
+        identity: settings of the command; equal settings share one job.
 
     Returns:
-        The exit code.
+        The job's exit code.
 
     Raises:
-        ValueError: if `require_shared` does, or the cluster cannot be reached.
+        ValueError: if `require_shared` refuses `out`, or the cluster cannot be reached.
     """
     require_shared(out)
     from bob.cluster import submit
 
-    sent = _without(arguments, "--submit")
+    command = _without(arguments, "--submit")
     return submit.submit(
-        shlex.join(["python", "-m", "bob.cli", *sent]),
+        shlex.join(["python", "-m", "bob.cli", *command]),
         name=f"bob-{store.slug(title)}-{store.key(identity)[:8]}",
         address=address,
-        metadata={"bob": shlex.join(["bob", *sent]), "out": out},
+        metadata={"bob": shlex.join(["bob", *command]), "out": out},
     )
 
 
 def _without(arguments: Sequence[str], flag: str) -> list[str]:
-    """A command line without one flag and its value."""
+    """Returns a command line without one flag and its value."""
     kept, skipped = [], False
     for argument in arguments:
         if not skipped and argument != flag and not argument.startswith(f"{flag}="):

@@ -1,4 +1,4 @@
-"""Is everything in a store what it should be? Re-reads every artefact and names what is wrong; changes nothing."""
+"""`bob verify`: reads every artefact of a store again and reports faults; changes nothing."""
 
 import functools
 import re
@@ -16,12 +16,12 @@ from bob.store import schema
 __all__ = ["Problem", "Verdict", "VerifyCommand", "show", "verify"]
 
 Check = Callable[[StoreSnapshot, str], Iterator[str]]
-"""(store, path) -> what is wrong, in words."""
+"""(snapshot, path) -> faults, in words."""
 
 _UNIT = r"[^/]+-[0-9a-f]{16}"
 _PART = r"part-(\d{5}|[1-9]\d{5,})"
 _FILES = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
-"""Of an adapter: diffusers' names, as in `lora.FILE` and `textual_inversion.FILE`, which would bring torch."""
+"""Files of an adapter, in diffusers' names: `lora.FILE` and `textual_inversion.FILE`, whose modules import torch."""
 
 _KINDS: Mapping[str, Check] = {
     rf"shots/{_UNIT}\.parquet": checks.shots,
@@ -47,23 +47,23 @@ _KINDS: Mapping[str, Check] = {
     r"report\.html": checks.text,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
-"""Path -> what has to hold for the file; the first that fits."""
+"""Pattern of a path -> check of the file; the first match applies."""
 
 _PASSING = re.compile(
     rf"scratch/.*|logs/.*|claims/[^/]+\.json|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
     r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+"
 )
-"""What a run that goes on needs, what one that was killed leaves behind, and curves, which are others' files."""
+"""Files of a run in progress, leftovers of a killed one, and curves, which trackers write."""
 
 _AGAIN = "run the same command again"
 
 _LISTED = 20
-"""Files of others that are named; a wrong folder may hold a million."""
+"""Most foreign files that are listed; a wrong folder may hold a million."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyCommand:
-    """Reads all that a folder holds and names what is damaged; changes nothing.
+    """Reads every file of a folder and names those that are damaged; changes nothing.
 
     Exit code 0 if all is well, 1 if something is wrong, 2 if there is nothing to read.
 
@@ -74,7 +74,7 @@ class VerifyCommand:
     """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
 
     def main(self, arguments: Sequence[str]) -> int:
-        """Does it and prints what came; returns the exit code."""
+        """Prints the verdict; returns the exit code."""
         verdict = verify(store.Store(self.out), report=console.walk)
         show(verdict)
         return 1 if verdict.problems else 0
@@ -82,7 +82,7 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong."""
+    """Fault of one file, and its remedy."""
 
     path: str
     wrong: str
@@ -91,39 +91,39 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `bob verify` found."""
+    """Result of `bob verify`."""
 
     checked: int
-    """Files that were read."""
+    """Number of files read."""
     size: int
-    """Theirs, in bytes."""
+    """Bytes of the files read."""
     problems: tuple[Problem, ...]
     foreign: tuple[str, ...]
-    """Files that are not ours."""
+    """Files that bob did not write."""
     passing: tuple[str, ...]
-    """Temporary files, and the state of fine-tunes and classifiers that are not done."""
+    """Temporary files, and the state of unfinished fine-tunes and classifiers."""
 
 
 def verify(artefacts: store.Store, *, report: Callable[[Sequence[str]], Iterable[str]] = iter) -> Verdict:
-    """Reads all that a store holds.
+    """Checks every file of a store.
 
-    What is not there yet is no fault: the same command makes it.
+    A file that is not made yet is no fault: the same command makes it.
 
     Args:
         artefacts: the store; may be in use.
-        report: the files -> the same files, shown to the user in passing.
+        report: passes the paths on and shows progress.
 
     Raises:
-        ValueError: if the store is not there, or holds nothing of ours.
+        ValueError: if the store does not exist, or holds no file of bob.
     """
     files = artefacts.listing()
     kinds = {path: kind for path in sorted(files) if (kind := _kind(path))}
     if not kinds:
         raise ValueError(f"nothing in {artefacts.place()} is ours to verify: name a folder that `bob run` wrote to")
-    held = StoreSnapshot(artefacts, files.keys())
+    snapshot = StoreSnapshot(artefacts, files.keys())
     problems = list(_missing(kinds, files))
     for path in report(list(kinds)):
-        problems += _problems(kinds[path], held, path)
+        problems += _problems(kinds[path], snapshot, path)
     others = [path for path in sorted(files) if path not in kinds]
     return Verdict(
         checked=len(kinds),
@@ -140,55 +140,55 @@ def _kind(path: str) -> Check | None:
     return next((kind for pattern, kind in _KINDS.items() if re.fullmatch(pattern, path)), None)
 
 
-def _problems(check: Check, held: StoreSnapshot, path: str) -> list[Problem]:
+def _problems(check: Check, snapshot: StoreSnapshot, path: str) -> list[Problem]:
     try:
-        return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, held, path)]
-    except store.OtherFormatError:  # no damage: to delete it would be a loss
+        return [Problem(path, wrong, _mend(path)) for wrong in _wrong(check, snapshot, path)]
+    except store.OtherFormatError:  # not damaged, so no advice to delete it
         return [Problem(path, "was written by another version of bob", "use that version, or another --out")]
 
 
-def _wrong(check: Check, held: StoreSnapshot, path: str) -> Iterator[str]:
+def _wrong(check: Check, snapshot: StoreSnapshot, path: str) -> Iterator[str]:
     try:
-        yield from check(held, path)
+        yield from check(snapshot, path)
     except store.OtherFormatError:
         raise
     except FileNotFoundError:
-        return  # a run that goes on has taken it away since
+        return  # a run in progress has removed it since the listing
     except OSError as error:
         yield f"cannot be read ({error})"
     except ValueError as error:
         yield str(error)
     except (KeyError, TypeError) as error:
-        yield f"its manifest does not say all that it should ({error})"
+        yield f"its manifest lacks a field or has one of another type ({error})"
 
 
 def _mend(path: str) -> str:
     name = path.rpartition("/")[2]
-    if path.startswith("adapters/"):  # the manifest there is what counts as done, for all epochs that were kept
+    if path.startswith("adapters/"):  # its manifest marks all saved epochs as done
         return f"delete its folder {'/'.join(path.split('/')[:2])} and {_AGAIN}"
     if ".rejected." in name:
-        return f"delete it and {name.replace('.rejected.', '.')}, if that is there, and {_AGAIN}"
+        return f"delete it and {name.replace('.rejected.', '.')}, if that exists, and {_AGAIN}"
     return f"delete it and {_AGAIN}"
 
 
 def _missing(kinds: Mapping[str, Check], files: Collection[str]) -> Iterator[Problem]:
-    """What has to stand beside something that is there."""
-    wanted: dict[str, str] = {}
+    """Yields files that are missing though a file that needs them exists."""
+    required: dict[str, str] = {}
     for path, kind in kinds.items():
         folder = path.rpartition("/")[0]
         if kind is checks.part:
-            wanted[f"{folder}/requests.parquet"] = _AGAIN
+            required[f"{folder}/requests.parquet"] = _AGAIN
         elif kind is checks.weights and f"{folder}/state.pt" not in files:
-            wanted[f"{folder}/manifest.json"] = _AGAIN
+            required[f"{folder}/manifest.json"] = _AGAIN
         elif kind is checks.manifest and not any(checks.weights is kinds.get(f"{folder}/{name}") for name in _FILES):
-            wanted[f"{folder}/{_FILES[0]}"] = _mend(path)
-    for path, mend in wanted.items():
+            required[f"{folder}/{_FILES[0]}"] = _mend(path)
+    for path, mend in required.items():
         if path not in files:
             yield Problem(path, "is missing", mend)
 
 
 def show(verdict: Verdict) -> None:
-    """Prints a line for each thing that is wrong, what is not ours, and a count."""
+    """Prints a line for each fault and foreign file, and a count."""
     for problem in verdict.problems:
         print(f"{problem.path}: {problem.wrong}: {problem.mend}")
     for path in verdict.foreign[:_LISTED]:

@@ -277,8 +277,8 @@ def test_the_command(held, bob, tmp_path):
         (["--into", "{tmp}/set"], "3 sets of images fit, .*: choose by --method bob or diff_mix, --seed 0 or 1"),
         (["--method", "bobb", "--into", "{tmp}/set"], "unknown --method .*'bobb'; known: bob, diff_mix. Did you mean"),
         (["--method", "diff_mix", "--seed", "1", "--into", "{tmp}/set"], "unknown --seed .*'1'; known: 0"),
-        (["--method", "diff_mix", "--into", "{tmp}/full"], "full is there already: name a folder that is not"),
-        (["--method", "diff_mix", "--into", "{tmp}/full/file"], "file is there already"),
+        (["--method", "diff_mix", "--into", "{tmp}/full"], "full exists already: name a folder that does not"),
+        (["--method", "diff_mix", "--into", "{tmp}/full/file"], "file exists already"),
         (
             ["--method", "diff_mix", "--into", "{tmp}/full/file/set"],
             "the export to .* failed .*Not a directory.*: .*choose another --into",

@@ -89,8 +89,8 @@ def test_a_pace_is_that_of_all_its_units():
         return 10, {"host": "h", "process": process, "seconds": seconds, "times": laps} | more
 
     some = [unit(1, 2.0, occupancy=1.0), unit(1, 2.0, occupancy=0.5), unit(2, 4.0), (10, {"host": "h", "seconds": 2.0})]
-    found = pace.of(some)
-    assert found == pace.of(some[::-1])
+    found = pace.summarise(some)
+    assert found == pace.summarise(some[::-1])
     assert found.rate == 4
     assert found.workers == (2.5, 5, 5)
     assert found.times == {"work": 0.75, "load": 0.25}
@@ -98,5 +98,5 @@ def test_a_pace_is_that_of_all_its_units():
     assert found.occupancy == pytest.approx(20 / 30)
     told = "75 % work, 25 % load; batches 67 % full; 3 workers, 2.5 to 5 images/s each"
     assert found.words("images") == told
-    assert pace.of([]).words("images") == ""
-    assert pace.of([]).rate is None
+    assert pace.summarise([]).words("images") == ""
+    assert pace.summarise([]).rate is None

@@ -143,7 +143,7 @@ def test_a_command_that_was_cut_short_is_said_to_be_open(base, tmp_path, capsys)
     found = status.read(artefacts)
     assert counts(found) == {"finetune": (1, 0), "generate": (0, 3)}
     assert found.open == 1
-    told = "sets of runs that have not come to their last steps, which are not counted yet: 1"
+    told = "commands whose last step is not planned yet, so that its units are not counted: 1"
     assert shown(found, capsys)[-1] == told
 
 
@@ -218,8 +218,8 @@ def test_the_size_of_a_plan_is_no_matter(size, base, tmp_path):
         (["status", "{out}", "more"], 2, "Unrecognized"),
         (["stats", "{out}"], 2, "run, plan, status, verify"),
         ([], 2, "run, plan, status, verify"),
-        (["--help"], 0, "Reads all that a folder holds"),
-        (["status", "--help"], 0, "Shows what of the commands"),
+        (["--help"], 0, "Reads every file of a folder and names those that are damaged"),
+        (["status", "--help"], 0, "Shows how much of the work of all commands"),
         (["run", "--help"], 0, "--sweep.lambdas"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_request_that_was_rejected_is_no_damage(artefacts):
     first, second = sorted(verify.verify(artefacts).problems, key=lambda problem: problem.path)
     assert (first.path, first.wrong) == (path_of(artefacts, part), "lacks 1-1: neither there nor rejected")
     assert (second.path, second.wrong[: len(NO_PARQUET)]) == (beside, NO_PARQUET)
-    assert second.mend == "delete it and part-00001.parquet, if that is there, and run the same command again"
+    assert second.mend == "delete it and part-00001.parquet, if that exists, and run the same command again"
 
 
 def test_a_training_that_ended_in_nan_is_no_damage(artefacts):

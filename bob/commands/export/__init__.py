@@ -1,10 +1,10 @@
-"""`bob export`: a set of drawn images for others, marked as synthetic, in the forms that they load.
+"""`bob export`: writes a set of drawn images, marked as synthetic, in common formats.
 
     hf           Parquet with pictures and class names          datasets.load_dataset(FOLDER)
     imagefolder  CLASS/IMAGE.png and metadata.csv               torchvision's ImageFolder, datasets' imagefolder
     webdataset   tar shards: IMAGE.png, IMAGE.cls, IMAGE.json   webdataset, datasets' webdataset
 
-Each holds a README.md, the data card, and says in each picture's own metadata what drew it (paper, ethics statement).
+Each has a data card, README.md, and names in each picture's metadata the model that drew it (paper, ethics statement).
 """
 
 import os
@@ -28,12 +28,12 @@ from bob.store.images import ImageSet, Walk, find
 __all__ = ["FORMATS", "ExportCommand", "Wanted", "choose", "write"]
 
 FORMATS = {"hf": hf, "imagefolder": imagefolder, "webdataset": webdataset}
-"""What `--to` takes -> the module of that form: `write`, `CONFIG` for the card, and `LOAD`, the code that reads it."""
+"""Value of `--to` -> module of that format: `write`, `CONFIG` for the card, and `LOAD`, the code that reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which set of drawn images; what is left empty may be anything."""
+    """Selection of a set of drawn images; an empty field matches any value."""
 
     dataset: str = ""
     method: str = ""
@@ -43,12 +43,12 @@ class Wanted:
     """Training images per class."""
     seed: int | None = None
     key: str = ""
-    """The 16 digits at the end of its folder's name, where all else agrees."""
+    """Last 16 digits of the set's folder; tells apart sets that agree in all other fields."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand:
-    """Writes one set of drawn images for others: marked as synthetic, with a data card.
+    """Writes one set of drawn images in a common format, marked as synthetic, with a data card.
 
     bob export out --method bob --to hf --into birds
     """
@@ -58,120 +58,120 @@ class ExportCommand:
     to: Literal["hf", "imagefolder", "webdataset"]
     """hf: Parquet for `datasets.load_dataset`; imagefolder: CLASS/IMAGE.png; webdataset: tar shards."""
     into: str
-    """The folder to write, which is not there yet."""
+    """Folder to write; must not exist, or be empty."""
     wanted: Annotated[Wanted, tyro.conf.arg(name="")]
-    """Which set, where there are several."""
+    """Selection of the set, if there are several."""
 
     def main(self, arguments: Sequence[str]) -> int:
-        """Does it and prints what came; returns the exit code."""
+        """Writes the export and prints its size; returns the exit code."""
         artefacts = Store(self.out)
-        chosen = choose(artefacts, self.wanted)
-        number = write(chosen, to=self.to, into=self.into, walk=console.walk)
-        print(f"{self.into}: {number:,} images of {artefacts.place(chosen.folder)}")
+        image_set = choose(artefacts, self.wanted)
+        number = write(image_set, to=self.to, into=self.into, walk=console.walk)
+        print(f"{self.into}: {number:,} images of {artefacts.place(image_set.folder)}")
         return 0
 
 
 def choose(artefacts: Store, wanted: Wanted) -> ImageSet:
-    """The one set of drawn images that fits.
+    """Returns the only set of drawn images that fits.
 
     Raises:
-        ValueError: if none fits, or several do; says what there is.
+        ValueError: if no set fits, or several do; the message lists the choices.
     """
-    found = {of.folder: _coordinates(of) for of in find(artefacts)}
-    if not found:
+    known = {image_set.folder: _coordinates(image_set) for image_set in find(artefacts)}
+    if not known:
         raise ValueError(f"{artefacts.place()} holds no drawn images: name a folder that `bob run` has drawn into")
-    fitting = dict(found)
+    fitting = dict(known)
     for name, value in asdict(wanted).items():
         if value in ("", None) or (name == "shots" and not value):
             continue
-        known = dict.fromkeys(str(of[name]) for of in fitting.values())
-        fitting = {folder: of for folder, of in fitting.items() if of[name] == value}
+        values = dict.fromkeys(str(coordinates[name]) for coordinates in fitting.values())
+        fitting = {folder: coordinates for folder, coordinates in fitting.items() if coordinates[name] == value}
         if not fitting:
-            raise ValueError(registry.unknown(f"--{name} of the images in {artefacts.place()}", str(value), known))
+            raise ValueError(registry.unknown(f"--{name} of the images in {artefacts.place()}", str(value), values))
     if len(fitting) > 1:
-        values = {name: dict.fromkeys(of[name] for of in fitting.values()) for name in asdict(wanted)}
-        differing = {name: held for name, held in values.items() if len(held) > 1}
+        by_name = {name: dict.fromkeys(each[name] for each in fitting.values()) for name in asdict(wanted)}
+        differing = {name: values for name, values in by_name.items() if len(values) > 1}
         if len(differing) > 1:
             del differing["key"]
-        choices = ", ".join(f"--{name} {' or '.join(map(str, held))}" for name, held in differing.items())
+        choices = ", ".join(f"--{name} {' or '.join(map(str, values))}" for name, values in differing.items())
         raise ValueError(f"{len(fitting)} sets of images fit, and one is exported: choose by {choices}")
     return ImageSet(artefacts, *fitting)
 
 
-def _coordinates(of: ImageSet) -> dict[str, Any]:
-    run = {name: of.run[name] for name in ("method", "checkpoint", "shots", "seed")}
-    return {"dataset": of.dataset, **run, "key": of.folder[-16:]}
+def _coordinates(image_set: ImageSet) -> dict[str, Any]:
+    run = {name: image_set.run[name] for name in ("method", "checkpoint", "shots", "seed")}
+    return {"dataset": image_set.dataset, **run, "key": image_set.folder[-16:]}
 
 
-def write(of: ImageSet, *, to: str, into: str, walk: Walk = iter) -> int:
-    """Writes the images that the classifier is given, one shard in memory at a time; all of it or nothing.
+def write(image_set: ImageSet, *, to: str, into: str, walk: Walk = iter) -> int:
+    """Writes the images that the classifier trains on, one shard in memory at a time; all of them or nothing.
 
     Args:
-        of: the set.
+        image_set: the set.
         to: one of `FORMATS`.
-        into: a folder that is not there, or empty.
+        into: a folder that does not exist, or is empty.
         walk: shows progress.
 
     Returns:
-        How many images.
+        The number of images.
 
     Raises:
-        ValueError: if the form is unknown, the folder is taken or cannot be written, or the set is not whole.
+        ValueError: if the format is unknown, the folder exists or cannot be written, or the set is incomplete.
     """
     if to not in FORMATS:
         raise ValueError(registry.unknown("form of export", to, FORMATS))
-    form, folder = FORMATS[to], _free(into)
-    if not of.complete:
+    module, folder = FORMATS[to], _free(into)
+    if not image_set.complete:
         raise ValueError(
-            f"{of.artefacts.place(of.folder)} is not done ({len(of.parts)} shards): the same `bob run` draws what is"
-            " missing"
+            f"{image_set.artefacts.place(image_set.folder)} is not done ({len(image_set.parts)} shards):"
+            " the same `bob run` draws what is missing"
         )
-    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
     try:
-        beside.mkdir(parents=True)
-        counts = form.write(_marked(of, walk), of.class_names, beside)
-        described = card.text(of, counts, config=form.CONFIG, load=form.LOAD.replace("FOLDER", folder.name))
-        (beside / "README.md").write_text(described, encoding="utf-8")
-        os.replace(beside, folder)
+        staging.mkdir(parents=True)
+        counts = module.write(_marked(image_set, walk), image_set.class_names, staging)
+        readme = card.text(image_set, counts, config=module.CONFIG, load=module.LOAD.replace("FOLDER", folder.name))
+        (staging / "README.md").write_text(readme, encoding="utf-8")
+        os.replace(staging, folder)
     except OSError as error:
         raise ValueError(
             f"the export to {folder} failed ({files.words(error)}): make it possible, or choose another --into"
         ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     return sum(counts.values())
 
 
 def _free(into: str) -> Path:
     if not into:
-        raise ValueError("--into is the folder to write, which is not there yet: name one")
+        raise ValueError("--into is empty: name the folder to write, which must not exist yet")
     if "://" in into:
         raise ValueError(f"--into is a folder on this machine, got {into!r}: export it here, then copy it there")
     folder = Path(into).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already: name a folder that is not, or an empty one")
+        raise ValueError(f"{folder} exists already: name a folder that does not, or an empty one")
     return folder
 
 
-def _marked(of: ImageSet, walk: Walk) -> Iterator[list[dict[str, Any]]]:
-    """Of each shard its images, as rows of what all forms keep, with their marks."""
-    by = model(of.run["checkpoint"])
-    same = {"dataset": public(of.dataset), "method": of.run["method"], "model": by.words}
-    for table in of.shards(walk=walk):
-        yield [_row(row, same, of.class_names) for row in table.to_pylist()]
+def _marked(image_set: ImageSet, walk: Walk) -> Iterator[list[dict[str, Any]]]:
+    """Yields each shard's images as rows with the exported columns, pictures marked as synthetic."""
+    t2i = model(image_set.run["checkpoint"])
+    common = {"dataset": public(image_set.dataset), "method": image_set.run["method"], "model": t2i.words}
+    for table in image_set.shards(walk=walk):
+        yield [_row(row, common, image_set.class_names) for row in table.to_pylist()]
 
 
-def _row(row: Mapping[str, Any], same: Mapping[str, str], class_names: Sequence[str]) -> dict[str, Any]:
-    kept = {name: row[name] for name in _KEPT}
-    said = {**same, "label": row["class_id"], "class_name": class_names[row["class_id"]], **kept}
+def _row(row: Mapping[str, Any], common: Mapping[str, str], class_names: Sequence[str]) -> dict[str, Any]:
+    columns = {name: row[name] for name in _COLUMNS}
+    facts = {**common, "label": row["class_id"], "class_name": class_names[row["class_id"]], **columns}
     try:
-        return {"image": mark(row["image"], said), **said}
+        return {"image": mark(row["image"], facts), **facts}
     except ValueError as error:
         raise ValueError(f"image {row['request_id']} cannot be exported: {error}") from error
 
 
-_KEPT = (
+_COLUMNS = (
     *("request_id", "prompt", "negative_prompt", "background", "pose", "seed", "kind", "source_ids", "strength"),
     *("guidance", "steps", "scheduler", "switch_at", "label_ids", "label_weights"),
 )
-"""Columns of schema.IMAGES that tell others something."""
+"""Exported columns of schema.IMAGES."""

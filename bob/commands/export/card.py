@@ -1,4 +1,4 @@
-"""The data card of an export: README.md with the front matter of the Hugging Face hub."""
+"""Data card of an export: README.md with the front matter of the Hugging Face hub."""
 
 import html
 import json
@@ -16,27 +16,27 @@ _LICENCES = {
     "CreativeML Open RAIL-M": "creativeml-openrail-m",
     "CreativeML Open RAIL++-M": "openrail++",
 }
-"""Licence of a checkpoint -> what the hub calls it."""
+"""Licence of a checkpoint -> its identifier on the hub."""
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M")
 _EXAMPLES = 10
-"""Prompts that are shown."""
+"""Number of prompts shown."""
 
 
-def text(of: ImageSet, counts: Mapping[int, int], *, config: Mapping[str, Any], load: str) -> str:
-    """What was exported, from what, by what, with what licence, and how it is read.
+def text(image_set: ImageSet, counts: Mapping[int, int], *, config: Mapping[str, Any], load: str) -> str:
+    """Returns the data card: content, origin, model, licence, and code to read the export.
 
     Args:
-        of: the set that was exported.
+        image_set: the exported set.
         counts: class id -> images.
-        config: of the front matter: where the files lie.
-        load: the code that reads them.
+        config: configuration in the front matter: paths of the files.
+        load: code that reads the files.
     """
     from huggingface_hub import DatasetCardData
 
-    by, called, number = model(of.run["checkpoint"]), public(of.dataset), sum(counts.values())
+    t2i, dataset, number = model(image_set.run["checkpoint"]), public(image_set.dataset), sum(counts.values())
     front = DatasetCardData(
-        license=_LICENCES.get(by.licence, "unknown"),
-        pretty_name=f"Synthetic images by {of.run['method']} for {called}",
+        license=_LICENCES.get(t2i.licence, "unknown"),
+        pretty_name=f"Synthetic images by {image_set.run['method']} for {dataset}",
         task_categories=["image-classification"],
         size_categories=[_SIZES[min(len(_SIZES) - 1, max(0, len(str(number)) - 3))]],
         tags=["synthetic", "text-to-image", "beyond-objects"],
@@ -44,37 +44,37 @@ def text(of: ImageSet, counts: Mapping[int, int], *, config: Mapping[str, Any], 
     )
     parts = [
         f"---\n{front.to_yaml()}\n---",
-        f"# Synthetic images by {_shown(of.run['method'])} for {_shown(called)}",
+        f"# Synthetic images by {_escaped(image_set.run['method'])} for {_escaped(dataset)}",
         "Every image here was drawn by a model. None is a photograph, and none shows anything that has been.",
-        _table({"images": f"{number:,}", "classes": str(len(counts)), **_facts(of)}),
+        _table({"images": f"{number:,}", "classes": str(len(counts)), **_facts(image_set)}),
         f"## Reading it\n\n```python\n{load}\n```",
         f"## Marks\n\n{_MARKS}",
-        f"## Prompts\n\n{_prompts(of)}",
-        f"## Licence and use\n\n{_licences(of, by.licence)}",
-        f"## Classes\n\n{_classes(of, counts)}",
-        f"## Provenance\n\nThe settings that the images depend on, and what drew them:\n\n{_provenance(of)}",
+        f"## Prompts\n\n{_prompts(image_set)}",
+        f"## Licence and use\n\n{_licences(image_set, t2i.licence)}",
+        f"## Classes\n\n{_classes(image_set, counts)}",
+        f"## Provenance\n\nSettings and software that the images depend on:\n\n{_provenance(image_set)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-_MARKS = """Each PNG says in its own metadata that it is synthetic, what drew it and from which prompt: in XMP, as the
+_MARKS = """Each PNG says in its own metadata that it is synthetic, by which model and from which prompt: in XMP, as the
 IPTC Photo Metadata Standard 2025.1 has it (`DigitalSourceType`, which is trainedAlgorithmicMedia, or
 compositeWithTrainedAlgorithmicMedia where it starts from a real image; `AISystemUsed`; `AIPromptInformation`), and in
 the PNG texts `Software`, `Description` and `Generation`, which holds all that is known as JSON. Keep the marks where
 you pass images on. The pixels are as drawn: there is no hidden watermark."""
 
 
-def _facts(of: ImageSet) -> dict[str, str]:
-    run, by = of.run, model(of.run["checkpoint"])
-    first = of.requests.slice(0, 1).to_pylist()[0]
+def _facts(image_set: ImageSet) -> dict[str, str]:
+    run, t2i = image_set.run, model(image_set.run["checkpoint"])
+    first = image_set.requests.slice(0, 1).to_pylist()[0]
     return {
-        "made for": public(of.dataset),
+        "made for": public(image_set.dataset),
         "method": f"{run['method']} ({methods.load(run['method']).paper})",
-        "model": by.words,
+        "model": t2i.words,
         "tuned": f"adapter {first['adapter'][-16:]}" if first["adapter"] else "no, the bare model",
         "tuned on": f"{run['shots']} real images of each class" if run["shots"] else "a long tail of real images",
         "captioner": public(run["captioner"]) if methods.load(run["method"]).needs_captions else "none",
-        "kind": ", ".join(sorted(set(of.requests["kind"].to_pylist()))),
+        "kind": ", ".join(sorted(set(image_set.requests["kind"].to_pylist()))),
         "guidance": f"{first['guidance']:g}",
         "sampler": f"{first['steps']} steps, scheduler {first['scheduler']}",
         "seed of the run": str(run["seed"]),
@@ -82,35 +82,37 @@ def _facts(of: ImageSet) -> dict[str, str]:
     }
 
 
-def _prompts(of: ImageSet) -> str:
-    prompts = list(dict.fromkeys(of.requests["prompt"].to_pylist()))
-    shown = "\n".join(f"- {_shown(prompt)}" for prompt in prompts[:: -(-len(prompts) // _EXAMPLES)])
-    return f"{len(prompts):,} different ones; each image's own stands beside it. Some:\n\n{shown}"
+def _prompts(image_set: ImageSet) -> str:
+    prompts = list(dict.fromkeys(image_set.requests["prompt"].to_pylist()))
+    shown = "\n".join(f"- {_escaped(prompt)}" for prompt in prompts[:: -(-len(prompts) // _EXAMPLES)])
+    return f"{len(prompts):,} different ones; each image comes with its own. Some:\n\n{shown}"
 
 
-def _licences(of: ImageSet, licence: str) -> str:
+def _licences(image_set: ImageSet, licence: str) -> str:
     drawn = f"the licence of its weights is {licence}" if licence else "the licence of its weights is not known here"
-    real = licence_of(of.dataset)
-    bound = f" The real images that it learnt from are bound by: {_shown(real)}." if real else ""
+    real = licence_of(image_set.dataset)
+    bound = f" The real images that it learnt from are bound by: {_escaped(real)}." if real else ""
     return (
         f"Of the model that drew these images {drawn}: its conditions on use hold for them too.{bound} They are meant"
-        " to train and to study classifiers. They repeat what the model and the real images get wrong, and an image may"
+        " to train and to study classifiers. They repeat errors of the model and of the real images, and an image may"
         " not show the class that it was asked for."
     )
 
 
-def _classes(of: ImageSet, counts: Mapping[int, int]) -> str:
-    rows = "\n".join(f"| {k} | {_shown(name)} | {counts.get(k, 0):,} |" for k, name in enumerate(of.class_names))
+def _classes(image_set: ImageSet, counts: Mapping[int, int]) -> str:
+    rows = "\n".join(
+        f"| {k} | {_escaped(name)} | {counts.get(k, 0):,} |" for k, name in enumerate(image_set.class_names)
+    )
     return f"| label | class | images |\n|---|---|---|\n{rows}"
 
 
-def _provenance(of: ImageSet) -> str:
-    held = {"run": _run(of.run), "key": of.folder[-16:], "versions": of.origin["versions"]}
-    return f"```json\n{json.dumps(held, indent=1, ensure_ascii=False)}\n```"
+def _provenance(image_set: ImageSet) -> str:
+    provenance = {"run": _run(image_set.run), "key": image_set.folder[-16:], "versions": image_set.origin["versions"]}
+    return f"```json\n{json.dumps(provenance, indent=1, ensure_ascii=False)}\n```"
 
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What of its settings the images depend on, without this machine's folders and our classes' names."""
+    """Returns the settings that the images depend on, without this machine's folders and internal class names."""
     plain = {name: public(run[name]) for name in ("dataset", "checkpoint", "captioner")}
     plain |= {name: run[name] for name in ("method", "descriptor", "shots", "seed")}
     nested = {name: {k: v for k, v in run[name].items() if k} for name in ("finetune", "draw")}
@@ -123,10 +125,10 @@ def _table(facts: Mapping[str, str]) -> str:
 
 def _lines(facts: Mapping[str, str]) -> Iterator[str]:
     for name, value in facts.items():
-        yield f"| {name} | {_shown(value)} |"
+        yield f"| {name} | {_escaped(value)} |"
 
 
-def _shown(text: str) -> str:
-    """Text that means itself in Markdown: a class may be called anything."""
+def _escaped(text: str) -> str:
+    """Escapes text for Markdown: a class may have any name."""
     plain = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{letter}" if letter in "\\`*_[]|~#" else letter for letter in plain)

@@ -1,4 +1,4 @@
-"""Parquet as Hugging Face's *datasets* reads it: pictures as `Image`, classes as `ClassLabel`, a file a shard."""
+"""Parquet export for Hugging Face *datasets*: pictures as `Image`, classes as `ClassLabel`, one file for each shard."""
 
 import json
 from collections import Counter
@@ -18,8 +18,8 @@ images = load_dataset("FOLDER", split="train")
 images[0]["image"], images.features["label"].names"""
 
 _LISTS = {"source_ids": pa.string(), "label_ids": pa.int32(), "label_weights": pa.float64()}
-_NUMBERS = {"label": pa.int64(), "seed": pa.int64(), "steps": pa.int32()}
-_PARTS = ("strength", "guidance", "switch_at")
+_INTEGERS = {"label": pa.int64(), "seed": pa.int64(), "steps": pa.int32()}
+_FLOATS = ("strength", "guidance", "switch_at")
 
 
 def write(shards: Iterable[Sequence[Mapping[str, Any]]], class_names: Sequence[str], folder: Path) -> Counter[int]:
@@ -53,12 +53,12 @@ def _type(name: str) -> pa.DataType:
         return pa.struct({"bytes": pa.binary(), "path": pa.string()})
     if name in _LISTS:
         return pa.list_(_LISTS[name])
-    return _NUMBERS.get(name) or (pa.float64() if name in _PARTS else pa.string())
+    return _INTEGERS.get(name) or (pa.float64() if name in _FLOATS else pa.string())
 
 
-def _feature(of: pa.DataType) -> dict[str, Any]:
-    if pa.types.is_struct(of):
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if pa.types.is_struct(kind):
         return {"_type": "Image"}
-    if pa.types.is_list(of):
-        return {"feature": _feature(of.value_type), "_type": "Sequence"}
-    return {"dtype": {pa.float64(): "float64"}.get(of, str(of)), "_type": "Value"}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "Sequence"}
+    return {"dtype": {pa.float64(): "float64"}.get(kind, str(kind)), "_type": "Value"}

@@ -1,4 +1,4 @@
-"""A folder for each class, and metadata.csv: as torchvision's ImageFolder and *datasets*' imagefolder read it."""
+"""Export as a folder for each class and metadata.csv, for torchvision's ImageFolder and *datasets*' imagefolder."""
 
 import csv
 import json
@@ -23,9 +23,9 @@ images[0]["image"], images[0]["label"], images[0]["class_name"]  # the rest is m
 _SPLIT = re.compile(
     r"(?<![^-._ 0-9])(train(?:ing)?|val(?:id(?:ation)?)?|dev|test(?:ing)?|eval(?:uation)?)(?![^-._ 0-9])"
 )
-"""Words in a folder's name by which *datasets* tells training from test images."""
+"""Words in a folder's name that *datasets* takes for a split."""
 _LONGEST = 255
-"""Bytes of a name, on most disks."""
+"""Longest name of a folder on most disks, in bytes."""
 
 
 def write(shards: Iterable[Sequence[Mapping[str, Any]]], class_names: Sequence[str], folder: Path) -> Counter[int]:
@@ -38,40 +38,40 @@ def write(shards: Iterable[Sequence[Mapping[str, Any]]], class_names: Sequence[s
         ValueError: if a class's name is too long for a folder.
     """
     counts: Counter[int] = Counter()
-    called = folders(class_names)
+    names = folders(class_names)
     with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         for row in (row for rows in shards for row in rows):
-            said = {name: value for name, value in row.items() if name != "image"}
+            columns = {name: value for name, value in row.items() if name != "image"}
             if not counts:
-                writer.writerow(["file_name", *said])
-            place = folder / called[row["label"]]
+                writer.writerow(["file_name", *columns])
+            place = folder / names[row["label"]]
             place.mkdir(exist_ok=True)
             (place / f"{row['request_id']}.png").write_bytes(row["image"])
-            texts = [json.dumps(value) if isinstance(value, list) else value for value in said.values()]
+            texts = [json.dumps(value) if isinstance(value, list) else value for value in columns.values()]
             writer.writerow([f"{place.name}/{row['request_id']}.png", *texts])
             counts[row["label"]] += 1
     return counts
 
 
 def folders(class_names: Sequence[str]) -> list[str]:
-    """What the classes' folders are called: as the classes, but for what a disk or a reader would misunderstand.
+    """Returns the folder of each class: its name, with characters that a disk or reader misreads percent-encoded.
 
-    That stands as in an address, `a/b` as `a%2Fb`: `urllib.parse.unquote` gives each class's name back.
+    `a/b` becomes `a%2Fb`; `urllib.parse.unquote` restores the class's name.
 
     Raises:
         ValueError: if a name is too long.
     """
-    held = Counter(name.casefold() for name in class_names)
-    called = [_folder(name, alone=held[name.casefold()] == 1) for name in class_names]
-    for name in called:
+    counts = Counter(name.casefold() for name in class_names)
+    encoded = [_folder(name, alone=counts[name.casefold()] == 1) for name in class_names]
+    for name in encoded:
         if len(name.encode()) > _LONGEST:
             raise ValueError(f"a folder's name has {_LONGEST} bytes at most, but a class needs {name!r}: export to hf")
-    return called
+    return encoded
 
 
 def _folder(name: str, *, alone: bool) -> str:
-    """`alone`: no other class is called the same but for capitals, which some disks take for small letters."""
+    """Encodes a class's name; capitals too unless it is `alone`, as some disks ignore the case of names."""
     last = len(name) - 1
     kept = (
         _plain(c) and not _awkward(c, first=k == 0, last=k == last) and (alone or c == c.lower())
@@ -86,7 +86,7 @@ def _plain(letter: str) -> bool:
 
 
 def _awkward(letter: str, *, first: bool, last: bool) -> bool:
-    """A leading dot or `__` hides a folder; a blank or dot at the end is lost on some disks."""
+    """Returns whether a reader hides a folder for this first letter, or a disk drops this last one."""
     return (first and letter in "._ ") or (last and letter in ". ")
 
 

@@ -1,7 +1,7 @@
-"""Marks in a picture's own metadata: that it is synthetic, by which model, from which prompt (paper, ethics statement).
+"""Metadata of a PNG that marks it as synthetic and names model and prompt (paper, ethics statement).
 
-Written between a PNG's header and its pixels, which are carried over byte for byte. In XMP they stand as the IPTC Photo
-Metadata Standard 2025.1 has them: Digital Source Type, AI System Used, AI Prompt Information.
+The marks are written between a PNG's header and its pixels, which are copied byte for byte. The XMP fields are those of
+the IPTC Photo Metadata Standard 2025.1: Digital Source Type, AI System Used, AI Prompt Information.
 """
 
 import io
@@ -28,26 +28,26 @@ _SPACES = {
 }
 _TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML has not."""
+"""Characters that XML does not allow."""
 
 
-def mark(image: bytes, said: Mapping[str, Any]) -> bytes:
-    """The same PNG with its marks.
+def mark(image: bytes, facts: Mapping[str, Any]) -> bytes:
+    """Returns a PNG with its marks.
 
     Args:
         image: a PNG.
-        said: plain data about it: `model`, `prompt`, `class_name`, `source_ids` and whatever else there is.
+        facts: plain data about the image: `model`, `prompt`, `class_name`, `source_ids` and any other.
 
     Raises:
-        ValueError: if it is no PNG.
+        ValueError: if the image is no PNG.
     """
     if not image.startswith(_SIGNATURE) or image[12:16] != b"IHDR":
         raise ValueError(f"only PNG can be marked, got {image[:8]!r}")
     marks = PngImagePlugin.PngInfo()
     marks.add_text("Software", SOFTWARE)
-    marks.add_text("Description", _writable(_description(said)))
-    marks.add_itxt("Generation", _writable(json.dumps(dict(said), ensure_ascii=False)))
-    marks.add_itxt("XML:com.adobe.xmp", _xmp(said))
+    marks.add_text("Description", _writable(_description(facts)))
+    marks.add_itxt("Generation", _writable(json.dumps(dict(facts), ensure_ascii=False)))
+    marks.add_itxt("XML:com.adobe.xmp", _xmp(facts))
     marked = io.BytesIO()
     marked.write(image[:_HEADER])
     for name, content, *_ in marks.chunks:
@@ -56,32 +56,34 @@ def mark(image: bytes, said: Mapping[str, Any]) -> bytes:
     return marked.getvalue()
 
 
-def source_type(said: Mapping[str, Any]) -> str:
-    """IPTC's term: of what a model drew, or of what it drew over a real image."""
-    return _TERMS + ("compositeWithTrainedAlgorithmicMedia" if said["source_ids"] else "trainedAlgorithmicMedia")
+def source_type(facts: Mapping[str, Any]) -> str:
+    """Returns IPTC's term for an image drawn by a model, from noise or from a real image."""
+    return _TERMS + ("compositeWithTrainedAlgorithmicMedia" if facts["source_ids"] else "trainedAlgorithmicMedia")
 
 
-def _description(said: Mapping[str, Any]) -> str:
-    real = ", starting from a real image" if said["source_ids"] else ""
-    return f"Synthetic image, no photograph. Drawn by {said['model']}{real}, from the prompt: {said['prompt']}"
+def _description(facts: Mapping[str, Any]) -> str:
+    real = ", starting from a real image" if facts["source_ids"] else ""
+    return f"Synthetic image, no photograph. Drawn by {facts['model']}{real}, from the prompt: {facts['prompt']}"
 
 
-def _xmp(said: Mapping[str, Any]) -> str:
+def _xmp(facts: Mapping[str, Any]) -> str:
     for prefix, space in _SPACES.items():
         ElementTree.register_namespace(prefix, space)
     root = ElementTree.Element(_name("x:xmpmeta"))
     about = {_name("rdf:about"): ""}
-    of = ElementTree.SubElement(ElementTree.SubElement(root, _name("rdf:RDF")), _name("rdf:Description"), about)
+    description = ElementTree.SubElement(
+        ElementTree.SubElement(root, _name("rdf:RDF")), _name("rdf:Description"), about
+    )
     for name, text in {
-        "Iptc4xmpExt:DigitalSourceType": source_type(said),
-        "Iptc4xmpExt:AISystemUsed": said["model"],
-        "Iptc4xmpExt:AIPromptInformation": said["prompt"],
+        "Iptc4xmpExt:DigitalSourceType": source_type(facts),
+        "Iptc4xmpExt:AISystemUsed": facts["model"],
+        "Iptc4xmpExt:AIPromptInformation": facts["prompt"],
         "xmp:CreatorTool": SOFTWARE,
     }.items():
-        ElementTree.SubElement(of, _name(name)).text = _writable(text)
-    languages = ElementTree.SubElement(ElementTree.SubElement(of, _name("dc:description")), _name("rdf:Alt"))
+        ElementTree.SubElement(description, _name(name)).text = _writable(text)
+    languages = ElementTree.SubElement(ElementTree.SubElement(description, _name("dc:description")), _name("rdf:Alt"))
     default = {"{http://www.w3.org/XML/1998/namespace}lang": "x-default"}
-    ElementTree.SubElement(languages, _name("rdf:li"), default).text = _writable(_description(said))
+    ElementTree.SubElement(languages, _name("rdf:li"), default).text = _writable(_description(facts))
     packet = ElementTree.tostring(root, encoding="unicode")
     return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>{packet}<?xpacket end="w"?>'
 

@@ -1,4 +1,4 @@
-"""What may leave this machine: names without the folders that they lie in, and what is known of a checkpoint."""
+"""Public names of data sets and models, without this machine's folders, and their licences."""
 
 import re
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ __all__ = ["Model", "licence_of", "model", "public"]
 
 
 def public(name: str) -> str:
-    """A data set's, checkpoint's or captioner's name: `folder:/home/jane/birds` -> `folder:birds`."""
+    """Strips the folders from a name or address: `folder:/home/jane/birds` -> `folder:birds`."""
     return re.sub(r"(^|:)([^:]*/)", r"\1", name.rstrip("/"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What drew the images."""
+    """Model that drew the images."""
 
     name: str
-    """On the hub, where it is there."""
+    """Repository on the hub, if any."""
     revision: str
     licence: str
-    """Empty: not known."""
+    """Licence of the weights; empty if unknown."""
 
     @property
     def words(self) -> str:
@@ -32,16 +32,16 @@ class Model:
 
 
 def model(checkpoint: str) -> Model:
-    """What is known of a T2I checkpoint by its name, wherever it now lies."""
-    known = checkpoints.CHECKPOINTS.get(checkpoint)
-    if known is None:
+    """Returns the public name, revision and licence of a T2I checkpoint."""
+    official = checkpoints.CHECKPOINTS.get(checkpoint)
+    if official is None:
         return Model(name=public(checkpoint).removeprefix("path:"), revision="", licence="")
-    name = known.repository or f"{checkpoint} mini Stable Diffusion of beyond-objects"
-    return Model(name=name, revision=known.revision, licence=known.licence)
+    name = official.repository or f"{checkpoint} mini Stable Diffusion of beyond-objects"
+    return Model(name=name, revision=official.revision, licence=official.licence)
 
 
 def licence_of(dataset: str) -> str:
-    """What binds the users of a data set's real images; empty where that is not known here."""
+    """Returns the licence of a data set's real images; empty if unknown."""
     kind = dataset.partition(":")[0]
     source = registry.load("dataset", kind) if kind in registry.names("dataset") else None
     return source.licence if isinstance(source, Source) else ""

@@ -1,4 +1,4 @@
-"""Tar shards as *webdataset* and *datasets* read them: IMAGE.png, IMAGE.cls (the class id) and IMAGE.json in a row."""
+"""Export as tar shards for *webdataset* and *datasets*: IMAGE.png, IMAGE.cls (class id) and IMAGE.json in sequence."""
 
 import io
 import json
@@ -27,15 +27,15 @@ def write(shards: Iterable[Sequence[Mapping[str, Any]]], class_names: Sequence[s
     for number, rows in enumerate(rows for rows in shards if rows):
         with tarfile.open(folder / f"train-{number:05d}.tar", "w", format=tarfile.USTAR_FORMAT) as shard:
             for row in rows:
-                said = {name: value for name, value in row.items() if name != "image"}
+                facts = {name: value for name, value in row.items() if name != "image"}
                 _add(shard, f"{row['request_id']}.png", row["image"])
                 _add(shard, f"{row['request_id']}.cls", str(row["label"]).encode())
-                _add(shard, f"{row['request_id']}.json", json.dumps(said, ensure_ascii=False).encode())
+                _add(shard, f"{row['request_id']}.json", json.dumps(facts, ensure_ascii=False).encode())
                 counts[row["label"]] += 1
     return counts
 
 
 def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:
-    entry = tarfile.TarInfo(name)  # of no time and nobody: the same images, the same bytes
+    entry = tarfile.TarInfo(name)  # without time and owner, so that equal images give equal bytes
     entry.size = len(content)
     shard.addfile(entry, io.BytesIO(content))

@@ -1,7 +1,7 @@
-"""`bob report`: one HTML file with the tables, the figures and the pictures of a store. Needs no server, no network.
+"""`bob report`: one HTML file with the tables, figures and pictures of a store. Needs no server and no network.
 
-Whatever comes from a user, a class's name or a prompt, is text on the page and nothing else: it is escaped here, the
-script writes it as text, and the page's own policy runs no script but ours and fetches nothing.
+Text from users, such as names of classes and prompts, cannot become markup: it is escaped here, the script inserts it
+as text, and the page's content security policy allows no other script and no requests.
 """
 
 import base64
@@ -27,14 +27,14 @@ from bob.store.images import Walk
 __all__ = ["Report", "ReportCommand", "show", "write"]
 
 LIMIT = 10_000
-"""Pictures on a page: more of them are a load on a telephone."""
+"""Most pictures on a page that a telephone can show."""
 _PAPER = re.compile(r"(.*), (paper [\d.]+(?:, [-+][\d.]+)?)")
-"""A cell of `bob.paper.render`."""
+"""Value of a cell and the paper's, as `bob.paper.render` writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportCommand:
-    """Writes one HTML file with the tables, the figures and the pictures of a folder. It needs no server, no network.
+    """Writes one HTML file with the tables, figures and pictures of a folder. It needs no server and no network.
 
     bob report out
     bob report s3://bucket/out --to report.html
@@ -43,17 +43,17 @@ class ReportCommand:
     out: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="OUT")]] = "out"
     """The --out of `bob run`: a folder, s3://bucket/prefix or gs://bucket/prefix."""
     to: str = ""
-    """The file to write; empty: report.html in the folder itself."""
+    """File to write; empty: report.html in the folder itself."""
 
     def main(self, arguments: Sequence[str]) -> int:
-        """Does it and prints what came; returns the exit code."""
+        """Writes the page and prints its content and size; returns the exit code."""
         show(write(Store(self.out), to=self.to, walk=console.walk))
         return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was written."""
+    """Place and content of a written page."""
 
     place: str
     size: int
@@ -68,12 +68,12 @@ def write(artefacts: Store, *, to: str = "", limit: int = LIMIT, walk: Walk = it
 
     Args:
         artefacts: the store; may be in use.
-        to: a file on this machine; empty: `report.html` in the store.
+        to: path on this machine; empty: `report.html` in the store.
         limit: the most pictures; see `gallery.collect`.
         walk: shows progress.
 
     Raises:
-        ValueError: if the store is not there or holds nothing to show, something in it is damaged, or `to` cannot be
+        ValueError: if the store does not exist or has nothing to show, a file in it is damaged, or `to` cannot be
             written.
     """
     listing = sorted(artefacts.listing())
@@ -102,9 +102,9 @@ def write(artefacts: Store, *, to: str = "", limit: int = LIMIT, walk: Walk = it
 
 
 def show(report: Report) -> None:
-    """Prints what was written, and where."""
-    held = f"{report.pictures:,} pictures, {report.tables} tables, {report.figures} figures"
-    print(f"{report.place}: {held}, {console.amount(report.size)}")
+    """Prints place, content and size of the page."""
+    content = f"{report.pictures:,} pictures, {report.tables} tables, {report.figures} figures"
+    print(f"{report.place}: {content}, {console.amount(report.size)}")
 
 
 def _target(to: str) -> Path | None:
@@ -116,7 +116,9 @@ def _target(to: str) -> Path | None:
     return target
 
 
-def _page(artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figures: Sequence[str], of: Gallery) -> str:
+def _page(
+    artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figures: Sequence[str], gallery: Gallery
+) -> str:
     folder = importlib.resources.files("bob.commands.report")
     style, script, page = (
         folder.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js", "html")
@@ -127,14 +129,14 @@ def _page(artefacts: Store, tables: Iterable[str], sheets: Iterable[str], figure
         " base-uri 'none'; form-action 'none'",
         style=style,
         script=script,
-        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in _notes(of)),
+        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in _notes(gallery)),
         tables="".join(_table(artefacts, path) for path in tables)
         or "<p class=none>No tables yet: a run ends with one.</p>",
         sheets="".join(_sheet(artefacts, path) for path in sheets),
         figures="".join(_figure(artefacts, path) for path in figures),
         figures_hidden="" if figures else "hidden",
-        data=_json({"tiny": TINY, "sets": of.sets, "texts": of.texts, "images": of.images}),
-        thumbnails="\n".join(of.thumbnails),
+        data=_json({"tiny": TINY, "sets": gallery.sets, "texts": gallery.texts, "images": gallery.images}),
+        thumbnails="\n".join(gallery.thumbnails),
     )
 
 
@@ -143,28 +145,28 @@ def _digest(text: str) -> str:
 
 
 def _json(data: Any) -> str:
-    """For a script element, which ends at the first `</script`."""
+    """Encodes data for a script element, which ends at the first `</script`."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _notes(of: Gallery) -> Iterator[str]:
-    if of.each:
+def _notes(gallery: Gallery) -> Iterator[str]:
+    if gallery.each:
         yield (
-            f"There are {of.whole:,} images. The page shows {len(of.images):,} of them: the first {of.each:,} of each"
-            " set and class."
+            f"There are {gallery.whole:,} images. The page shows {len(gallery.images):,} of them: the first"
+            f" {gallery.each:,} of each set and class."
         )
-    yield from of.notes
+    yield from gallery.notes
 
 
 def _table(artefacts: Store, path: str) -> str:
-    """A table from its Markdown, in which the best are marked; what else stands there, as paragraphs."""
+    """Renders a Markdown table, with its marks of the best cells; other lines become paragraphs."""
     lines = artefacts.read(path).decode().splitlines()
     rows = [_parts(line) for line in lines if line.startswith("|")]
     others = "".join(f"<p>{html.escape(line)}</p>" for line in lines if line.strip() and not line.startswith("|"))
     name = html.escape(Path(path).stem)
     head = "".join(f"<th scope=col>{_cell(text)}</th>" for text in rows[0]) if rows else ""
     body = []
-    for first, *rest in rows[2:]:  # a line of dashes stands below the head
+    for first, *rest in rows[2:]:  # rows[1] is the line of dashes
         cells = "".join(f"<td>{_cell(text)}</td>" for text in rest)
         body.append(f"<tr><th scope=row>{_cell(first)}</th>{cells}</tr>")
     return (
@@ -178,16 +180,16 @@ def _parts(line: str) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text with its mark; what the paper has, below ours."""
+    """Renders a cell with its mark, and the paper's value below ours."""
     for mark, tag in ((r"\*\*(.*)\*\*", "b"), ("<u>(.*)</u>", "u")):
-        if found := re.fullmatch(mark, text):
-            return f"<{tag}>{_cell(found[1])}</{tag}>"
+        if marked := re.fullmatch(mark, text):
+            return f"<{tag}>{_cell(marked[1])}</{tag}>"
     ours, paper = _PAPER.sub(r"\1", text), _PAPER.sub(r"\2", text)
     return html.escape(ours) + (f"<small>{html.escape(paper)}</small>" if paper != ours else "")
 
 
 def _figure(artefacts: Store, path: str) -> str:
-    """As a picture, in which an SVG runs no script and fetches nothing."""
+    """Embeds a figure as an image, in which an SVG runs no script and fetches nothing."""
     name, data = html.escape(Path(path).stem), base64.b64encode(artefacts.read(path)).decode()
     source = f"data:image/svg+xml;base64,{data}"
     return f'<figure><img src="{source}" alt="Figure {name}"><figcaption>{name}</figcaption></figure>'

@@ -1,9 +1,9 @@
 "use strict";
-// Rows of numbers become pictures only when they come near the screen, so that ten thousand of them open at once.
+// Rows become pictures only near the visible part of the page, so that a page of ten thousand opens quickly.
 const data = JSON.parse(document.getElementById("data").textContent);
 const thumbnails = document.getElementById("thumbnails").textContent.split("\n");
-const CHUNK = 240; // pictures that are added at a time
-const OPTIONS = 500; // that a text field suggests
+const CHUNK = 240; // pictures added at a time
+const OPTIONS = 500; // most suggestions of a text field
 const $ = (id) => document.getElementById(id);
 const [grid, filters, detail] = [$("grid"), $("filters"), $("detail")];
 
@@ -24,14 +24,14 @@ const EXACT = ["dataset", "method", "setting", "checkpoint", "class"];
 const PART = ["background", "pose", "prompt"];
 const folded = images.map((image) => PART.map((name) => image[name].toLowerCase()));
 
-let shown = images; // those that pass the filters
-let built = 0; // of these, how many are on the page
-let current = 0; // of these, the one that has the focus or is open
+let shown = images; // images that pass the filters
+let built = 0; // number of shown images on the page
+let current = 0; // index in `shown` of the focused or open image
 
 function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
 }
 
 function picture(image, alt) {
@@ -82,24 +82,24 @@ function apply() {
     : images.length ? "No picture fits these filters." : "No pictures yet.";
 }
 
-function extend(wanted) {
-  const made = document.createDocumentFragment();
-  for (; built < Math.min(wanted, shown.length); built++) {
+function extend(count) {
+  const fragment = document.createDocumentFragment();
+  for (; built < Math.min(count, shown.length); built++) {
     const [before, image] = [shown[built - 1], shown[built]];
     const otherClass = before?.class !== image.class || before.dataset !== image.dataset;
-    if (otherClass) made.append(element("h3", { textContent: image.class }));
+    if (otherClass) fragment.append(element("h3", { textContent: image.class }));
     if (otherClass || before.set !== image.set) {
       const dataset = filters.elements.dataset.parentElement.hidden ? "" : image.dataset;
       const parts = [image.method, image.setting, image.checkpoint, dataset].filter(Boolean);
-      made.append(element("h4", { textContent: parts.join(", ") }));
+      fragment.append(element("h4", { textContent: parts.join(", ") }));
     }
     const words = [image.class, image.method, image.prompt || image.background, image.name].filter(Boolean);
     const button = element("button", { type: "button", tabIndex: built === current ? 0 : -1 }, picture(image, ""));
     button.setAttribute("aria-label", words.join(", "));
     button.dataset.place = built;
-    made.append(button);
+    fragment.append(button);
   }
-  grid.append(made);
+  grid.append(fragment);
 }
 
 const observer = new IntersectionObserver((seen) => {
@@ -108,7 +108,7 @@ const observer = new IntersectionObserver((seen) => {
   watch();
 }, { rootMargin: "1200px" });
 
-// Begins anew, for the observer tells of changes alone, and the end of the pictures may still be near.
+// Observes again: the observer reports changes only, and the end of the pictures may still be near.
 function watch() {
   observer.unobserve($("more"));
   observer.observe($("more"));
@@ -127,7 +127,7 @@ function choose(place) {
   chosen.focus();
 }
 
-// The nearest picture of the next line of them; a line may be short, and headings stand between.
+// Returns the nearest picture in the next line; lines differ in length and headings lie between them.
 function below(place, step) {
   const from = button(place);
   let best = -1;
@@ -157,8 +157,8 @@ function moved(key, place) {
 
 function sourcePictures(image) {
   return image.sources.map((name) => {
-    const found = real.get(image.split + "\n" + name);
-    return element("div", {}, ...(found ? [picture(found, "The real image that it starts from")] : []), name);
+    const source = real.get(image.split + "\n" + name);
+    return element("div", {}, ...(source ? [picture(source, "Real image that the drawn image starts from")] : []), name);
   });
 }
 
@@ -169,7 +169,7 @@ function open(place) {
   const large = picture(image, image.prompt || image.class);
   large.id = "detail-image";
   $("detail-image").replaceWith(large);
-  const said = [
+  const facts = [
     ["Prompt", image.prompt], ["Negative prompt", image.negative],
     ["Background", image.background], ["Pose", image.pose],
     ["Source", image.sources.length ? sourcePictures(image) : ""],
@@ -177,7 +177,7 @@ function open(place) {
     ["Data set", image.dataset], ["Setting", image.setting], ["Checkpoint", image.checkpoint],
     ["Image", image.name], ["Size", `${image.width} × ${image.height} px`],
   ];
-  $("detail-text").replaceChildren(...said.filter(([, value]) => value.length).flatMap(([name, value]) =>
+  $("detail-text").replaceChildren(...facts.filter(([, value]) => value.length).flatMap(([name, value]) =>
     [element("dt", { textContent: name }), element("dd", {}, ...[value].flat())]));
   for (const step of detail.querySelectorAll("[data-step]")) {
     step.disabled = !shown[place + Number(step.dataset.step)];
@@ -197,7 +197,7 @@ grid.addEventListener("keydown", (event) => {
   event.preventDefault();
   choose(place);
 });
-document.addEventListener("keydown", (event) => { // wherever the focus is: a button that is disabled loses it
+document.addEventListener("keydown", (event) => { // on the document, because a disabled button loses the focus
   if (!detail.open) return;
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (step && shown[current + step]) open(current + step);
