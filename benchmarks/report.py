@@ -52,18 +52,18 @@ def main() -> None:
             run = drawings.run(photos, method=method, draw=DrawSettings(per_class=EACH, unit=100))
             prompt = {"prompt": "a photo of a {name} in the sea background {index} with the flying pose."}
             drawings.draw(artefacts, run, paint=crop, background="sea {index}", pose="flying", **prompt)
-        begun = time.monotonic()
+        start = time.monotonic()
         page = report.write(artefacts, limit=10_400)
-        print(f"{page.pictures:,} pictures, {console.amount(page.size)}, written in {time.monotonic() - begun:.1f} s")
+        print(f"{page.pictures:,} pictures, {console.amount(page.size)}, written in {time.monotonic() - start:.1f} s")
         opened, filtered = [], []
         for _ in range(OPENINGS):
             with chromium() as browser:
-                begun = time.monotonic()
+                start = time.monotonic()
                 browser.open(Path(page.place))
                 assert browser.ask(BUTTONS) >= 240
-                opened.append(time.monotonic() - begun)
-                milliseconds, found = browser.ask(FILTER)
-                assert found == 2 * EACH
+                opened.append(time.monotonic() - start)
+                milliseconds, buttons = browser.ask(FILTER)
+                assert buttons == 2 * EACH
                 filtered.append(milliseconds)
                 assert browser.console() == []
         print(f"opened, first pictures built: {statistics.median(opened):.2f} s (median of {OPENINGS})")

@@ -10,7 +10,7 @@ on a long tail, whose classes differ in size. Warm: from the start of the last w
 planning: BOB's requests -> request table -> units -> plan -> missing units -> rows for Ray; and the peak memory.
 memory: the same, then Ray draws all images without delay (simulated:0) with 4 workers. overhead: skyworld's model
 through Ray with one worker, and the same worker class in a plain loop, in turn. Each is timed from its first committed
-shard to its last.
+shard to its last, without Ray's start and the loading of the model.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
     draw = DrawSettings(unit=given.unit, batch=given.batch, per_class=count * given.each * given.unit // 10)
     run = run_of(draw, dataset="skyworld_lt:10", method="datadream", checkpoint=f"simulated:{given.seconds}")
     start_ray(gpus=count)
-    begun = time.time()
+    started = time.time()
     done = spans(artefacts, generate(run, artefacts, cluster.execute))
     first = {who: min(start for start, _, _, name in done if name == who) for *_, who in done}
     assert len(first) == count, f"{len(first)} workers, wanted {count}"
@@ -120,12 +120,12 @@ def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
     return {
         "units": len(done),
         "images": images,
-        "all at work": warm - begun,
+        "all at work": warm - started,
         "rate": part(last) * at_most,
         "warm": part(last),
         "to the end": part(end),
         "window": last - warm,
-        "whole": images / (end - begun) / at_most,
+        "whole": images / (end - started) / at_most,
     }
 
 
@@ -159,9 +159,8 @@ def _driver(given: argparse.Namespace, folder: str, executor: pipeline.Executor)
     generate(run, artefacts, executor)
     taken, busy = time.monotonic() - start, time.process_time() - used
     (table,) = Path(folder).glob("images/*/requests.parquet")
-    return {"requests": count, "seconds": taken, "cpu": busy, "before": before, "peak": peak()} | {
-        "table": table.stat().st_size / 1e6
-    }
+    size = table.stat().st_size / 1e6
+    return {"requests": count, "seconds": taken, "cpu": busy, "before": before, "peak": peak(), "table": size}
 
 
 def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:

@@ -99,8 +99,8 @@ class Method(abc.ABC):
     def asked(self, training: TrainingSet, class_id: int) -> int:
         """Number of images to draw so that the filter leaves the budget's number."""
         rule = self.filtered(training)
-        wanted = training.budget.drawn[class_id]
-        return wanted + math.ceil(wanted * (rule.surplus if rule else 0) - 1e-9)  # the float 0.12 is above 0.12
+        count = training.budget.drawn[class_id]
+        return count + math.ceil(count * (rule.surplus if rule else 0) - 1e-9)  # the float 0.12 is above 0.12
 
     def request(
         self,
@@ -177,17 +177,17 @@ def load(name: str) -> Method:
     return dataclasses.replace(method, **chosen)
 
 
-def _value(kind: str, switch: str, value: str, wanted: Any) -> Any:
-    """Parses a switch's value as type `wanted`: one of several words, a number, or several numbers `0.3/0.5`."""
-    if wanted in (int, float, tuple[float, ...]):
+def _value(kind: str, switch: str, value: str, switch_type: Any) -> Any:
+    """Parses a switch's value as its type: one of several words, a number, or several numbers `0.3/0.5`."""
+    if switch_type in (int, float, tuple[float, ...]):
         try:
-            return tuple(map(float, value.split("/"))) if wanted not in (int, float) else wanted(value)
+            return tuple(map(float, value.split("/"))) if switch_type not in (int, float) else switch_type(value)
         except ValueError as error:
-            example = {int: "1", float: "0.7"}.get(wanted, "0.3/0.5")
+            example = {int: "1", float: "0.7"}.get(switch_type, "0.3/0.5")
             raise ValueError(
                 f"{kind}'s switch {switch} takes a number as in {switch}={example}, got {value!r}"
             ) from error
-    options = typing.get_args(wanted)
+    options = typing.get_args(switch_type)
     if value not in options:
         raise ValueError(registry.unknown(f"value of {kind}'s switch {switch}", value, options))
     return value
