@@ -1,12 +1,12 @@
-"""Kills things at random while an experiment runs, and compares with a run that was left alone.
+"""Random kills of processes and nodes during an experiment, compared with an undisturbed run.
 
     python benchmarks/chaos.py --kills 100                          during `bob run skyworld`
     python benchmarks/chaos.py --kills 8 --experiment smoke         during `bob run smoke`
 
-On a local cluster of three nodes it kills, at random moments, one of: a Ray worker, an actor, a whole
-node, the driver. A lost node is replaced, a lost driver is started again by the same command. An
-experiment that comes to its end is started anew in another folder until all kills are done. Exit
-code 1 if a single image, adapter, caption or result is lost, there twice or different.
+On a local cluster of three nodes it kills at random moments a Ray worker, an actor, a whole node or
+the driver. A lost node is replaced, a lost driver is restarted by the same command. An experiment
+that finishes is started again in another folder until all kills are done. Exit code 1 if any image,
+adapter, caption or result is lost, duplicated or different.
 """
 
 import argparse
@@ -34,15 +34,15 @@ TIMING = {"seconds"}
 
 
 def environment(address: str) -> dict[str, str]:
-    """Of the driver: joins the cluster."""
+    """Environment of a driver that joins the cluster."""
     return os.environ | {"RAY_ADDRESS": address, "PYTHONUNBUFFERED": "1"}
 
 
 class Chaos:
-    """A cluster, the driver on it, and what has been killed so far."""
+    """A cluster, the driver on it, and counts of kills."""
 
     def __init__(self, *, experiment: str, draw: random.Random, log: Path) -> None:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # of a cluster that nobody else can reach
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # the cluster is local
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._experiment, self._draw, self._log = experiment, draw, log
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 128 << 20})
@@ -50,13 +50,13 @@ class Chaos:
         self._driver: subprocess.Popen | None = None
         self.killed: Counter[str] = Counter()
         self.failed = 0
-        """How often a driver ended by itself before its work was done."""
+        """Number of drivers that exited early without a kill."""
 
     def _node(self):
         return self._cluster.add_node(num_cpus=1, object_store_memory=128 << 20)
 
     def run(self, out: Path, *, kills: int, gap: tuple[float, float]) -> None:
-        """One experiment to its end, with at most so many kills on the way."""
+        """Runs one experiment to its end, with at most `kills` kills."""
         while True:
             code = self._wait(out, self._draw.uniform(*gap) if kills > 0 else None)
             if code == 0:
@@ -68,7 +68,7 @@ class Chaos:
                 print(f"  the driver ended by itself with {code}; its last words are in {self._log}", flush=True)
 
     def _wait(self, out: Path, seconds: float | None) -> int | None:
-        """The driver's exit code once it has one, None if it is still at work after so many seconds."""
+        """The driver's exit code, or None if it is still running after `seconds`."""
         if self._driver is None:
             command = [sys.executable, "-m", "bob.cli", "run", self._experiment, "--out", str(out)]
             with self._log.open("ab") as log:
@@ -83,7 +83,7 @@ class Chaos:
         return code
 
     def _kill(self) -> int:
-        """Kills something; 0 if there was nothing of the kind that was drawn."""
+        """Kills one process or node of a random kind; returns 0 if there is none of that kind, else 1."""
         kind = self._draw.choice(KINDS)
         if kind == "driver":
             assert self._driver is not None
@@ -97,10 +97,10 @@ class Chaos:
             self._cluster.remove_node(self._nodes[place], allow_graceful=False)
             self._nodes[place] = self._node()
         else:
-            found = [(p, title) for p, title in self._processes() if kind == "worker" or _is_actor(title)]
-            if not found:
+            candidates = [(p, title) for p, title in self._processes() if kind == "worker" or _is_actor(title)]
+            if not candidates:
                 return 0
-            process, what = self._draw.choice(found)
+            process, what = self._draw.choice(candidates)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.killed[kind] += 1
@@ -108,15 +108,15 @@ class Chaos:
         return 1
 
     def _processes(self) -> Iterator[tuple[psutil.Process, str]]:
-        """Ray's workers on all nodes, with what they are doing."""
+        """Ray's workers on all nodes, with their process titles."""
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                title = " ".join(process.cmdline())  # empty of what is dead and not yet buried
+                title = " ".join(process.cmdline())  # empty for a zombie
                 if title.startswith("ray::") and "Agent" not in title:
                     yield process, title
 
     def stop(self) -> None:
-        """Takes the cluster down."""
+        """Stops the driver and the cluster."""
         if self._driver is not None:
             self._driver.kill()
         self._cluster.shutdown()
@@ -128,27 +128,27 @@ def _is_actor(title: str) -> bool:
 
 
 def artefacts(root: Path) -> dict[str, Counter[str]]:
-    """What a run has made: kind -> how often each artefact or row is there."""
-    found: dict[str, Counter[str]] = {}
+    """Artefacts of a run: kind -> count of each artefact or row."""
+    counts: dict[str, Counter[str]] = {}
     for kind in ("captions", "images", "results"):
         rows: Counter[str] = Counter()
         for path in sorted(root.glob(f"{kind}/**/*.parquet")):
             if path.name != "requests.parquet":
                 table = pq.read_table(path)
-                kept = [name for name in table.column_names if name not in {*TIMING, "image"}]
+                columns = [name for name in table.column_names if name not in {*TIMING, "image"}]
                 where = path.parent.relative_to(root)
-                rows.update(f"{where} {tuple(row.values())}" for row in table.select(kept).to_pylist())
-        found[kind] = rows
+                rows.update(f"{where} {tuple(row.values())}" for row in table.select(columns).to_pylist())
+        counts[kind] = rows
     adapters = root.glob("adapters/*/*.safetensors")
-    found["adapters"] = Counter(f"{p.parent.name} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in adapters)
-    return found
+    counts["adapters"] = Counter(f"{p.parent.name} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in adapters)
+    return counts
 
 
 def compare(alone: Path, disturbed: Path) -> int:
-    """Prints a line for each kind of artefact; how many differ."""
+    """Prints a line for each kind of artefact; returns the number of differences."""
     wrong = 0
-    wanted, got = artefacts(alone), artefacts(disturbed)
-    for kind, rows in wanted.items():
+    expected, got = artefacts(alone), artefacts(disturbed)
+    for kind, rows in expected.items():
         lost, other = (rows - got[kind]).total(), (got[kind] - rows).total()
         twice = sum(count - 1 for count in got[kind].values() if count > 1)
         print(f"  {kind}: {rows.total()} rows, {lost} lost or different, {other} not in the other, {twice} twice")
@@ -157,11 +157,11 @@ def compare(alone: Path, disturbed: Path) -> int:
 
 
 def main() -> int:
-    """Runs undisturbed once, then with kills until there were enough."""
+    """Runs undisturbed once, then with kills until `--kills` are done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--experiment", default="skyworld")
-    parser.add_argument("--seed", type=int, default=0, help="of the kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kills")
     parser.add_argument(
         "--gap", type=float, nargs=2, default=(3.0, 20.0), help="seconds between kills, at least and most"
     )

@@ -1,11 +1,11 @@
-"""Stable Diffusion 1.5 at its full size with random weights: one LoRA step, one image, and diffusers draws the same.
+"""Full-size Stable Diffusion 1.5 with random weights: one LoRA step and one image, checked against stock diffusers.
 
     python benchmarks/full_size.py --report benchmarks/DATE-full-size.md      up to 24 GB of memory, no network
-    python benchmarks/full_size.py --checkpoint path:FOLDER                   any other checkpoint, as a test of this
+    python benchmarks/full_size.py --checkpoint path:FOLDER                   any other checkpoint
 
-Random weights draw noise, but they cost what trained ones cost. A step takes one image at 512 x 512; the image is drawn
-in two steps with guidance. The adapter is saved, loaded into a stock StableDiffusionPipeline by `load_lora_weights`,
-and has to give the same image there: within 2 of 255, for float32 sums in another order round otherwise.
+Random weights draw noise at the cost of trained weights. A step takes one image at 512 x 512; the image is drawn in
+two steps with guidance. The adapter is saved, loaded into a stock StableDiffusionPipeline by `load_lora_weights`, and
+has to give the same image there: within 2 of 255, since float32 sums in another order round differently.
 """
 
 import argparse
@@ -37,9 +37,9 @@ _CPU = torch.device("cpu")
 
 
 def main() -> None:
-    """The command."""
+    """Measures and checks one checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--checkpoint", default="", help="path:FOLDER; empty: SD 1.5 with random weights, made anew")
+    parser.add_argument("--checkpoint", default="", help="path:FOLDER; empty: SD 1.5 with new random weights")
     parser.add_argument("--report", default="", help="a Markdown file to write; empty: nothing is written")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,12 +61,12 @@ def main() -> None:
 
 
 def _timed(rows: list[tuple[str, float, float]], name: str, do: Callable[[], Any]) -> Any:
-    begun = time.monotonic()
-    made = do()
+    start = time.monotonic()
+    result = do()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    rows.append((name, time.monotonic() - begun, peak))
+    rows.append((name, time.monotonic() - start, peak))
     print(f"{name}: {rows[-1][1]:.0f} s, peak so far {peak:.1f} GB", flush=True)
-    return made
+    return result
 
 
 def _random(folder: Path) -> str:
@@ -88,7 +88,7 @@ def _random(folder: Path) -> str:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    blocks: dict[str, Any] = {  # diffusers types each of these as a tuple of one
+    blocks: dict[str, Any] = {  # diffusers types each of these as a tuple of length one
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "block_out_channels": (128, 256, 512, 512),
@@ -110,11 +110,11 @@ def _random(folder: Path) -> str:
 
 
 def _trained(checkpoint: str) -> tuple[bytes, int]:
-    """An adapter after one step, and its number of parameters."""
+    """The adapter after one training step, and its number of parameters."""
     pipeline = checkpoints.load(checkpoint, device=_CPU, dtype=torch.float32)
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    settings = FinetuneSettings(total_steps=1, batch=1, lr=1e-2, warmup_steps=0)  # a large step, so that it shows
+    settings = FinetuneSettings(total_steps=1, batch=1, lr=1e-2, warmup_steps=0)  # large, to change the image
     train(pipeline, Pairs([Image.fromarray(noise)], [_PROMPT]), settings=settings, seed=0)
     adapter = lora.serialize(pipeline.unet, pipeline.text_encoder)
     return adapter, sum(p.numel() for p in lora.parameters(pipeline.unet, pipeline.text_encoder).values())
@@ -125,25 +125,25 @@ def _request() -> Request:
 
 
 def _drawn(checkpoint: str, adapter: bytes) -> Image.Image:
-    """By our generator, the adapter fused."""
-    painter = ImageGenerator("cpu")
-    painter.use(checkpoint, "adapter", lambda: {lora.FILE: adapter})
-    (picture,) = sampling.draw(painter._pipeline, [_request()], sampling.Sources(painter._pipeline))
+    """The image drawn by `ImageGenerator` with the adapter fused."""
+    generator = ImageGenerator("cpu")
+    generator.use(checkpoint, "adapter", lambda: {lora.FILE: adapter})
+    (picture,) = sampling.draw(generator._pipeline, [_request()], sampling.Sources(generator._pipeline))
     assert picture is not None, "values that are not finite"
     return picture
 
 
 def _stock(checkpoint: str, adapter: bytes, folder: Path) -> Image.Image:
-    """By diffusers alone."""
+    """The image drawn by diffusers alone."""
     (folder / lora.FILE).write_bytes(adapter)
-    place = checkpoint.removeprefix("path:")
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(place, safety_checker=None, dtype=torch.float32)
+    weights = checkpoint.removeprefix("path:")
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(weights, safety_checker=None, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(folder, weight_name=lora.FILE)
-    asked = _request()
-    generator = torch.Generator().manual_seed(asked.seed)
-    call = {"num_inference_steps": asked.steps, "guidance_scale": asked.guidance, "generator": generator}
-    return pipeline(asked.prompt, **call).images[0]
+    request = _request()
+    generator = torch.Generator().manual_seed(request.seed)
+    call = {"num_inference_steps": request.steps, "guidance_scale": request.guidance, "generator": generator}
+    return pipeline(request.prompt, **call).images[0]
 
 
 def _report(rows: list[tuple[str, float, float]], words: str, apart: int, what: str) -> str:

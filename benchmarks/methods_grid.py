@@ -1,11 +1,11 @@
-"""A picture of what every method draws: of each class a row, of each method a block of columns.
+"""Contact sheet of the images that every method draws: a row per class, a block of columns per method.
 
     bob run baselines --out out
     python benchmarks/methods_grid.py out grid.png
 
-Reads what a run has left and draws nothing anew. In a block of image to image, and of circles, the real image that each
-drawing began as stands above it, small. Of each class the images shown are spread evenly over all that were kept, for
-strengths and sources come in turns.
+Reads the output of a run. In blocks of image to image and of circles, each drawing's real source is shown above it,
+at half size. The images shown are spread evenly over all kept images of a class, since strengths and sources come in
+turn.
 """
 
 import argparse
@@ -25,11 +25,11 @@ _SIDE, _HEAD, _GAP, _LEFT = 64, 28, 18, 110
 
 
 def main() -> None:
-    """The command."""
+    """Writes the sheet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", help="the --out of `bob run`")
     parser.add_argument("picture", help="the PNG to write")
-    parser.add_argument("--each", type=int, default=5, help="images of a class and method")
+    parser.add_argument("--each", type=int, default=5, help="images per class and method")
     parser.add_argument("--classes", type=int, default=6)
     given = parser.parse_args()
     artefacts = Store(given.out)
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _cell(row: dict[str, Any], shots: dict[str, Shot], dataset: Any) -> Image.Image:
-    """The drawing; above it, of half its height, what it began as."""
+    """The drawing, with its sources above at half size."""
     drawn = Image.open(io.BytesIO(row["image"])).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
     if not row["source_ids"]:
         return drawn
@@ -74,8 +74,8 @@ def _sheet(grid: dict[str, list[list[Image.Image]]], names: tuple[str, ...], eac
         pen.text((left, 5), title, fill="black", font=font)
         for k, cells in enumerate(block):
             for j, cell in enumerate(cells):
-                shown = cell if cell.height > _SIDE else cell.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-                sheet.paste(shown, (left + j * _SIDE, _HEAD + (k + 1) * high - 6 - shown.height))
+                tile = cell if cell.height > _SIDE else cell.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
+                sheet.paste(tile, (left + j * _SIDE, _HEAD + (k + 1) * high - 6 - tile.height))
     for k in range(rows):
         pen.text((6, _HEAD + (k + 1) * high - _SIDE // 2 - 14), names[k], fill="black", font=font)
     return sheet

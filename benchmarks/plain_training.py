@@ -1,9 +1,9 @@
-"""One training of the sweep of `classify.py` as DataDream's script does it: a process, and PNG files read at each step.
+"""One training of `classify.py`'s sweep as DataDream's script runs it: its own process, PNG files read at each step.
 
     python benchmarks/plain_training.py FOLDER CONFIGURATION SEED THREADS
 
-DataDream's `classify/bash_run.sh` starts `python main.py` for one configuration, and its data set opens a file whenever
-an image is asked for. FOLDER is as `written` makes it; prints the best validation accuracy, per cent.
+DataDream's `classify/bash_run.sh` starts `python main.py` for one configuration, and its data set opens a file for
+each access to an image. `written` prepares FOLDER; prints the best validation accuracy in per cent.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ PARTS = ("real", "val", "synthetic")
 
 
 class Pngs:
-    """Pictures that are read from their files whenever they are asked for; in all else a uint8 array of them."""
+    """Pictures read from their files at each access, with the interface of a uint8 array."""
 
     def __init__(self, folder: Path, backbone: backbones.Backbone) -> None:
         self.files, self.backbone = sorted(folder.iterdir()), backbone
@@ -35,28 +35,28 @@ class Pngs:
         return len(self.files)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        made = []
+        pictures = []
         for row in rows:
             with Image.open(self.files[row]) as picture:
-                made.append(self.backbone.prepare(picture))
-        return np.stack(made) if made else np.zeros((0, self.backbone.kept, self.backbone.kept, 3), np.uint8)
+                pictures.append(self.backbone.prepare(picture))
+        return np.stack(pictures) if pictures else np.zeros((0, self.backbone.kept, self.backbone.kept, 3), np.uint8)
 
 
-def written(folder: Path, held: Data, backbone: str, points: list[Point], settings: SweepSettings) -> None:
-    """Writes the pictures as files, and what else `training` needs."""
+def written(folder: Path, data: Data, backbone: str, points: list[Point], settings: SweepSettings) -> None:
+    """Writes the pictures as files, and the labels and settings that `training` needs."""
     for name in PARTS:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for k, picture in enumerate(getattr(held, name)):
+        for k, picture in enumerate(getattr(data, name)):
             Image.fromarray(picture).save(folder / name / f"{k:05d}.png")
-        np.save(folder / f"{name}.npy", getattr(held, f"{name}_labels"))
-    about = {"class_names": held.class_names, "descriptor": held.descriptor, "copies": held.copies}
+        np.save(folder / f"{name}.npy", getattr(data, f"{name}_labels"))
+    about = {"class_names": data.class_names, "descriptor": data.descriptor, "copies": data.copies}
     more = {"backbone": backbone, "points": [vars(point) for point in points], "settings": vars(settings)}
     (folder / "about.json").write_text(json.dumps(about | more))
 
 
 def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, Any]]:
-    """The rows of `trainer.train`, from the files."""
-    malloc.keep_freed()  # as the processes of ours do
+    """The rows of `trainer.train` on the files of `written`."""
+    malloc.keep_freed()  # as the processes of `bob.cluster` do
     about = json.loads((folder / "about.json").read_text())
     backbone = backbones.load(about["backbone"])
     pictures: dict[str, Any] = {name: Pngs(folder / name, backbone) for name in PARTS}
@@ -79,7 +79,7 @@ def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, A
 
 
 def best(rows: list[dict[str, Any]]) -> float:
-    """Per cent."""
+    """Best validation accuracy in per cent."""
     return 100 * max(row["val_accuracy"] for row in rows)
 
 

@@ -1,9 +1,9 @@
-"""How large is the page of 10,000 pictures, and how soon does it open?
+"""Size and opening time of a report page with 10,000 pictures.
 
     python benchmarks/report.py
 
-Crops of real photographs (scikit-image's) stand for drawn images: 100 classes, two methods, 50 each. Wants Chromium and
-chromedriver. Times are of a browser that is new for each opening; the page is read from the disk's cache.
+Crops of scikit-image's photographs stand in for drawn images: 100 classes, two methods, 50 each. Wants Chromium and
+chromedriver. Each opening uses a new browser; the page is in the disk's cache.
 """
 
 import statistics
@@ -49,21 +49,21 @@ def main() -> None:
         artefacts = store.Store(f"{folder}/out")
         photos = drawings.listed(Path(folder, "photos"), CLASSES)
         for method in ("bob", "datadream"):
-            of = drawings.run(photos, method=method, draw=DrawSettings(per_class=EACH, unit=100))
-            said = {"prompt": "a photo of a {name} in the sea background {index} with the flying pose."}
-            drawings.draw(artefacts, of, paint=crop, background="sea {index}", pose="flying", **said)
-        begun = time.monotonic()
-        made = report.write(artefacts, limit=10_400)
-        print(f"{made.pictures:,} pictures, {console.amount(made.size)}, written in {time.monotonic() - begun:.1f} s")
+            run = drawings.run(photos, method=method, draw=DrawSettings(per_class=EACH, unit=100))
+            prompt = {"prompt": "a photo of a {name} in the sea background {index} with the flying pose."}
+            drawings.draw(artefacts, run, paint=crop, background="sea {index}", pose="flying", **prompt)
+        start = time.monotonic()
+        page = report.write(artefacts, limit=10_400)
+        print(f"{page.pictures:,} pictures, {console.amount(page.size)}, written in {time.monotonic() - start:.1f} s")
         opened, filtered = [], []
         for _ in range(OPENINGS):
             with chromium() as browser:
-                begun = time.monotonic()
-                browser.open(Path(made.place))
+                start = time.monotonic()
+                browser.open(Path(page.place))
                 assert browser.ask(BUTTONS) >= 240
-                opened.append(time.monotonic() - begun)
-                milliseconds, found = browser.ask(FILTER)
-                assert found == 2 * EACH
+                opened.append(time.monotonic() - start)
+                milliseconds, buttons = browser.ask(FILTER)
+                assert buttons == 2 * EACH
                 filtered.append(milliseconds)
                 assert browser.console() == []
         print(f"opened, first pictures built: {statistics.median(opened):.2f} s (median of {OPENINGS})")

@@ -1,16 +1,16 @@
-"""Does it grow? Four measurements, each printed as Markdown; every line of a table is a process of its own.
+"""Scaling of generation: four measurements printed as Markdown; each row of a table runs in its own process.
 
     python benchmarks/scale.py throughput --workers 1 2 4 8 16 32
     python benchmarks/scale.py planning --requests 10000 100000 1000000 10000000
     python benchmarks/scale.py memory --requests 10000 100000 1000000
     python benchmarks/scale.py overhead --images 2000 --repetitions 3
 
-throughput: `bob.cluster` on as many logical GPUs as workers, with `--checkpoint simulated:SECONDS` in place of a model,
-on a long tail, whose classes differ in count. Warm: from when all workers are at work until the last unit is begun.
-planning: BOB's requests -> request table -> units -> plan -> what is missing -> rows for Ray; and the process's peak
-resident memory. memory: the same, and then Ray draws it all in no time (simulated:0), 4 workers.
-overhead: skyworld's model through Ray with one worker, and the same worker class in a plain loop, in turn. Each is
-timed from its first committed shard to its last, so that starting Ray and loading the model are left out on both sides.
+throughput: `bob.cluster` on as many logical GPUs as workers, with `--checkpoint simulated:SECONDS` instead of a model,
+on a long tail, whose classes differ in size. Warm: from the start of the last worker to the start of the last unit.
+planning: BOB's requests -> request table -> units -> plan -> missing units -> rows for Ray; and the peak memory.
+memory: the same, then Ray draws all images without delay (simulated:0) with 4 workers. overhead: skyworld's model
+through Ray with one worker, and the same worker class in a plain loop, in turn. Each is timed from its first committed
+shard to its last, without Ray's start and the loading of the model.
 """
 
 import argparse
@@ -48,11 +48,11 @@ def run_of(draw: DrawSettings, **changes: Any) -> Run:
 
 
 def generate(run: Run, artefacts: Store, executor: pipeline.Executor) -> list[Receipt]:
-    """Step 3 of a run with the captions that skyworld's shots would get, and the bare checkpoint."""
+    """Runs step 3 with captions from the recipes of skyworld's shots, without fine-tuning."""
     cell, done = pipeline.split(run, artefacts), list[Receipt]()
     if cell.method.needs_captions:
         parts = {shot.image_id: shot.path.split("|") for shot in cell.training.shots}
-        contexts = {name: Context(background=found[1], pose=found[2]) for name, found in parts.items()}
+        contexts = {name: Context(background=part[1], pose=part[2]) for name, part in parts.items()}
         cell.training = dataclasses.replace(cell.training, contexts=contexts)
 
     def report(step: str, todo: int, before: int, receipts: Iterator[Receipt]) -> Iterator[Receipt]:
@@ -60,13 +60,13 @@ def generate(run: Run, artefacts: Store, executor: pipeline.Executor) -> list[Re
             done.append(receipt)
             yield receipt
 
-    made = walk.generations(cell, artefacts)
-    _do("generate", made, runs=[run], artefacts=artefacts, executor=executor, report=report)
+    units = walk.generations(cell, artefacts)
+    _do("generate", units, runs=[run], artefacts=artefacts, executor=executor, report=report)
     return done
 
 
 def peak() -> float:
-    """Of this process since it began, in MB."""
+    """Peak resident memory of this process, in MB."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -87,24 +87,24 @@ def start_ray(*, gpus: int = 0, cpus: int = 2) -> None:
 
 
 def spans(artefacts: Store, done: Sequence[Receipt]) -> list[tuple[float, float, int, str]]:
-    """Of each unit when it was begun and committed, how many images it has, and who did it."""
-    found = artefacts.listing()
-    ends = [(found[receipt.target].mtime_ns or 0) / 1e9 for receipt in done]
+    """(start, commit, images, worker) of each unit."""
+    listing = artefacts.listing()
+    ends = [(listing[receipt.target].mtime_ns or 0) / 1e9 for receipt in done]
     return [(end - r.seconds, end, r.size, r.note) for end, r in zip(ends, done, strict=True)]
 
 
-# -- what a process of its own measures ---------------------------------------------------------
+# -- measurements, each in its own process ------------------------------------------------------
 
 
 def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
-    """Images a second of so many workers, and how much of what they could at most."""
+    """Images per second of the workers, and the share of their ideal rate."""
     from bob import cluster
 
     count, artefacts = given.workers[0], Store(folder)
     draw = DrawSettings(unit=given.unit, batch=given.batch, per_class=count * given.each * given.unit // 10)
     run = run_of(draw, dataset="skyworld_lt:10", method="datadream", checkpoint=f"simulated:{given.seconds}")
     start_ray(gpus=count)
-    begun = time.time()
+    started = time.time()
     done = spans(artefacts, generate(run, artefacts, cluster.execute))
     first = {who: min(start for start, _, _, name in done if name == who) for *_, who in done}
     assert len(first) == count, f"{len(first)} workers, wanted {count}"
@@ -112,7 +112,7 @@ def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
     at_most = count * given.batch / given.seconds
 
     def part(until: float) -> float:
-        """Of what the workers could draw from `warm` until then; a unit counts by its part within."""
+        """Share of the images that the workers could draw from `warm` to `until`; units count pro rata."""
         drawn = sum(size * max(0.0, min(e, until) - max(s, warm)) / (e - s) for s, e, size, _ in done)
         return drawn / (until - warm) / at_most
 
@@ -120,17 +120,17 @@ def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
     return {
         "units": len(done),
         "images": images,
-        "all at work": warm - begun,
+        "all at work": warm - started,
         "rate": part(last) * at_most,
         "warm": part(last),
         "to the end": part(end),
         "window": last - warm,
-        "whole": images / (end - begun) / at_most,
+        "whole": images / (end - started) / at_most,
     }
 
 
 def planning(given: argparse.Namespace, folder: str) -> dict[str, float]:
-    """Seconds and memory of all that the driver does before Ray."""
+    """Seconds and memory of the driver's work before Ray."""
     from bob.cluster import data
 
     blocks = []
@@ -152,21 +152,19 @@ def memory(given: argparse.Namespace, folder: str) -> dict[str, float]:
 
 def _driver(given: argparse.Namespace, folder: str, executor: pipeline.Executor) -> dict[str, float]:
     count, artefacts = given.requests[0], Store(folder)
-    run = run_of(
-        DrawSettings(per_class=count // 10, unit=given.unit, batch=given.unit)
-    )  # imports torch, for a backbone
+    draw = DrawSettings(per_class=count // 10, unit=given.unit, batch=given.unit)
+    run = run_of(draw)  # imports torch, for a backbone
     before = peak()
     start, used = time.monotonic(), time.process_time()
     generate(run, artefacts, executor)
     taken, busy = time.monotonic() - start, time.process_time() - used
     (table,) = Path(folder).glob("images/*/requests.parquet")
-    return {"requests": count, "seconds": taken, "cpu": busy, "before": before, "peak": peak()} | {
-        "table": table.stat().st_size / 1e6
-    }
+    size = table.stat().st_size / 1e6
+    return {"requests": count, "seconds": taken, "cpu": busy, "before": before, "peak": peak(), "table": size}
 
 
 def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:
-    """From the first shard to the last, through Ray or in a loop: seconds, and those of CPU time of who draws."""
+    """Seconds and the worker's CPU seconds from the first shard to the last, through Ray or in a loop."""
     draw = DrawSettings(per_class=given.images // 10, unit=50, batch=25)
     run = run_of(draw, checkpoint="skyworld", method="datadream")
     artefacts = Store(folder)
@@ -190,7 +188,7 @@ def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:
 
 @contextlib.contextmanager
 def sampled(measure: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
-    """(when, what was measured), twenty times a second; what was measured never falls."""
+    """Samples of (time, value) twenty times a second; values never decrease."""
     samples: list[tuple[float, float]] = []
     over = threading.Event()
 
@@ -208,7 +206,7 @@ def sampled(measure: Callable[[], float]) -> Iterator[list[tuple[float, float]]]
 
 
 def actor_time() -> float:
-    """CPU time of the one actor so far; 0 where there is none."""
+    """CPU seconds of the only actor so far; 0 if there is none."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process().children(recursive=True):
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
@@ -228,7 +226,7 @@ CHILDREN: dict[str, Callable[[argparse.Namespace, str], dict[str, float]]] = {
 
 
 def alone(what: str, given: argparse.Namespace, *flags: str) -> dict[str, float]:
-    """What a process of its own measured."""
+    """The measurement `what`, run in its own process."""
     own = [f"--{name}={getattr(given, name)}" for name in ("seconds", "unit", "batch", "each", "images")]
     with tempfile.TemporaryDirectory(dir=given.out) as folder:
         command = [sys.executable, __file__, what, "--child", folder, *own, *flags]
@@ -275,14 +273,14 @@ def show_overhead(given: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Measures what is asked for."""
+    """Runs the chosen measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=CHILDREN, nargs="+")
-    parser.add_argument("--out", help="folder for what is drawn [the temporary one]")
+    parser.add_argument("--out", help="folder for drawn images [temporary]")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--requests", type=int, nargs="+", default=[10**4, 10**5, 10**6])
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a simulated batch")
-    parser.add_argument("--unit", type=int, default=0, help="images [throughput 50, else 256]")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds of a simulated batch")
+    parser.add_argument("--unit", type=int, default=0, help="images per unit [throughput 50, else 256]")
     for name, default in (("batch", 10), ("each", 12), ("images", 2_000), ("repetitions", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -1,10 +1,10 @@
-"""What the store's promises cost: shards through `Store.write_table` beside the same by pyarrow alone.
+"""Cost of the store's guarantees: shards written by `Store.write_table`, compared with pyarrow alone.
 
     python benchmarks/store.py --out FOLDER [--shards 200 --images 100 --bytes 2000]
 
-Three ways, on the same disk: the store; `pyarrow.parquet.write_table` with the same fsync; the same without it.
-Prints a Markdown line: a shard's median time the first way; then for the other two the same, and how many times as
-long the store takes: the median and the range of the repetitions.
+Three writers on the same disk: the store; `pyarrow.parquet.write_table` with the same fsync; the same without fsync.
+Prints a Markdown row: the store's median time per shard; then for each other writer its median time and the factor by
+which the store is slower: median and range of the repetitions.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bob.store import schema
 from bob.store.tables import from_rows
 
 PLAIN = {"string": "", "list<element: string>": [], "int32": 0, "int64": 0, "double": 0.0}
-"""A value for each type of column that makes no weight beside the pictures."""
+"""A value for each column type, negligible in size beside the pictures."""
 
 
 def shard(images: int, size: int, seed: int) -> pa.Table:
@@ -39,8 +39,8 @@ def shard(images: int, size: int, seed: int) -> pa.Table:
     return from_rows(rows, schema.IMAGES)
 
 
-def ways(root: Path) -> dict[str, Callable[[str, pa.Table], None]]:
-    """Name -> (path below the root, table) -> nothing."""
+def writers(root: Path) -> dict[str, Callable[[str, pa.Table], None]]:
+    """Name -> writer of (path below the root, table)."""
     artefacts = store.Store(str(root))
     manifest = store.provenance({"requests": "images/x/requests.parquet", "start": 0, "batch": 10})
 
@@ -57,21 +57,21 @@ def ways(root: Path) -> dict[str, Callable[[str, pa.Table], None]]:
 
 
 def repetition(root: Path, tables: list[pa.Table], shards: int) -> dict[str, float]:
-    """Name of a way -> the median time of a shard, in seconds; each way writes all shards into a folder of its own.
+    """Name of a writer -> median seconds per shard; each writer writes all shards into its own folder.
 
-    The two that wait for the disk take turns shard by shard, so that they share its moods. The one that does not comes
-    after them, for what it leaves behind would be waited for by the next.
+    The two that fsync alternate shard by shard, so that they share the disk's state. The writer without fsync runs
+    last, since its dirty pages would slow down the next fsync.
     """
     taken: dict[str, list[float]] = {"store": [], "pyarrow + fsync": [], "pyarrow": []}
     for turns in (("store", "pyarrow + fsync"), ("pyarrow",)):
         for name in turns:
             (root / name).mkdir(parents=True)
-        writers = {name: ways(root / name)[name] for name in turns}
+        chosen = {name: writers(root / name)[name] for name in turns}
         os.sync()
         for number in range(shards):
             for name in turns if number % 2 else turns[::-1]:
                 start = time.perf_counter()
-                writers[name](f"part-{number:05d}.parquet", tables[number % len(tables)])
+                chosen[name](f"part-{number:05d}.parquet", tables[number % len(tables)])
                 taken[name].append(time.perf_counter() - start)
     shutil.rmtree(root)
     return {name: statistics.median(each) for name, each in taken.items()}

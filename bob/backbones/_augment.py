@@ -1,6 +1,6 @@
 """Augmentations of a batch as tensor operations, with random parameters for each image.
 
-They run on the images' device; random numbers come from a CPU generator, so that a GPU gets the same ones.
+They run on the images' device; random numbers come from a CPU generator, so that all devices get the same.
 """
 
 import math
@@ -40,13 +40,13 @@ def shift(images: Tensor, generator: torch.Generator, *, reach: int) -> Tensor:
 
 
 def jitter(images: Tensor, generator: torch.Generator, *, brightness: float, contrast: float) -> Tensor:
-    """Scales brightness, then contrast about the image's mean, by random factors 1 +- at most so much."""
-    bright, strong = 1 + (2 * _uniform((2, len(images), 1, 1, 1), generator, images) - 1) * torch.tensor(
+    """Scales brightness, then contrast about the mean, by random factors of 1 +- `brightness` and `contrast`."""
+    gain, stretch = 1 + (2 * _uniform((2, len(images), 1, 1, 1), generator, images) - 1) * torch.tensor(
         [brightness, contrast], device=images.device
     ).view(2, 1, 1, 1, 1)
-    images = images * bright
+    images = images * gain
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return (mean + (images - mean) * strong).clamp(0, 1)
+    return (mean + (images - mean) * stretch).clamp(0, 1)
 
 
 def resized_crop(images: Tensor, generator: torch.Generator, *, size: int, scale: tuple[float, float]) -> Tensor:
@@ -56,7 +56,7 @@ def resized_crop(images: Tensor, generator: torch.Generator, *, size: int, scale
         images: float (b, 3, s, s) in [0, 1].
         generator: on the CPU.
         size: side of the result in pixels.
-        scale: least and greatest share of the image's area.
+        scale: smallest and largest share of the image's area.
 
     Returns:
         float (b, 3, size, size) in [0, 1].
@@ -87,7 +87,7 @@ def _boxes(
 
 
 def _filters(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """Weights (b, size, side): row k has those of the pixels in [start, start + length) in the result's pixel k."""
+    """Weights (b, size, side): row k weighs the pixels in [start, start + length) for the result's pixel k."""
     ratio = (length / size)[:, None, None]
     centre = start[:, None, None] + (torch.arange(size).double()[None, :, None] + 0.5) * ratio
     pixel = torch.arange(side).double()[None, None]
@@ -147,7 +147,7 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, generator: torch.Generator, *, sigma: tuple[float, float], chance: float) -> Tensor:
-    """Gaussian blur with probability `chance`, its sigma in pixels uniform between the two of `sigma`."""
+    """Gaussian blur with probability `chance`, its sigma in pixels uniform in the range `sigma`."""
     width = sigma[0] + (sigma[1] - sigma[0]) * _uniform((len(images), 1, 1), generator, images)
     position = torch.arange(images.shape[-1], device=images.device)
     weights = torch.exp(-0.5 * ((position[:, None] - position) / width) ** 2)  # (b, s, s)

@@ -1,4 +1,4 @@
-"""The backbone that all CLIP checkpoints share: where their weights are found, their pixels and their sweep."""
+"""Backbone class of all CLIP checkpoints: weights, preprocessing and sweep."""
 
 import os
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's normalisation."""
 
 SWEEP = SweepSettings(lrs=(1e-4, 1e-5, 1e-6, 1e-7), weight_decays=(5e-4, 1e-4))
-"""Table 4. The text of A.1 has 1e-7 for the second weight decay; DataDream's script has 1e-4 too (methods.md 6.1)."""
+"""Table 4. The text of A.1 has 1e-7 for the second weight decay, DataDream's script 1e-4 (methods.md 6.1)."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Clip(Backbone):
-    """A transformers CLIPModel: starts at zero-shot, learns LoRA in both towers."""
+    """A transformers CLIPModel that starts at zero-shot and trains LoRA in both towers."""
 
     hub: str = ""
-    """Where the weights are taken from if `$BOB_MODELS/NAME` does not have them; empty: nowhere."""
+    """Repository of the weights if `$BOB_MODELS/NAME` does not have them; empty: none."""
     folder: str = ""
-    """Of this package or of the user: looked at before the hub."""
+    """Folder of the package or the user with the weights; precedes the hub."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         import torch
@@ -42,27 +42,27 @@ class Clip(Backbone):
         from bob.backbones._clip_network import Prompted, add_lora
 
         logging.disable_progress_bar()
-        place = self._place()
+        location = self._location()
         try:
-            clip = CLIPModel.from_pretrained(place, use_safetensors=True, dtype=torch.float32)
-            tokenizer = CLIPTokenizer.from_pretrained(place)
+            clip = CLIPModel.from_pretrained(location, use_safetensors=True, dtype=torch.float32)
+            tokenizer = CLIPTokenizer.from_pretrained(location)
         except OSError as error:
             online = f", or go online once, so that {self.hub} is cached" if self.hub else ""
             raise ValueError(
-                f"wanted the weights of {self.name}, found none at {place} ({str(error).splitlines()[0]}). Set"
-                f" BOB_MODELS to a folder that holds {self._own()}, as transformers saves a CLIPModel and its"
+                f"wanted the weights of {self.name}, found none at {location} ({str(error).splitlines()[0]}). Set"
+                f" BOB_MODELS to a folder that holds {self._folder_name()}, as transformers saves a CLIPModel and its"
                 f" tokenizer, in safetensors{online}"
             ) from error
         vision = clip.config.vision_config
         assert isinstance(vision, CLIPVisionConfig)
         side = vision.image_size
         if side != self.size:
-            raise ValueError(f"{place} sees {side} pixels, but {self.name} was to see {self.size}: it is another model")
+            raise ValueError(f"{location} sees {side} pixels, not {self.size} as {self.name}: it is another model")
         add_lora(clip)
         return Prompted(clip, tokenizer, [class_prompt(descriptor, name) for name in class_names])
 
     def features(self, model: "nn.Module", images: "Tensor") -> "Tensor":
-        """The picture's embedding, as long as it comes."""
+        """The picture's embedding, not normalised."""
         clip: Any = model
         return clip.clip.get_image_features(pixel_values=images).pooler_output
 
@@ -72,9 +72,9 @@ class Clip(Backbone):
             return _datadream.augment(images, generator, size=self.size)
         return _mini.augment(images, generator)
 
-    def _own(self) -> str:
+    def _folder_name(self) -> str:
         return self.name.replace(":", "-").replace("/", "-")
 
-    def _place(self) -> str:
-        own = Path(os.environ.get("BOB_MODELS", "/nonexistent"), self._own())
-        return str(own) if (own / "config.json").is_file() else self.folder or self.hub
+    def _location(self) -> str:
+        local = Path(os.environ.get("BOB_MODELS", "/nonexistent"), self._folder_name())
+        return str(local) if (local / "config.json").is_file() else self.folder or self.hub

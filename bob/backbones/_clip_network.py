@@ -1,4 +1,4 @@
-"""CLIP as a classifier: the network that scores images against one prompt a class, and LoRA in both of its towers."""
+"""CLIP as a classifier: scores images against one prompt per class, with LoRA in both towers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +13,11 @@ _RANK, _ALPHA, _DROPOUT = 16, 32, 0.1
 
 
 class Prompted(nn.Module):
-    """CLIP as a classifier: frozen scale x cosine between a picture and one prompt a class.
+    """CLIP as a classifier: frozen scale x cosine between a picture and one prompt per class.
 
-    In training the prompts are encoded at every step, for their tower learns; in evaluation once, until
-    `train` or `eval` is called. They are cut to the longest: attention is causal and the embedding is that of the
-    end token, so what would follow it changes nothing.
+    In training the prompts are encoded at every step, since their tower learns; in evaluation once, until
+    `train` or `eval` is called. They are padded to the longest only: attention is causal and the embedding is that
+    of the end token, so padding after it changes nothing.
     """
 
     def __init__(self, clip: Any, tokenizer: Any, prompts: Sequence[str]) -> None:
@@ -36,11 +36,11 @@ class Prompted(nn.Module):
         """Normalised float (b, 3, size, size) -> float32 logits (b, classes)."""
         texts = self._texts()
         features = self.clip.get_image_features(pixel_values=images).pooler_output
-        with torch.autocast(images.device.type, enabled=False):  # times 100, bfloat16 is off by a half
+        with torch.autocast(images.device.type, enabled=False):  # at scale 100 bfloat16 errs by a half
             return self.clip.logit_scale.float().exp() * normalize(features.float()) @ texts.T
 
     def train(self, mode: bool = True) -> "Prompted":
-        """Forgets the encoded prompts: weights are about to change, or have."""
+        """Sets the mode and drops the encoded prompts, since weights may change."""
         self._encoded = None
         return super().train(mode)
 
@@ -49,7 +49,7 @@ class Prompted(nn.Module):
             return self._encoded
         if self.training:
             return self._encode()
-        with torch.inference_mode(False), torch.no_grad():  # a tensor that any mode can use later
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be used in training
             self._encoded = self._encode()
         return self._encoded
 
@@ -60,7 +60,7 @@ class Prompted(nn.Module):
 def add_lora(clip: Any) -> None:
     """Freezes CLIP and puts LoRA on q and v of every block of both towers: rank 16, alpha 32, dropout 0.1.
 
-    B starts at zero, so nothing changes yet. Source: DataDream's models/clip.py and models/lora.py.
+    B starts at zero, so logits are unchanged at first. Source: DataDream's models/clip.py and models/lora.py.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

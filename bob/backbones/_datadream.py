@@ -1,4 +1,4 @@
-"""DataDream's training transform, on a whole batch: what CLIP and the ImageNet networks are tuned with."""
+"""DataDream's training transform on a batch, used for CLIP and the ImageNet networks."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ def augment(images: "Tensor", generator: "torch.Generator", *, size: int) -> "Te
     Args:
         images: float (b, 3, s, s) in [0, 1].
         generator: on the CPU.
-        size: side of what comes back, (b, 3, size, size) in [0, 1].
+        size: side of the result, (b, 3, size, size) in [0, 1].
 
     Source: DataDream, arXiv:2407.10910, classify/data.py.
     """

@@ -1,4 +1,4 @@
-"""The training transform of the mini backbones: what is left of an augmentation at 32 pixels."""
+"""Training transform of the mini backbones at 32 pixels."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ __all__ = ["augment"]
 
 
 def augment(images: "Tensor", generator: "torch.Generator") -> "Tensor":
-    """A shift by up to 3 pixels, a flip, 20 % of brightness and contrast: no more survives 32 px.
+    """A shift by up to 3 pixels, a flip, 20 % of brightness and contrast; stronger transforms destroy 32 px.
 
     Args:
         images: float (b, 3, 32, 32) in [0, 1].

@@ -1,4 +1,4 @@
-"""RandAugment of a batch: torchvision's, which DataDream uses, and timm's, which MAE uses.
+"""RandAugment of a batch, in torchvision's variant (DataDream) and timm's (MAE).
 
 Images with the same random operation are processed together, each with its own strength.
 
@@ -18,12 +18,12 @@ from bob.backbones._augment import blend, grey
 
 __all__ = ["TIMM", "TORCHVISION", "Policy", "apply", "rand_augment"]
 
-_LAYERS = 2  # operations an image
+_LAYERS = 2  # operations per image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Operations to choose from, and their strength."""
+    """Candidate operations and their strength."""
 
     operations: tuple[str, ...]
     level: float
@@ -158,7 +158,7 @@ def _smooth(images: Tensor) -> Tensor:
     kernel = images.new_ones(3, 1, 3, 3)
     kernel[:, :, 1, 1] = 5
     smooth = images.clone()
-    smooth[..., 1:-1, 1:-1] = conv2d(images, kernel / 13, groups=3)  # as in PIL, not the border
+    smooth[..., 1:-1, 1:-1] = conv2d(images, kernel / 13, groups=3)  # as in PIL, the border stays
     return smooth
 
 

@@ -1,4 +1,4 @@
-"""What the timm backbones share: finding weights (safetensors only), fresh heads, layer decay, small ResNets."""
+"""Helpers of the timm backbones: weights (safetensors only), fresh heads, layer decay, small ResNets."""
 
 import os
 from pathlib import Path
@@ -16,16 +16,16 @@ def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
     """The weights of the backbone `name`: `$BOB_MODELS/NAME/model.safetensors` if that exists.
 
     Args:
-        name: of the backbone, which is the folder's name too; colons and slashes are dashes there.
-        hub: repository on the Hugging Face hub to turn to next.
-        packaged: folder inside this package to turn to next.
+        name: name of the backbone and of its folder, where colons and slashes become dashes.
+        hub: repository on the Hugging Face hub to search last.
+        packaged: folder inside this package to search second.
 
     Raises:
-        ValueError: if none of these has them; says where they were looked for and what to do.
+        ValueError: if none of these has the weights; says which places were searched and what to do.
     """
-    folders, own = [packaged] if packaged else [], name.replace(":", "-").replace("/", "-")
+    folders, folder_name = [packaged] if packaged else [], name.replace(":", "-").replace("/", "-")
     if root := os.environ.get("BOB_MODELS"):
-        folders.insert(0, Path(root) / own)
+        folders.insert(0, Path(root) / folder_name)
     for folder in folders:
         if (folder / _FILE).exists():
             return folder / _FILE
@@ -38,25 +38,25 @@ def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
             return Path(hf_hub_download(hub, _FILE))
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
             why = f" ({type(error).__name__})"
-    looked = [*(str(folder / _FILE) for folder in folders), *([f"huggingface.co/{hub}{why}"] if hub else [])]
+    searched = [*(str(folder / _FILE) for folder in folders), *([f"huggingface.co/{hub}{why}"] if hub else [])]
     raise ValueError(
-        f"wanted the weights of {name}, found none in: {', '.join(looked)}. Set BOB_MODELS to a folder that"
-        f" holds {own}/{_FILE}" + (f", or go online once, so that {hub} is cached" if hub else "")
+        f"wanted the weights of {name}, found none in: {', '.join(searched)}. Set BOB_MODELS to a folder that"
+        f" holds {folder_name}/{_FILE}" + (f", or go online once, so that {hub} is cached" if hub else "")
     )
 
 
 def fresh_head(
     model: "nn.Module", weights: Path, *, head: str = "fc", std: float = 0.01, norm: tuple[str, str] = ("", "")
 ) -> "nn.Module":
-    """Fills `model` from a file, all but its linear layer `head`, which is drawn from N(0, std).
+    """Loads `model` from a file, except its linear layer `head`, which is drawn from N(0, std).
 
     Args:
-        model: from timm.
+        model: a model of timm.
         weights: a safetensors file.
-        head: name of the layer.
-        std: of its weights; its bias is zero.
-        norm: names of a layer norm that the file has and the model lacks, and of one that the model has fresh instead
-            (a ViT that was pre-trained with one pooling and is tuned with another); empty for none.
+        head: name of the linear layer.
+        std: standard deviation of the head's weights; its bias is zero.
+        norm: names of a layer norm in the file only and of its fresh replacement in the model (a ViT that is
+            pre-trained with one pooling and tuned with another); empty for none.
 
     Raises:
         ValueError: if the file lacks a tensor of the model, or has one of another shape or name.
@@ -64,8 +64,8 @@ def fresh_head(
     from safetensors.torch import load_file
     from torch import nn
 
-    left, fresh = (tuple(f"{layer}." for layer in (*layers, head) if layer) for layers in ((norm[0],), (norm[1],)))
-    state = {k: v.float() for k, v in load_file(weights).items() if not k.startswith(left)}
+    skipped, fresh = (tuple(f"{layer}." for layer in (*layers, head) if layer) for layers in ((norm[0],), (norm[1],)))
+    state = {k: v.float() for k, v in load_file(weights).items() if not k.startswith(skipped)}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -81,10 +81,10 @@ def fresh_head(
 
 
 def layer_groups(model: Any, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups with `lr_scale` = layer_decay ** (layers above), by timm: as in MAE's fine-tuning.
+    """timm's AdamW groups with `lr_scale` = layer_decay ** (layers above), as in MAE's fine-tuning.
 
-    1 for the head, layer_decay for the last block ... Norms, biases, class token and position embeddings have no
-    weight decay.
+    The scale is 1 for the head, layer_decay for the last block ... Norms, biases, class token and position embeddings
+    have no weight decay.
     """
     from timm.optim import param_groups_layer_decay
 
@@ -102,11 +102,11 @@ def small_resnet(
     """timm's ResNet of basic blocks for 32 px, with random weights.
 
     Args:
-        classes: width of its linear layer `fc`; 0 for none, then it returns features.
+        classes: width of the linear layer `fc`; 0 for none, then the model returns features.
         layers: blocks of each stage.
-        channels: of each stage.
-        strides: of the three convolutions of the stem. No pooling follows them: wings and fins of
-            a 32 px aircraft are two pixels wide.
+        channels: channels of each stage.
+        strides: strides of the stem's three convolutions. No pooling follows: wings and fins of a
+            32 px aircraft are two pixels wide.
     """
     import timm
     from torch import nn

@@ -9,8 +9,8 @@ from bob.store.keys import fingerprint
 __all__ = ["backbone"]
 
 _WIDE = "-336"
-"""How the names of checkpoints end that see 336 pixels; a folder says what it sees."""
-_KEPT = 320  # pixels, of pictures that a network sees at 224
+"""Suffix of hub checkpoints with 336-pixel input; a folder's config.json has its input size."""
+_KEPT = 320  # pixels, for a network with 224-pixel input
 
 
 def _make(checkpoint: str) -> _clip.Clip:

@@ -1,4 +1,4 @@
-"""The mini CLIP of skyworld: 0.9 M parameters, 32 px, pre-trained on the base classes, their names and contexts.
+"""Mini CLIP of skyworld: 0.9 M parameters, 32 px, pre-trained on the base classes, their names and contexts.
 
 Its weights are package data, made by `bob.skyworld.pretrain`.
 """

@@ -1,6 +1,6 @@
-"""CLIP ViT-B/16 of OpenAI, zero-shot to begin with, tuned by LoRA in both towers as in DataDream.
+"""OpenAI's CLIP ViT-B/16, initially zero-shot, tuned by LoRA in both towers as in DataDream.
 
-Rank 16, alpha 32, dropout 0.1 on q and v of all 24 blocks: 983,040 parameters learn, everything else is frozen.
+Rank 16, alpha 32, dropout 0.1 on q and v of all 24 blocks: 983,040 trainable parameters, all others frozen.
 """
 
 from bob.backbones import _clip

@@ -1,4 +1,4 @@
-"""The mini MAE of skyworld: a ViT of 0.5 M parameters, 32 px, pre-trained to fill in hidden patches.
+"""Mini MAE of skyworld: a ViT of 0.5 M parameters, 32 px, pre-trained to reconstruct masked patches.
 
 Its weights are package data, made by `bob.skyworld.pretrain`.
 """
@@ -26,7 +26,7 @@ PATCH = 4
 def network(classes: int, *, pretraining: bool = False) -> "VisionTransformer":
     """The architecture with random weights: float (b, 3, 32, 32) -> logits (b, classes).
 
-    Pre-training ends in a norm of all tokens; tuning averages the patches and has another norm then.
+    Pre-training ends with a norm of all tokens; tuning averages the patches and then applies another norm.
     """
     from timm.models.vision_transformer import VisionTransformer
 
@@ -45,7 +45,7 @@ def network(classes: int, *, pretraining: bool = False) -> "VisionTransformer":
 @final
 @dataclass(frozen=True, kw_only=True)
 class MaeMini(Backbone):
-    """All layers are trained, the lower ones more slowly, as of the full-size MAE."""
+    """Trains all layers, the lower ones with lower learning rates, as the full-size MAE does."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         packaged = Path(str(importlib.resources.files("bob"))) / "skyworld" / "weights" / "mae"
@@ -67,7 +67,7 @@ backbone = MaeMini(
     std=(0.5, 0.5, 0.5),
     cost=0.01,
     sweep=SweepSettings(
-        lrs=(8e-3, 1.6e-2),  # base rates, of 256 images
+        lrs=(8e-3, 1.6e-2),  # base rates, per 256 images
         base_batch=256,
         weight_decays=(0.05,),
         layer_decays=(0.75,),

@@ -1,4 +1,4 @@
-"""ViT-B/16 pre-trained as a masked autoencoder on ImageNet, tuned as its authors do: timm's copy of MAE's weights.
+"""ViT-B/16 pre-trained as a masked autoencoder on ImageNet (timm's copy of the weights), tuned as its authors do.
 
 Layer-wise learning rates, drop path, RandAugment, random erasing, MixUp or CutMix on every batch, label smoothing;
 patch tokens are averaged. He et al. 2022, arXiv:2111.06377, and facebookresearch/mae, main_finetune.py.
@@ -24,7 +24,7 @@ class MaeViTB16(Backbone):
     """86 M parameters, 224 px, CC BY-NC 4.0 weights."""
 
     hub: str = "timm/vit_base_patch16_224.mae"
-    """Where the weights are taken from if `$BOB_MODELS/mae_vit_b16` does not have them."""
+    """Repository of the weights if `$BOB_MODELS/mae_vit_b16` does not have them."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         import timm
@@ -40,7 +40,7 @@ class MaeViTB16(Backbone):
         return _timm.fresh_head(model, weights, head="head", std=2e-5, norm=("norm", "fc_norm"))
 
     def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
-        """Timm's rand-m9-mstd0.5-inc1 after a crop of 8 to 100 % and a flip, then random erasing."""
+        """Crop of 8 to 100 %, flip, timm's rand-m9-mstd0.5-inc1, random erasing."""
         from bob.backbones import _augment, _randaugment
 
         images = _augment.resized_crop(images, generator, size=self.size, scale=(0.08, 1.0))
@@ -49,7 +49,7 @@ class MaeViTB16(Backbone):
         return _augment.erase(images, generator, chance=0.25, mean=self.mean, std=self.std)
 
     def view(self, images: "Tensor") -> "Tensor":
-        """Resized to 256, of which the middle 224 are seen."""
+        """Pictures resized to 256 and centre cropped to 224."""
         from torch.nn.functional import interpolate
 
         larger = self.size * 8 // 7
@@ -70,7 +70,7 @@ backbone = MaeViTB16(
     std=_datadream.IMAGENET_STD,
     cost=3.0,
     sweep=SweepSettings(
-        lrs=(1e-3, 5e-4),  # base rates, of 256 images: Table 4 and methods.md 4.1
+        lrs=(1e-3, 5e-4),  # base rates, per 256 images: Table 4 and methods.md 4.1
         base_batch=256,
         weight_decays=(0.05,),
         layer_decays=(0.65, 0.75),

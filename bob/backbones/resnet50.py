@@ -1,4 +1,4 @@
-"""ResNet-50 pre-trained on ImageNet: timm's copy of torchvision's IMAGENET1K_V1 weights, all trained.
+"""ResNet-50 pre-trained on ImageNet (timm's copy of torchvision's IMAGENET1K_V1), all layers trained.
 
 The paper says "ImageNet ResNet-50"; which weights is open (methods.md 4.3). Augmentation, AdamW and
 train-mode batch norm are DataDream's.
@@ -23,7 +23,7 @@ class ResNet50(Backbone):
     """25.6 M parameters, 224 px, BSD-3 weights."""
 
     hub: str = "timm/resnet50.tv_in1k"
-    """Where the weights are taken from if `$BOB_MODELS/resnet50` does not have them."""
+    """Repository of the weights if `$BOB_MODELS/resnet50` does not have them."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         import timm
@@ -43,5 +43,5 @@ backbone = ResNet50(
     kept=320,
     mean=_datadream.IMAGENET_MEAN,
     std=_datadream.IMAGENET_STD,
-    revision="2",  # 1 was augmented picture by picture
+    revision="2",  # revision 1 augmented picture by picture
 )

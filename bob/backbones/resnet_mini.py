@@ -1,4 +1,4 @@
-"""The mini ResNet of skyworld: 0.6 M parameters, 32 px, pre-trained on kinds of aircraft and their contexts.
+"""Mini ResNet of skyworld: 0.6 M parameters, 32 px, pre-trained on kinds of aircraft and their contexts.
 
 Its weights are package data, made by `bob.skyworld.pretrain`.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["HEADS", "ResNetMini", "backbone", "network"]
 
 HEADS = (30, 12, 6)
-"""What it was pre-trained to tell apart: families of base classes, backgrounds, poses."""
+"""Classes of the pre-training heads: families of base classes, backgrounds, poses."""
 
 
 def network(classes: int) -> "nn.Module":
@@ -30,7 +30,7 @@ def network(classes: int) -> "nn.Module":
 @final
 @dataclass(frozen=True, kw_only=True)
 class ResNetMini(Backbone):
-    """All layers are trained, as of ResNet-50."""
+    """Trains all layers, as ResNet-50 does."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         packaged = Path(str(importlib.resources.files("bob"))) / "skyworld" / "weights" / "resnet"
@@ -40,8 +40,8 @@ class ResNetMini(Backbone):
         return _mini.augment(images, generator)
 
 
-# Two learning rates and short trainings: on 50 shots of 10 novel classes the best epoch of a
-# training of 30 was never later than the 7th, and 1e-4 did not get there in 8.
+# Two learning rates and few epochs: on 50 shots of 10 novel classes the best of 30 epochs was
+# never later than the 7th, and 1e-4 did not converge in 8.
 backbone = ResNetMini(
     name="resnet_mini",
     size=32,

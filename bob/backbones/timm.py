@@ -1,7 +1,7 @@
 """Any classifier of timm by its name: `timm:vit_base_patch14_dinov2`, `timm:convnext_tiny`.
 
 All layers are trained with DataDream's augmentation, over ResNet-50's grid; `--sweep.layer-decays` sweeps layer-wise
-learning rates. Input size and normalisation are those that the weights were made with; licences differ: see timm.
+learning rates. Input size and normalisation are those of the weights; licences differ: see timm.
 """
 
 import difflib
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Timm", "backbone"]
 
-_KEPT = 320  # pixels, of pictures that a network sees at 224
+_KEPT = 320  # pixels, for a network with 224-pixel input
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Timm(Backbone):
-    """A fresh linear head on what timm has pre-trained."""
+    """A pre-trained model of timm with a fresh linear head."""
 
     model: str
-    """As timm names it, with or without the tag of its weights."""
+    """timm's name, with or without the tag of the weights."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         import timm
 
-        known: Any = timm.get_pretrained_cfg(self.model)
-        hub = f"timm/{known.architecture}.{known.tag}" if known.hf_hub_id == "timm/" else known.hf_hub_id or ""
+        config: Any = timm.get_pretrained_cfg(self.model)
+        hub = f"timm/{config.architecture}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id or ""
         weights = _timm.find(self.name, hub=hub)
         model = timm.create_model(self.model, pretrained=False, num_classes=len(class_names))
-        return _timm.fresh_head(model, weights, head=known.classifier)
+        return _timm.fresh_head(model, weights, head=config.classifier)
 
     def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
         return _datadream.augment(images, generator, size=self.size)
@@ -47,16 +47,16 @@ class Timm(Backbone):
 
 
 def _make(model: str) -> Timm:
-    import timm  # its list of models, for want of another; it brings torch
+    import timm  # the only source of its list of models; imports torch
 
-    known: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    if known is None or not known.has_weights:
+    config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
+    if config is None or not config.has_weights:
         near = ", ".join(difflib.get_close_matches(model, timm.list_models(pretrained=True), n=3))
         raise ValueError(f"timm has no pre-trained model {model!r}; near it are {near or 'none of its names'}")
-    if not isinstance(known.classifier, str) or len(set(known.input_size[1:])) > 1:
+    if not isinstance(config.classifier, str) or len(set(config.input_size[1:])) > 1:
         raise ValueError(f"timm:{model} has no single linear head, or wants pictures that are not square: take another")
-    size = known.input_size[-1]
-    return Timm(name=f"timm:{model}", model=model, size=size, kept=max(size, _KEPT), mean=known.mean, std=known.std)
+    size = config.input_size[-1]
+    return Timm(name=f"timm:{model}", model=model, size=size, kept=max(size, _KEPT), mean=config.mean, std=config.std)
 
 
 backbone = Family(make=_make, example="vit_base_patch14_dinov2")

@@ -1,4 +1,4 @@
-"""Captioners: one file each, holding `captioner`, a `Loader`.
+"""Registry of captioners, one per file, each holding `captioner`, a `Loader`.
 
     bob/captioners/x.py:   captioner = Loader(load=..., revision=...)
 
@@ -22,14 +22,14 @@ QUESTIONS = {
     about: f"describe the {about} of the {{d}} in as few words as possible. Refer to the {{d}} as simply 'a {{d}}'."
     for about in ("background", "pose")
 }
-"""What is asked for -> the paper's question (sec. 3.1), `{d}` standing for the descriptor.
+"""Subject -> the paper's question (sec. 3.1), with `{d}` for the descriptor.
 
-The article is always `a`, the first letter is small, as printed. No class name is in it: a captioner
-that knows the class would write it into the context, which is to be sampled without it.
+The article is always `a`, the first letter is small, as printed. The question has no class name: a
+captioner that knows the class would write it into the context, which is sampled without the class.
 """
 
 NAMING = "Which of these is the {d}: {names}? Answer with the exact name and nothing else."
-"""What is asked to see whether a captioner knows the classes (Figure 5); the paper does not print its question.
+"""Question that tests whether a captioner knows the classes (Figure 5); the paper does not print its own.
 
 `{names}` stands for all class names with semicolons between them, `{d}` for the descriptor.
 """
@@ -37,7 +37,7 @@ NAMING = "Which of these is the {d}: {names}? Answer with the exact name and not
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a captioner wrote about one image, word for word."""
+    """A captioner's verbatim answers about one image."""
 
     background_raw: str
     pose_raw: str
@@ -45,20 +45,20 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Recognition:
-    """Which class a captioner takes an image for."""
+    """The class that a captioner assigns to an image."""
 
     guess: int
-    """Class id; -1 where it names none."""
+    """Class id; -1 if the answer names none."""
     log_likelihood: float | None = None
-    """Of that class's name as the whole answer, in nats; None where it tells no likelihoods."""
+    """Log-likelihood in nats of that class's name as the whole answer; None if the captioner has no likelihoods."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Captioner(abc.ABC):
-    """Reads background and pose from pictures. Final leaves only."""
+    """Reads background and pose from pictures. Subclasses are final."""
 
     name: str
-    """Registered name and checkpoint, `qwen_vl:7b`: what the user's name means when written out."""
+    """Registered name and checkpoint, written out: `qwen_vl:7b`."""
     revision: str
     """Identifies the weights: a commit of their repository, or a hash of their files."""
 
@@ -70,25 +70,25 @@ class Captioner(abc.ABC):
 
         Args:
             images: RGB pictures of any size.
-            descriptor: one word for what all classes are; it goes into the questions.
+            descriptor: one word for all classes; part of the questions.
 
         Raises:
-            Exception: whatever a picture gives cause for; step 1 then asks about each of them alone. Where
-                memory runs out, it comes again with fewer pictures.
+            Exception: any error that a picture causes; step 1 then asks about each picture alone, and
+                when memory runs out, about fewer at once.
         """
 
     def recognise(
         self, images: Sequence["Image.Image"], *, descriptor: str, class_names: Sequence[str]
     ) -> list[Recognition]:
-        """Which class each image shows, asked by `NAMING`; for Figure 5 alone, no method makes use of it.
+        """The class of each image, asked by `NAMING`; used by Figure 5 only, by no method.
 
         Args:
             images: RGB pictures of any size.
-            descriptor: one word for what all classes are.
+            descriptor: one word for all classes.
             class_names: indexed by class id.
 
         Raises:
-            ValueError: if this captioner cannot be asked.
+            ValueError: if this captioner does not implement `recognise`.
             Exception: as `caption` does.
         """
         raise ValueError(f"captioner {self.name} tells no classes: Figure 5 wants one whose file has `recognise`")
@@ -96,38 +96,38 @@ class Captioner(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Loader:
-    """What a file of this folder holds."""
+    """Entry of a captioner's file."""
 
     load: Callable[[str, str], Captioner]
-    """(argument, device) -> the captioner, its weights on the device."""
+    """(argument, device) -> the captioner with its weights on the device."""
     revision: Callable[[str], str]
-    """(argument) -> what identifies its weights, without loading them."""
+    """(argument) -> identifier of the weights, without loading them."""
     weights: Callable[[str], Path] = Path
-    """(argument) -> their folder on this machine; raises ValueError if there is none."""
+    """(argument) -> folder of the weights on this machine; raises ValueError if there is none."""
     origins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Arguments that `bob doctor` looks for -> repository on the hub, empty if in this package, and licence."""
 
 
 def load(name: str, *, device: str = "cpu") -> Captioner:
-    """The captioner that the user called `name`, its weights on `device`.
+    """Loads the captioner that the user wrote as `name`, its weights on `device`.
 
     Args:
-        name: a file of this folder, with what it takes after the first colon: `qwen_vl`,
+        name: name of a file of this folder, then its argument after a colon: `qwen_vl`,
             `qwen_vl:3b`, `qwen_vl:path:/models/mine`.
         device: as torch names it: `cpu`, `cuda`, `cuda:1`.
 
     Raises:
-        ValueError: if there is no such captioner, or its weights are not there.
+        ValueError: if there is no such captioner, or its weights are missing.
     """
     kind, _, argument = name.partition(":")
     return registry.load("captioner", kind).load(argument, device)
 
 
 def revision(name: str) -> str:
-    """What identifies the weights of the captioner called `name`, without loading them.
+    """Identifier of the weights of the captioner `name`, without loading them.
 
     Raises:
-        ValueError: if there is no such captioner, or a folder that is named is not there.
+        ValueError: if there is no such captioner, or a given folder does not exist.
     """
     kind, _, argument = name.partition(":")
     return registry.load("captioner", kind).revision(argument)

@@ -1,9 +1,9 @@
-"""What becomes of a captioner's raw answer: the bare words that fit into BOB's template.
+"""Cleaning of a captioner's raw answers into the words that fit into BOB's template.
 
 The template reads "... in the [background] background with the [pose] pose.", so an answer loses its
 article, its lead-in ("the background of the bird is") and a closing "background" or "pose". An answer
 that names a class would tie the context to that class again: the name becomes "a [descriptor]".
-The paper is silent on all of this; `PROMPT_VERSION` changes when a rule does.
+The paper does not describe this step; `PROMPT_VERSION` changes when a rule does.
 """
 
 import functools
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 __all__ = ["PROMPT_VERSION", "clean"]
 
 PROMPT_VERSION = 1
-"""Of the questions and of the rules here: part of a caption's identity."""
+"""Version of the questions and of these rules: part of a caption's key."""
 
 _FALLBACK = {"background": "plain", "pose": "typical"}
 _MAX_WORDS = 12
@@ -23,8 +23,8 @@ _VERB = (
     r"(?: to (?:be|have|show))?\b[:,]?"
 )
 
-# Words of class names (of birds, cars, flowers, pets, aircraft) that people also write about places, light and
-# bearing: alone they name no class. A whole name counts even if it is made of them.
+# Words of class names (of birds, cars, flowers, pets, aircraft) that also describe places, light and posture:
+# alone they name no class. A whole name counts even if it consists of them.
 _COMMON = frozenset(
     """
     and by for from of on or the to with up poor will
@@ -52,17 +52,17 @@ _COMMON = frozenset(
 
 
 def clean(raw: str, *, about: str, descriptor: str, class_names: Sequence[str]) -> tuple[str, bool]:
-    """The words of one answer that go into a prompt.
+    """Cleans one answer for use in a prompt.
 
     Args:
-        raw: what the captioner wrote.
-        about: `background` or `pose`, what it was asked for.
-        descriptor: one word for what all classes are.
-        class_names: of the whole data set: a sibling's name leaks as well.
+        raw: the captioner's answer.
+        about: subject of the question, `background` or `pose`.
+        descriptor: one word for all classes.
+        class_names: names of all classes: another class's name leaks as well.
 
     Returns:
         1 to 12 words, never empty ("plain" background, "typical" pose), and whether the first sentence
-        of the answer named a class: whole, or by a word of its name that is not a common one.
+        of the answer named a class: by its whole name, or by a word of it that is not in `_COMMON`.
     """
     text = _first_sentence(raw)
     text, leaks = _leak(tuple(class_names), descriptor).subn(f"a {descriptor}", text)
@@ -100,7 +100,7 @@ def _without_lead_in(text: str, about: str, descriptor: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """The clauses that fit into `_MAX_WORDS`; the first words where not even one does."""
+    """The clauses that fit into `_MAX_WORDS`; the first words if not even one clause fits."""
     if len(text.split()) <= _MAX_WORDS:
         return text
     head = " ".join(text.split()[:_MAX_WORDS])
@@ -116,7 +116,7 @@ def _leak(class_names: tuple[str, ...], descriptor: str) -> re.Pattern[str]:
     named: set[str] = set()
     for name in class_names:
         parts = [part.lower() for part in re.findall(r"[^\W_]+", name)]
-        # Of two letters or digits there are too many that mean something else; the whole name still counts.
+        # Words of one or two characters are too ambiguous; the whole name still counts.
         named |= {part for part in parts if len(part) > 2 and part not in _COMMON and part not in own}
         if "".join(parts) not in own:
             named.add(r"[\W_]*".join(parts))

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL as it is asked: two questions of each picture, or which class a picture shows."""
+"""Qwen2.5-VL as a captioner: answers two questions about each picture, or names its class."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,33 +16,33 @@ from bob.store.keys import fingerprint
 
 __all__ = ["QwenVL", "load"]
 
-_MAX_PIXELS = 512 * 512  # 324 visual tokens; the hub's own limit is 16,384, for pages of text
+_MAX_PIXELS = 512 * 512  # 324 visual tokens; the hub's limit is 16,384, for pages of text
 _MAX_NEW_TOKENS = 32
 _BATCH = 16  # pictures; twice as many sequences
-_NAMES = 32  # sequences at once, each with the 1,000 tokens of a picture and a hundred names before it
+_NAMES = 32  # sequences at once, each after the 1,000 tokens of a picture and a hundred names
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QwenVL(Captioner):
-    """A loaded Qwen2.5-VL that answers greedily, so that the same picture gets the same words."""
+    """A loaded Qwen2.5-VL with greedy decoding, so that the same picture gets the same words."""
 
     model: Any = field(repr=False)
-    """`Qwen2_5_VLForConditionalGeneration`; like the processor it has no usable static type."""
+    """`Qwen2_5_VLForConditionalGeneration`; like the processor, without a usable static type."""
     processor: Any = field(repr=False)
     """`Qwen2_5_VLProcessor`."""
 
     def caption(self, images: Sequence[Image.Image], *, descriptor: str) -> list[Answer]:
         """Asks both questions of each picture.
 
-        Source: Yang et al. 2025, arXiv:2510.24078, sec. 3.1 for the words; that it decodes greedily
-        is ours, the paper names no temperature.
+        Source: Yang et al. 2025, arXiv:2510.24078, sec. 3.1 for the words; greedy decoding is our
+        choice, the paper names no temperature.
 
         Raises:
             ValueError: if a picture is more than 200 times as long as it is wide.
         """
         batches = (images[k : k + _BATCH] for k in range(0, len(images), _BATCH))
-        return [answer for some in batches for answer in self._ask(some, descriptor)]
+        return [answer for batch in batches for answer in self._ask(batch, descriptor)]
 
     @torch.inference_mode()
     def _ask(self, images: Sequence[Image.Image], descriptor: str) -> list[Answer]:
@@ -52,7 +52,7 @@ class QwenVL(Captioner):
             images=[image for image in images for _ in prompts],
             images_kwargs={"size": _capped(self.processor.image_processor.size)},
             padding=True,
-            padding_side="left",  # a decoder goes on from the last token, which must not be padding
+            padding_side="left",  # a decoder continues the last token, which must not be padding
             return_tensors="pt",
         ).to(self.model.device)
         written = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
@@ -66,9 +66,9 @@ class QwenVL(Captioner):
     def recognise(
         self, images: Sequence[Image.Image], *, descriptor: str, class_names: Sequence[str]
     ) -> list[Recognition]:
-        """The name that is most likely to be the whole answer, its end included; no name is favoured for its length.
+        """The name with the highest likelihood as the whole answer, end token included.
 
-        A picture and the question are read once: every name goes on from the same keys and values.
+        Picture and question are encoded once: all names continue the same keys and values.
 
         Raises:
             ValueError: if a picture is more than 200 times as long as it is wide.
@@ -85,29 +85,29 @@ class QwenVL(Captioner):
             images_kwargs={"size": _capped(self.processor.image_processor.size)},
             return_tensors="pt",
         ).to(self.model.device)
-        read = self.model(**inputs, use_cache=True, logits_to_keep=1)
-        # Positions of a picture's tokens are those of a grid: text goes on earlier than their number says.
-        begin = int(inputs["input_ids"].shape[1] + self.model.model.rope_deltas)
-        parts = [self._likelihoods(read, names[k : k + _NAMES], begin) for k in range(0, len(names), _NAMES)]
+        context = self.model(**inputs, use_cache=True, logits_to_keep=1)
+        # A picture's tokens have grid positions, so the text after them starts below the token count.
+        start = int(inputs["input_ids"].shape[1] + self.model.model.rope_deltas)
+        parts = [self._likelihoods(context, names[k : k + _NAMES], start) for k in range(0, len(names), _NAMES)]
         best = torch.cat(parts).max(0)
         return Recognition(guess=int(best.indices), log_likelihood=float(best.values))
 
-    def _likelihoods(self, read: Any, names: Sequence[Sequence[int]], begin: int) -> torch.Tensor:
-        """float32 (names,): log-likelihood of each after what has been read, in nats."""
+    def _likelihoods(self, context: Any, names: Sequence[Sequence[int]], start: int) -> torch.Tensor:
+        """float32 (names,): log-likelihood of each name after the context, in nats."""
         tokens = pad_sequence([torch.tensor(name) for name in names], batch_first=True).to(self.model.device)
         lengths = torch.tensor([len(name) for name in names], device=tokens.device)
-        cache = copy.deepcopy(read.past_key_values)  # it grows
+        cache = copy.deepcopy(context.past_key_values)  # the model appends to it
         cache.batch_repeat_interleave(len(names))
-        positions = torch.arange(begin, begin + tokens.shape[1] - 1, device=tokens.device)
-        # Attention looks back only, so what fills up the shorter names on their right changes nothing.
+        positions = torch.arange(start, start + tokens.shape[1] - 1, device=tokens.device)
+        # Attention is causal, so padding on the right of shorter names changes nothing.
         written = self.model(
             input_ids=tokens[:, :-1],
             past_key_values=cache,
             position_ids=positions.expand(3, len(names), -1),
         )
-        logits = torch.cat([read.logits[:, -1:].expand(len(names), -1, -1), written.logits], 1).float()
-        each = logits.log_softmax(2).gather(2, tokens[:, :, None])[:, :, 0]
-        return each.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], 0).sum(1)
+        logits = torch.cat([context.logits[:, -1:].expand(len(names), -1, -1), written.logits], 1).float()
+        token_scores = logits.log_softmax(2).gather(2, tokens[:, :, None])[:, :, 0]
+        return token_scores.where(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None], 0).sum(1)
 
     def _prompt(self, question: str) -> str:
         turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
@@ -118,8 +118,8 @@ def load(folder: Path, *, name: str, device: str) -> QwenVL:
     """Loads the checkpoint in a folder: bfloat16 on a GPU, float32 on a CPU.
 
     Args:
-        folder: holds config.json and safetensors weights; nothing is fetched.
-        name: the captioner's, with its checkpoint: `qwen_vl:7b`.
+        folder: folder with config.json and safetensors weights; nothing is downloaded.
+        name: name of the captioner with its checkpoint: `qwen_vl:7b`.
         device: as torch names it.
     """
     model: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -137,18 +137,18 @@ def load(folder: Path, *, name: str, device: str) -> QwenVL:
     )
 
 
-def _capped(own: Mapping[str, int]) -> dict[str, int]:
-    """The checkpoint's limits on the pixels of a picture, for that is what Qwen's "edges" count."""
-    return {edge: min(own[edge], _MAX_PIXELS) for edge in ("shortest_edge", "longest_edge")}
+def _capped(size: Mapping[str, int]) -> dict[str, int]:
+    """The checkpoint's limits, cut to `_MAX_PIXELS`; Qwen's "edges" count the pixels of a picture."""
+    return {edge: min(size[edge], _MAX_PIXELS) for edge in ("shortest_edge", "longest_edge")}
 
 
-def _greedy(own: GenerationConfig) -> GenerationConfig:
-    """The checkpoint's tokens and repetition penalty (1.05 on the hub), none of its sampling."""
+def _greedy(config: GenerationConfig) -> GenerationConfig:
+    """The checkpoint's special tokens and repetition penalty (1.05 on the hub), without sampling."""
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=_MAX_NEW_TOKENS,
-        repetition_penalty=own.repetition_penalty,
-        bos_token_id=own.bos_token_id,
-        eos_token_id=own.eos_token_id,
-        pad_token_id=own.pad_token_id,
+        repetition_penalty=config.repetition_penalty,
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
     )

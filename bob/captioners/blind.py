@@ -1,6 +1,6 @@
-"""A captioner that does not look: the same words for every picture. The lower end of Figure 5, and free.
+"""Captioner with the same words for every picture: the lower end of Figure 5, at no cost.
 
-BOB with it differs from DataDream in its prompts' words alone, which are the same in all of them.
+With it, BOB differs from DataDream only by constant words in its prompts.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ _REVISION = "1"
 
 @final
 class Blind(Captioner):
-    """Knows nothing."""
+    """Captioner that ignores the picture."""
 
     def caption(self, images: "Sequence[Image.Image]", *, descriptor: str) -> list[Answer]:
-        """See `Captioner`; what the cleaning falls back on where an answer is empty."""
+        """See `Captioner`; the words that cleaning substitutes for an empty answer."""
         return [Answer(background_raw="plain", pose_raw="typical") for _ in images]
 
     def recognise(
         self, images: "Sequence[Image.Image]", *, descriptor: str, class_names: Sequence[str]
     ) -> list[Recognition]:
-        """The first class, whatever is shown."""
+        """The first class for every picture."""
         return [Recognition(guess=0) for _ in images]
 
 

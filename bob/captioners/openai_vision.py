@@ -1,10 +1,10 @@
-"""A vision model behind any server that speaks OpenAI's chat completions: GPT-4o (Figure 5), vLLM, Ollama ...
+"""Captioner that asks any server with OpenAI's chat completions: GPT-4o (Figure 5), vLLM, Ollama ...
 
     openai_vision  openai_vision:gpt-4o  openai_vision:Qwen/Qwen2.5-VL-72B-Instruct
 
-`OPENAI_BASE_URL` says where the server is, OpenAI's own if it is not set. `OPENAI_API_KEY` is read from the environment
-when the server is asked, and is kept nowhere. Pictures leave this machine. A hosted model may change under its name:
-its answers are as reproducible as the server makes them.
+`OPENAI_BASE_URL` is the server's address, OpenAI's if it is not set. `OPENAI_API_KEY` is read from the environment for
+each request and stored nowhere. Pictures are sent to the server. A hosted model may change under its name, so answers
+are only as reproducible as the server's.
 """
 
 import base64
@@ -25,26 +25,26 @@ __all__ = ["OpenAIVision", "ServerError", "captioner", "named"]
 
 _MODEL = "gpt-4o"
 _SERVER = "https://api.openai.com/v1"
-_SIDE = 512  # pixels of the longer side: one tile of GPT-4o's
+_SIDE = 512  # pixels of the longer side: one tile of GPT-4o
 _MAX_TOKENS = 32
-_RETRIES = 6  # by the client, after 0.5 s, 1 s, 2 s ... or what the server says
-_AT_ONCE = 8  # questions; a server answers one after a second or more
-_PICTURE = (400, 413, 422)  # what a server answers where it is this picture that it will not take
+_RETRIES = 6  # by the client, after 0.5 s, 1 s, 2 s ... or the delay that the server names
+_AT_ONCE = 8  # questions; a server takes a second or more for each
+_PICTURE = (400, 413, 422)  # status codes of a refused picture
 
-Asked = TypeVar("Asked")
+Response = TypeVar("Response")
 
 
 class ServerError(ConnectionError, ValueError):
-    """The server is to blame, or how it is asked: no picture. The same command goes on once it is mended."""
+    """A failure of the server, key or model, not of a picture. The same command resumes once it is fixed."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenAIVision(Captioner):
-    """Asks greedily (temperature 0), one picture and one question at a time, several at once."""
+    """Captioner at temperature 0: one picture and one question per request, several requests at once."""
 
     model: str
-    """As the server names it."""
+    """The server's name of the model."""
 
     def caption(self, images: Sequence[Image.Image], *, descriptor: str) -> list[Answer]:
         """Asks both questions of each picture.
@@ -52,7 +52,7 @@ class OpenAIVision(Captioner):
         Raises:
             ServerError: if the server cannot be reached, refuses the key or the model, or is still too busy after
                 several attempts.
-            ValueError: if it refuses a picture.
+            ValueError: if the server refuses a picture.
         """
         questions = [question.format(d=descriptor) for question in QUESTIONS.values()]
         texts = self._answers([(image, question) for image in images for question in questions])
@@ -61,11 +61,11 @@ class OpenAIVision(Captioner):
     def recognise(
         self, images: Sequence[Image.Image], *, descriptor: str, class_names: Sequence[str]
     ) -> list[Recognition]:
-        """The class that the answer names; a server tells no likelihoods of answers that it does not give.
+        """The class that the answer names; likelihoods of other answers are not available.
 
         Raises:
             ServerError: as `caption` does.
-            ValueError: if it refuses a picture.
+            ValueError: if the server refuses a picture.
         """
         question = NAMING.format(d=descriptor, names="; ".join(class_names))
         return [
@@ -73,31 +73,31 @@ class OpenAIVision(Captioner):
             for text in self._answers([(image, question) for image in images])
         ]
 
-    def _answers(self, asked: Sequence[tuple[Image.Image, str]]) -> list[str]:
+    def _answers(self, prompts: Sequence[tuple[Image.Image, str]]) -> list[str]:
         client = _client()
         with client, ThreadPoolExecutor(_AT_ONCE) as threads:
-            return list(threads.map(lambda one: self._answer(client, *one), asked))
+            return list(threads.map(lambda prompt: self._answer(client, *prompt), prompts))
 
     def _answer(self, client: Any, image: Image.Image, question: str) -> str:
         picture = {"type": "image_url", "image_url": {"url": _data_url(image)}}
         turn = {"role": "user", "content": [picture, {"type": "text", "text": question}]}
-        made = _in_words(
+        completion = _translated(
             lambda: client.chat.completions.create(
                 model=self.model, messages=[turn], temperature=0, max_tokens=_MAX_TOKENS
             ),
             self.model,
         )
-        return made.choices[0].message.content or ""
+        return completion.choices[0].message.content or ""
 
 
 def named(answer: str, class_names: Sequence[str]) -> int:
-    """The class id that an answer names: the one name in it, capitals and punctuation apart; -1 for none or several.
+    """Class id of the only name in an answer, ignoring capitals and punctuation; -1 for none or several.
 
-    Of names that are part of another in the answer (`737` of `737-400`) the longest counts.
+    If a name in the answer is part of another (`737` of `737-400`), the longest counts.
     """
-    said, names = _words(answer), [_words(name) for name in class_names]
-    found = [k for k, name in enumerate(names) if name in said]
-    longest = [k for k in found if not any(names[k] in names[j] for j in found if j != k)]
+    text, names = _words(answer), [_words(name) for name in class_names]
+    hits = [k for k, name in enumerate(names) if name in text]
+    longest = [k for k in hits if not any(names[k] in names[j] for j in hits if j != k)]
     return longest[0] if len(longest) == 1 else -1
 
 
@@ -113,15 +113,15 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _client() -> Any:
-    """OpenAI's own client, which waits and asks again where a server is busy or a connection is lost."""
+    """OpenAI's client, which retries when the server is busy or the connection is lost."""
     openai = _library()
-    key, own = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
-    if not key and not own:
+    key, url = os.environ.get("OPENAI_API_KEY"), os.environ.get("OPENAI_BASE_URL")
+    if not key and not url:
         raise ServerError(
             "captioner openai_vision wants OpenAI's key in the environment variable OPENAI_API_KEY, which is not set;"
             " or set OPENAI_BASE_URL to a server of your own, which may need none"
         )
-    return openai.OpenAI(api_key=key or "none", base_url=own or _SERVER, max_retries=_RETRIES, timeout=120)
+    return openai.OpenAI(api_key=key or "none", base_url=url or _SERVER, max_retries=_RETRIES, timeout=120)
 
 
 def _library() -> Any:
@@ -134,18 +134,18 @@ def _library() -> Any:
     return openai
 
 
-def _in_words(ask: Callable[[], Asked], model: str) -> Asked:
-    """What `ask` gives, or what went wrong, without the key, which servers like to quote."""
+def _translated(request: Callable[[], Response], model: str) -> Response:
+    """The result of `request`; errors become a sentence without the key, which servers may quote."""
     openai = _library()
     try:
-        return ask()
+        return request()
     except openai.APIConnectionError as error:
         raise ServerError(
             f"the captioner's server {_host()} cannot be reached ({type(error).__name__}): see that it runs and that"
             " OPENAI_BASE_URL is right, then run the same command again"
         ) from None
     except openai.APIStatusError as error:
-        words = _shown(error.message)
+        words = _redacted(error.message)
         if error.status_code in _PICTURE:
             raise ValueError(f"{_host()} will not take it: {words}") from None
         if error.status_code in (401, 403):
@@ -156,15 +156,15 @@ def _in_words(ask: Callable[[], Asked], model: str) -> Asked:
         ) from None
 
 
-def _shown(message: str) -> str:
+def _redacted(message: str) -> str:
     key = os.environ.get("OPENAI_API_KEY")
     return " ".join((message.replace(key, "***") if key else message).split())[:200]
 
 
 def _host() -> str:
-    """Without a user, password or path, any of which may hold a secret."""
-    place = urlsplit(os.environ.get("OPENAI_BASE_URL") or _SERVER)
-    return f"{place.hostname}:{place.port}" if place.port else str(place.hostname)
+    """Host and port, without user, password and path, which may contain secrets."""
+    url = urlsplit(os.environ.get("OPENAI_BASE_URL") or _SERVER)
+    return f"{url.hostname}:{url.port}" if url.port else str(url.hostname)
 
 
 def _load(argument: str, device: str) -> OpenAIVision:
@@ -173,7 +173,7 @@ def _load(argument: str, device: str) -> OpenAIVision:
 
 
 def _revision(argument: str) -> str:
-    """Model and server: more is not to be known of them."""
+    """Model and server; a server tells no version of its weights."""
     return f"{argument or _MODEL} at {_host()}"
 
 

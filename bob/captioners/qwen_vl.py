@@ -2,7 +2,7 @@
 
     qwen_vl  qwen_vl:7b  qwen_vl:3b  qwen_vl:skyworld  qwen_vl:path:FOLDER
 
-All run the same lines. 7B takes 17 GB of a GPU in bfloat16, and then some for its activations.
+All run the same code. 7B takes 17 GB of a GPU in bfloat16, plus activations.
 """
 
 import os
@@ -17,7 +17,7 @@ __all__ = ["CHECKPOINTS", "Checkpoint", "captioner", "weights"]
 
 
 class Checkpoint(NamedTuple):
-    """Where a checkpoint comes from."""
+    """Origin of a checkpoint."""
 
     hub_id: str
     revision: str
@@ -33,7 +33,7 @@ CHECKPOINTS = {
         "Qwen Research License (no commercial use)",
     ),
 }
-"""Short name -> origin; `$BOB_MODELS/qwen_vl-7b` is looked at before the cache of the hub."""
+"""Short name -> origin; `$BOB_MODELS/qwen_vl-7b` precedes the cache of the hub."""
 
 
 def _load(argument: str, device: str) -> Captioner:
@@ -44,27 +44,27 @@ def _load(argument: str, device: str) -> Captioner:
         device: as torch names it.
 
     Raises:
-        ValueError: if the argument is another, or the weights are not on this machine: nothing is
-            fetched here, for every worker of a cluster would.
+        ValueError: if the argument is unknown, or the weights are not on this machine: nothing is
+            downloaded here, since every worker of a cluster would.
     """
     argument = argument or "7b"
-    folder = weights(argument)  # says what is missing before torch and transformers are imported
+    folder = weights(argument)  # fails before the slow imports of torch and transformers
     from bob.captioners import _qwen_vl
 
     return _qwen_vl.load(folder, name=f"qwen_vl:{argument}", device=device)
 
 
 def _revision(argument: str) -> str:
-    """The commit of a checkpoint on the hub; of a folder, a fingerprint of its files."""
+    """The commit of a checkpoint on the hub; for a folder, a fingerprint of its files."""
     argument = argument or "7b"
     return CHECKPOINTS[argument].revision if argument in CHECKPOINTS else fingerprint(weights(argument))
 
 
 def weights(argument: str) -> Path:
-    """The folder on this machine that holds a checkpoint.
+    """The folder on this machine with the weights of a checkpoint.
 
     Raises:
-        ValueError: if there is none; says where it was looked for and what to do.
+        ValueError: if there is none; says which places were searched and what to do.
     """
     if argument == "skyworld":
         folder = Path(__file__).parents[1] / "skyworld" / "weights" / "captioner"

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 __all__ = ["Nodes", "Resources", "Share", "Slots", "fit"]
 
 _BESIDE_GPU = {"finetune": 1.0, "classify": 0.5}
-"""CPUs that a unit on a GPU takes where nothing else is asked for. The other steps are done by actors of Ray Data, and
-leave CPUs to Data's own tasks: without a GPU they ask for half of theirs."""
+"""Default CPUs of a unit on a GPU. The other steps run in actors of Ray Data and leave CPUs to Data's own tasks:
+without a GPU they reserve half a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one unit of a step takes of the node that it runs on."""
+    """Share of a node that one unit of a step takes."""
 
     gpus: float = 1.0
-    """Of a GPU, on a cluster that has any or can start some; 0: done on CPUs there too."""
+    """Part of a GPU per unit, on a cluster that has or can start GPUs; 0: units run on CPUs."""
     cpus: float = 0.0
-    """CPUs, and so torch's threads; 0: what the step needs beside a GPU, or without one an even part of all."""
+    """CPUs, and torch threads, per unit; 0: the step's default beside a GPU; without GPUs an even share of all CPUs."""
     resource: str = ""
-    """What its node has to have: `accelerator_type:A100`, or a resource that cluster.yaml names; empty: any node."""
+    """Resource that the node must have: `accelerator_type:A100`, or one named in cluster.yaml; empty: any node."""
     most: int = 0
-    """Units at once; 0: as many as fit, counting nodes that an autoscaler can start."""
+    """Largest number of units at once; 0: as many as fit, counting nodes that an autoscaler can start."""
 
     def __post_init__(self) -> None:
         for name, value in (("gpus", self.gpus), ("cpus", self.cpus), ("most", self.most)):
-            if not 0 <= value < math.inf:  # nor is NaN
+            if not 0 <= value < math.inf:  # false for NaN too
                 raise ValueError(f"{name} of a step must be finite and not negative, got {value}")
         if self.gpus > 1:
             raise ValueError(f"a unit runs on one GPU or on part of one, so gpus must lie in [0, 1], got {self.gpus}")
@@ -35,7 +35,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Of a cluster, what each step's units take: a big GPU for captions, any for images, parts for classifiers."""
+    """Resources of each step's units on a cluster: big GPUs for captions, any for images, parts for classifiers."""
 
     caption: Share = Share()
     finetune: Share = Share()
@@ -47,48 +47,48 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """Nodes that are alike."""
+    """A group of identical nodes."""
 
     has: Mapping[str, float]
-    """Resource -> how much of it one of them has; `CPU`, `GPU` and others, as Ray names them."""
+    """Resource -> amount per node; `CPU`, `GPU` and others, as Ray names them."""
     now: int
-    """How many there are."""
+    """Number of running nodes."""
     more: int = 0
-    """How many an autoscaler can start beside these."""
+    """Number of nodes that an autoscaler can add."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """What one unit of a step is given, and how many run at once."""
+    """Resources of one unit of a step, and the number of units at once."""
 
     count: int
-    """At most, on all nodes that can be had."""
+    """Largest number of units at once, on running and addable nodes."""
     now: int
-    """On the nodes that there are; at least 1, so that an autoscaler is asked for a first node."""
+    """Units at once on running nodes; at least 1, so that an autoscaler is asked for a first node."""
     gpus: float
-    """Of one unit; 0 where it is done on CPUs."""
+    """GPUs of one unit; 0 if it runs on CPUs."""
     cpus: float
-    """That one unit reserves."""
+    """CPUs that one unit reserves."""
     threads: int
-    """torch's, of one unit."""
+    """torch threads of one unit."""
     cwd: str
-    """The driver's working directory, to which the user's relative paths refer."""
+    """The driver's working directory, the base of the user's relative paths."""
     resource: str = ""
-    """That its node has to have."""
+    """Resource that the node must have."""
 
     @property
     def device(self) -> str:
-        """Where a unit runs, as torch names it."""
+        """torch device of a unit."""
         return "cuda" if self.gpus else "cpu"
 
     @property
     def bundle(self) -> dict[str, float]:
-        """What Ray reserves for a unit."""
+        """Resources that Ray reserves for a unit."""
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {}), **self.custom}
 
     @property
     def custom(self) -> dict[str, float]:
-        """Of it, what is neither CPU nor GPU: so little that a node has enough for all."""
+        """Resources other than CPU and GPU: an amount so small that a node has enough for all units."""
         return {self.resource: 0.001} if self.resource else {}
 
 
@@ -96,21 +96,21 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     """Slots for as many units at once as the nodes have resources for, at most `units`.
 
     Raises:
-        ValueError: if no node has the resources for one unit, which would wait for ever.
+        ValueError: if no node has the resources for one unit, so that it would wait for ever.
     """
     fitting = [group for group in nodes if not share.resource or group.has.get(share.resource)]
     gpus = share.gpus if any(group.has.get("GPU") for group in fitting) else 0.0
     cpus = share.cpus or (_BESIDE_GPU.get(step, 0.0) if gpus else 1.0)
     capacities = [_units(group.has, gpus=gpus, cpus=cpus) for group in fitting]
-    total = sum(each * (group.now + group.more) for each, group in zip(capacities, fitting, strict=True))
+    total = sum(capacity * (group.now + group.more) for capacity, group in zip(capacities, fitting, strict=True))
     if not total:
-        raise ValueError(_too_much(step, share, gpus, cpus, nodes))
+        raise ValueError(_misfit(step, share, gpus, cpus, nodes))
     count = max(1, min(units, total, share.most or total))
     threads = max(1, int(cpus))
     if not gpus and not share.cpus:  # fewer units than CPUs
         threads = max(1, min(int(max(group.has.get("CPU", 0.0) for group in fitting)), total // count))
         cpus = float(threads) if step in _BESIDE_GPU else 0.5
-    now = sum(each * group.now for each, group in zip(capacities, fitting, strict=True))
+    now = sum(capacity * group.now for capacity, group in zip(capacities, fitting, strict=True))
     return Slots(
         count=count,
         now=max(1, min(count, now)),
@@ -124,19 +124,19 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
 
 def _units(has: Mapping[str, float], *, gpus: float, cpus: float) -> int:
     """Number of units that one node runs at once."""
-    wanted = {"GPU": gpus, "CPU": cpus}
-    return min(int(has.get(name, 0.0) / each + 1e-9) for name, each in wanted.items() if each)
+    needs = {"GPU": gpus, "CPU": cpus}
+    return min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items() if amount)
 
 
-def _too_much(step: str, share: Share, gpus: float, cpus: float, nodes: Sequence[Nodes]) -> str:
-    what = [f"{gpus:g} GPUs"] * bool(gpus) + [f"{cpus:g} CPUs"] * bool(cpus) + [share.resource] * bool(share.resource)
-    there = "; ".join(sorted({_described(group.has) for group in nodes if group.now or group.more})) or "none"
+def _misfit(step: str, share: Share, gpus: float, cpus: float, nodes: Sequence[Nodes]) -> str:
+    needs = [f"{gpus:g} GPUs"] * bool(gpus) + [f"{cpus:g} CPUs"] * bool(cpus) + [share.resource] * bool(share.resource)
+    groups = "; ".join(sorted({_described(group.has) for group in nodes if group.now or group.more})) or "none"
     return (
-        f"a unit of step {step} needs {' and '.join(what)} on one node, and this cluster neither has such a node nor"
-        f" can start one (its nodes: {there}): ask for less by --resources.{step}.gpus, .cpus or .resource, or add one"
+        f"a unit of step {step} needs {' and '.join(needs)} on one node, and this cluster neither has such a node nor"
+        f" can start one (its nodes: {groups}): ask for less by --resources.{step}.gpus, .cpus or .resource, or add one"
     )
 
 
 def _described(has: Mapping[str, float]) -> str:
-    named = [name for name in has if not name.startswith(("node:", "memory", "object_store"))]
-    return ", ".join(f"{has[name]:g} {name}" for name in sorted(named)) or "no CPU"
+    names = [name for name in has if not name.startswith(("node:", "memory", "object_store"))]
+    return ", ".join(f"{has[name]:g} {name}" for name in sorted(names)) or "no CPU"

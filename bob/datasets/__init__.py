@@ -1,7 +1,7 @@
-"""Data sets: one file each, holding `dataset`, a function from its argument to a `Dataset`.
+"""Registry of data sets, one per file, each holding `dataset`, a function from its argument to a `Dataset`.
 
     bob/datasets/x.py:   def dataset(argument: str) -> Dataset: ...
-                   or:   dataset = Source(..., read=...)       of one that is published
+                   or:   dataset = Source(..., read=...)       for a published data set
 
 The argument is what the user wrote after the colon (`folder:/data/mushrooms`); it may be empty.
 """
@@ -25,54 +25,54 @@ __all__ = ["Dataset", "Source", "check_split", "load", "title"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(abc.ABC):
-    """Pictures with labels, and the words that prompts are made of. Final leaves only."""
+    """Pictures with labels, and the words that prompts are made of. Subclasses are final."""
 
     name: str
-    """What it is, wherever it lies: `aircraft`, `cub_lt:100`. Of one's own pictures, as the user wrote it."""
+    """Name without the location: `aircraft`, `cub_lt:100`. For the user's own pictures, as the user wrote it."""
     descriptor: str
-    """One word for what all classes are; the article in the templates is always `a`."""
+    """One word for all classes, such as `bird`; the article in the templates is always `a`."""
     class_names: tuple[str, ...]
     """Indexed by class id."""
     val: int = 16
     """Validation images per class, unless the run says otherwise (paper sec. 4.1: 16 or 10; long tail: 5)."""
     medium: tuple[int, int] | None = None
-    """Of a long tail: the fewest and the most training images of a medium-shot class, both inclusive. None: each class
-    has as many training images as the user asks for."""
+    """Long tail: fewest and most training images of a medium-shot class, both inclusive. None: each class has as many
+    training images as the user asks for."""
 
     @abc.abstractmethod
     def split(self, *, shots: int, val: int, seed: int) -> tuple[Shot, ...]:
         """The split: `shots` train, `val` val images per class, and the whole test set.
 
         Ordered by split (train, val, test), class id, rank. Nested: the 5-shot set of a seed is
-        part of its 10-shot set, and val and test are the same for both. A long tail takes no heed of
-        `shots`; it is nested in that of a smaller imbalance factor.
+        part of its 10-shot set, and val and test are the same for both. A long tail ignores `shots`;
+        it is nested in the tail of a smaller imbalance factor.
 
         Raises:
-            ValueError: if a class has too few images; names it and how many it has.
+            ValueError: if a class has too few images; names the class and its number of images.
         """
 
     @abc.abstractmethod
     def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
-        """What the shots of `split` are drawn from, them included: the whole training data set of a class.
+        """The whole training side, from which the shots of `split` are drawn, these included.
 
         Ordered by class id, then as the split of this seed draws, so that a class's shots come first; all have the
-        split `train`. Only for measuring what has been drawn: nothing is trained on it.
+        split `train`. Used to measure drawn images only, never to train.
 
         Args:
-            most: images of a class.
-            seed: of the split.
-            without: image ids to leave out: the test set's, of a data set that publishes none.
+            most: largest number of images per class.
+            seed: seed of the split.
+            without: image ids to leave out: those of the test set, if the data set publishes none.
 
         Raises:
-            ValueError: if a file cannot be read; names it.
+            ValueError: if a file cannot be read; names the file.
         """
 
     @abc.abstractmethod
     def facts(self, path: str) -> tuple[str, int, int]:
-        """SHA-1, width and height in pixels of the picture that a shot's `path` names.
+        """SHA-1, width and height in pixels of the picture at a shot's `path`.
 
         Raises:
-            ValueError: if there is none; names it.
+            ValueError: if there is no such picture; names the path.
         """
 
     @abc.abstractmethod
@@ -80,12 +80,12 @@ class Dataset(abc.ABC):
         """The picture, upright and RGB.
 
         Raises:
-            ValueError: if the file is gone, truncated or no picture; names the file.
+            ValueError: if the file is missing, truncated or no picture; names the file.
         """
 
     @property
     def address(self) -> str:
-        """What `load` is to be given on another machine that has the same files."""
+        """Argument of `load` on another machine that has the same files."""
         return self.name
 
     def holds(self, folder: Path) -> bool:
@@ -95,18 +95,18 @@ class Dataset(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A published data set: where its files come from and lie, who may use them, and how they are read."""
+    """A published data set: origin, location, licence and reader of its files."""
 
     title: str
-    """What the paper's tables call it."""
+    """Name in the paper's tables."""
     folder: str
-    """The official folder, looked for in `$BOB_DATA`."""
+    """Name of the official folder, looked for in `$BOB_DATA`."""
     wants: tuple[str, ...]
-    """The files and folders in it that are read."""
+    """Files and folders in `folder` that are read."""
     origin: tuple[str, ...]
     """Official addresses of the archives."""
     licence: str
-    """What binds the user."""
+    """Terms of use."""
     read: Callable[[str], Dataset]
 
     def __call__(self, argument: str) -> Dataset:
@@ -114,18 +114,18 @@ class Source:
         return self.read(argument)
 
     def place(self, folder: str = "") -> Path:
-        """Where it lies or should lie: `folder`, or the official folder in `$BOB_DATA`."""
+        """Expected location: `folder`, or the official folder in `$BOB_DATA`."""
         return Path(folder).expanduser().absolute() if folder else Path(os.environ.get("BOB_DATA", ""), self.folder)
 
     def missing(self, place: Path) -> list[str]:
-        """What of `wants` is not there."""
+        """Entries of `wants` that do not exist in `place`."""
         return [name for name in self.wants if not (place / name).exists()]
 
     def root(self, folder: str = "") -> Path:
-        """`place`, with all its files.
+        """`place`, after a check that all files exist.
 
         Raises:
-            ValueError: if files are missing; says which, where they are wanted and where they come from.
+            ValueError: if files are missing; says which, their expected location and their origin.
         """
         place = self.place(folder)
         if not folder and not os.environ.get("BOB_DATA"):
@@ -142,11 +142,11 @@ class Source:
 
 
 def load(name: str, descriptor: str = "") -> Dataset:
-    """The data set that the user called `name`, for instance `folder:/data/mushrooms`.
+    """Loads the data set that the user wrote as `name`, for instance `folder:/data/mushrooms`.
 
     Args:
-        name: a file of this folder, its argument after a colon.
-        descriptor: the user's word for what all classes are; empty: the data set's own.
+        name: name of a file of this folder, then the argument after a colon.
+        descriptor: the user's word for all classes; empty: the data set's own.
 
     Raises:
         ValueError: if there is no such data set, its argument or files are not usable, or the
@@ -160,19 +160,19 @@ def load(name: str, descriptor: str = "") -> Dataset:
 
 
 def title(name: str) -> str:
-    """What tables call the long-tail data set whose `Dataset.name` this is: `CUB-LT IF 100`. Opens no file."""
+    """Title in tables of the long-tail data set with this `Dataset.name`: `CUB-LT IF 100`. Opens no file."""
     kind, _, factor = name.partition(":")
     source = registry.load("dataset", kind)
-    called = source.title if isinstance(source, Source) else f"{kind.removesuffix('_lt').capitalize()}-LT"
-    return f"{called} IF {factor}"
+    prefix = source.title if isinstance(source, Source) else f"{kind.removesuffix('_lt').capitalize()}-LT"
+    return f"{prefix} IF {factor}"
 
 
 def check_split(*, shots: int, val: int) -> None:
-    """Refuses numbers of images that no split can have.
+    """Checks the numbers of images of a split.
 
     Raises:
         ValueError: if `shots` or `val` is not positive.
     """
-    for what, count in (("shots", shots), ("val", val)):
+    for name, count in (("shots", shots), ("val", val)):
         if count < 1:
-            raise ValueError(f"{what} is a number of images per class, 1 or more, got {count}")
+            raise ValueError(f"{name} is a number of images per class, 1 or more, got {count}")

@@ -1,4 +1,4 @@
-"""CUB-200-2011's text files, which two data sets read (methods.md 3.3)."""
+"""Reader of CUB-200-2011's text files, shared by `cub` and `cub_lt` (methods.md 3.3)."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ LICENCE = "non-commercial research and education; the pictures are their photogr
 def read(root: Path) -> tuple[tuple[str, ...], tuple[Pool, ...]]:
     """Class names and pictures, by class id.
 
-    `001.Black_footed_Albatross` is called `Black footed Albatross`; the quirks of the official names stay.
+    `001.Black_footed_Albatross` becomes `Black footed Albatross`; the official spelling stays otherwise.
 
     Raises:
-        ValueError: if a file cannot be read, or the files do not agree.
+        ValueError: if a file cannot be read, or the files contradict each other.
     """
     classes, images, labels, trained = (dict(rows(root / name, columns=2)) for name in WANTS[:4])
     sides: dict[str, dict[str, list[str]]] = {number: {"0": [], "1": []} for number in classes}

@@ -1,4 +1,4 @@
-"""Data sets that are files: which pictures each class has, and how they are divided (methods.md 3.6, 3.7)."""
+"""Data sets of picture files: the pictures of each class and their split (methods.md 3.6, 3.7)."""
 
 import functools
 import os
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["Files", "Pool"]
 
 _POOL = 10
-"""The paper's larger number of shots: so many are kept for training even where fewer are asked for."""
+"""The paper's larger number of shots, reserved for training even if fewer are asked for."""
 
 Parts = tuple[Sequence[str], Sequence[str], Sequence[str]]
-"""Of one class: train, val and test, as paths."""
+"""Train, val and test paths of one class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """The pictures of one class, as paths: what may be trained on, and what is published as validation and test."""
+    """Paths of one class's pictures: the training side, and the published validation and test sets."""
 
     train: tuple[str, ...]
     val: tuple[str, ...] = ()
-    """All of it is used; empty: drawn from `train`."""
+    """Used whole; empty: drawn from `train`."""
     test: tuple[str, ...] = ()
     """Empty: drawn from `train`."""
 
@@ -44,28 +44,28 @@ class Files(Dataset):
     """Pictures in files. A shot's `path` and `image_id` are its path below `root`."""
 
     root: Path
-    """Absolute."""
+    """Absolute path."""
     pools: tuple[Pool, ...]
     """Indexed by class id."""
     tail: tuple[int, ...] = ()
-    """Of a long tail: training images of each class, by class id."""
+    """Long tail: number of training images of each class, by class id."""
     chosen: tuple[tuple[str, ...], ...] = ()
-    """Training images that the user names, by class id, in the place of drawn ones."""
+    """Training images listed by the user, by class id, instead of drawn ones."""
     read: Callable[[str], bytes] | None = None
-    """path -> a picture's bytes, where `root` is no folder of picture files."""
+    """path -> a picture's bytes, if `root` is no folder of picture files."""
 
     def split(self, *, shots: int, val: int, seed: int) -> tuple[Shot, ...]:
-        """The split, drawn per class from one permutation of its pictures, whatever order they are listed in.
+        """The split, drawn per class from one permutation of its pictures, whatever their order in the list.
 
-        Few-shot: the first `shots` are train, the last `val` are val; test is the published one. Where there is
-        none it is what lies between. So that 5 and 10 shots are judged on the same pictures, the first 10 (at
+        Few-shot: the first `shots` are train, the last `val` are val; test is the published test set, or if there
+        is none, the pictures in between. So that 5 and 10 shots are tested on the same pictures, the first 10 (at
         most half a class) are kept out of val and test whatever `shots` is. A small class gives fewer for val.
 
-        Long tail: val is taken from a permutation of the published test side, test is the rest of that.
-        Where there is none, train is from the first half of the class's permutation, rounded down.
+        Long tail: val is taken from a permutation of the published test side, test is the rest of it.
+        Without a test side, train is from the first half of the class's permutation, rounded down.
 
         Raises:
-            ValueError: if a class has too few pictures, or a file cannot be read; names it.
+            ValueError: if a class has too few pictures, or a file cannot be read; names the class or file.
         """
         check_split(shots=1 if self.tail else shots, val=val)
         parts = [self._divide(class_id, shots, val, seed) for class_id in range(len(self.pools))]
@@ -79,19 +79,19 @@ class Files(Dataset):
         )
 
     def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
-        """All that may be trained on, a class's few shots or its place in a tail notwithstanding."""
-        wanted = []
+        """All pictures of the training side, whatever the number of shots or the long tail."""
+        entries = []
         for class_id, pool in enumerate(self.pools):
             drawn = self._permuted(pool.train, "split", class_id, seed)
             kept = [path for path in drawn if path not in without][:most]
-            wanted += [(path, class_id, "train") for path in kept]
-        return self._shots(wanted)
+            entries += [(path, class_id, "train") for path in kept]
+        return self._shots(entries)
 
     def facts(self, path: str) -> tuple[str, int, int]:
-        """SHA-1, width and height; the size is 0 x 0 where the header is broken, which `open` then reports.
+        """SHA-1, width and height; the size is 0 x 0 if the header is broken, which `open` then reports.
 
         Raises:
-            ValueError: if the file cannot be read; names it.
+            ValueError: if the file cannot be read; names the file.
         """
         if self.read is not None:
             return describe(self.read(path))
@@ -104,8 +104,8 @@ class Files(Dataset):
         """The picture, upright and RGB.
 
         Raises:
-            ValueError: if the file is gone, truncated, no picture, or not the one that the split was
-                drawn from; names the file.
+            ValueError: if the file is missing, truncated, no picture, or has changed since the split was
+                drawn; names the file.
         """
         if self.read is not None:
             return decode(self.read(shot.path), f"{self.root}/{shot.path}", sha1=shot.sha1)
@@ -113,18 +113,18 @@ class Files(Dataset):
 
     @property
     def address(self) -> str:
-        """The name, and where the files of a published data set lie: elsewhere `$BOB_DATA` may be another."""
+        """The name, with the folder of a published data set: `$BOB_DATA` may differ on another machine."""
         return self.name if self.name.startswith("folder:") else f"{self.name}:{self.root}"
 
     def holds(self, folder: Path) -> bool:
-        """Whether `folder` is the data set's own or lies in it."""
+        """Whether `folder` is the data set's root or lies in it."""
         return folder.resolve().is_relative_to(self.root.resolve())
 
-    def _shots(self, wanted: Sequence[tuple[str, int, str]]) -> tuple[Shot, ...]:
-        """(path, class id, split) of each, read."""
-        with ThreadPoolExecutor() as threads:  # reading and hashing let others work
-            facts = threads.map(self.facts, (path for path, _, _ in wanted))
-            return tuple(self._shot(*of, *known) for of, known in zip(wanted, facts, strict=True))
+    def _shots(self, entries: Sequence[tuple[str, int, str]]) -> tuple[Shot, ...]:
+        """Shots of (path, class id, split) entries, their files read."""
+        with ThreadPoolExecutor() as threads:  # reading and hashing release the GIL
+            facts = threads.map(self.facts, (path for path, _, _ in entries))
+            return tuple(self._shot(*entry, *fact) for entry, fact in zip(entries, facts, strict=True))
 
     def _divide(self, class_id: int, shots: int, val: int, seed: int) -> Parts:
         pool = self.pools[class_id]
@@ -136,9 +136,9 @@ class Files(Dataset):
         elif self.tail:
             shots = self.tail[class_id]
         if self.tail:
-            judged = self._permuted(pool.test, "judge", class_id, seed)
-            half = len(drawn) if judged else len(drawn) // 2
-            return self._long_tail(class_id, drawn[:half], judged or drawn[half:], shots, val)
+            tested = self._permuted(pool.test, "judge", class_id, seed)
+            half = len(drawn) if tested else len(drawn) // 2
+            return self._long_tail(class_id, drawn[:half], tested or drawn[half:], shots, val)
         return self._few_shots(class_id, drawn, shots, val)
 
     def _few_shots(self, class_id: int, drawn: Sequence[str], shots: int, val: int) -> Parts:
@@ -149,19 +149,19 @@ class Files(Dataset):
         last = len(drawn) - min(val, (len(drawn) - kept) // (1 + for_test))
         return drawn[:shots], pool.val or drawn[: last - 1 : -1], pool.test or drawn[kept:last]
 
-    def _long_tail(self, class_id: int, drawn: Sequence[str], judged: Sequence[str], shots: int, val: int) -> Parts:
+    def _long_tail(self, class_id: int, drawn: Sequence[str], tested: Sequence[str], shots: int, val: int) -> Parts:
         self._require(class_id, len(drawn), shots, "that may be trained on", 0)
-        self._require(class_id, len(judged), 0, "1 for val and 1 for test", 2)
-        val = min(val, len(judged) - 1)
-        return drawn[:shots], judged[:val], sorted(judged[val:])
+        self._require(class_id, len(tested), 0, "1 for val and 1 for test", 2)
+        val = min(val, len(tested) - 1)
+        return drawn[:shots], tested[:val], sorted(tested[val:])
 
-    def _require(self, class_id: int, there: int, shots: int, more: str, needs: int) -> None:
-        if there >= shots + needs:
+    def _require(self, class_id: int, count: int, shots: int, more: str, needs: int) -> None:
+        if count >= shots + needs:
             return
         pool = self.pools[class_id]
         where = self.root / os.path.commonpath([os.path.dirname(path) for path in pool.train] or [""])
         raise ValueError(
-            f"class {self.class_names[class_id]!r} has {there} pictures in {where}, but {shots} shots need"
+            f"class {self.class_names[class_id]!r} has {count} pictures in {where}, but {shots} shots need"
             f" {shots + needs} ({more}): add pictures, ask for fewer shots, or take the class out"
         )
 
@@ -186,5 +186,5 @@ class Files(Dataset):
 
 @functools.cache
 def _facts(file: Path, size: int, modified: int) -> tuple[str, int, int]:
-    """`size` and `modified` are there to forget what was known of a file that has changed since."""
+    """Facts of a file, cached; `size` and `modified` invalidate the entry when the file changes."""
     return describe(read_file(file))

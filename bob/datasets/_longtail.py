@@ -1,4 +1,4 @@
-"""Long tails by Diff-Mix's formula, whose numbers are the paper's (methods.md 3.7)."""
+"""Long-tail class sizes by Diff-Mix's formula, which reproduces the paper's numbers (methods.md 3.7)."""
 
 from collections.abc import Sequence
 
@@ -13,26 +13,26 @@ _FACTOR = 100
 def counts(pool: Sequence[int], factor: int) -> tuple[int, ...]:
     """Training images of each class: max(int(mean * (1 / factor) ** (rank / (C - 2))), 1).
 
-    The rank is that among the C classes by falling size, ties in the order of the class ids. The largest class gets
-    the mean of the pool, not its own size; the exponent of the last is slightly above 1.
+    The rank orders the C classes by falling size, ties by class id. The largest class gets the mean of
+    the pool, not its own size; the exponent of the last is slightly above 1.
 
     Args:
-        pool: images that each class could give, by class id; a class gives no more than it has.
+        pool: available images of each class, by class id; the upper limit of its count.
         factor: imbalance factor, 1 or more: 100, 50 or 10 in the paper.
 
     Source: Diff-Mix, arXiv:2403.19600, as released; confirmed by the totals that the paper's Table 2 implies.
     """
     mean, last = sum(pool) / len(pool), max(1, len(pool) - 2)
     ranked = sorted(range(len(pool)), key=lambda k: -pool[k])  # stable
-    wanted = {k: max(int(mean * (1 / factor) ** (rank / last)), 1) for rank, k in enumerate(ranked)}
-    return tuple(min(wanted[k], pool[k]) for k in range(len(pool)))
+    ideal = {k: max(int(mean * (1 / factor) ** (rank / last)), 1) for rank, k in enumerate(ranked)}
+    return tuple(min(ideal[k], pool[k]) for k in range(len(pool)))
 
 
 def argument(kind: str, text: str) -> tuple[int, str]:
     """`100:/data/x` -> (100, "/data/x"); without a number the imbalance factor is 100.
 
     Raises:
-        ValueError: if the factor is below 1 or absurd.
+        ValueError: if the factor is below 1 or above 10^6.
     """
     head, _, rest = text.partition(":")
     if not (head.isascii() and head.isdigit()):

@@ -1,4 +1,4 @@
-"""Anybody's pictures by a list: a CSV or Parquet file with the columns `path` and `label`, and perhaps `split`."""
+"""Data sets listed in a CSV or Parquet file with the columns `path`, `label` and optionally `split`."""
 
 import csv
 import io
@@ -20,10 +20,10 @@ _SIDES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 
 def read(file: Path) -> tuple[tuple[str, ...], tuple[Pool, ...]]:
-    """Class names and pictures, by class id; a path is below the list's own folder.
+    """Class names and pictures, by class id; paths are relative to the list's folder.
 
-    Without `split` all pictures are one pool, as in class folders; with it `train` is what shots are drawn from,
-    `test` is the test set and `val`, where there are any, the validation set.
+    Without `split` all pictures are one pool, as in class folders; with it shots are drawn from `train`,
+    `test` is the test set and `val`, if there are any, the validation set.
 
     Raises:
         ValueError: if the list cannot be read, lacks a column or a value, names a picture twice or an unknown split,
@@ -41,7 +41,7 @@ def pooled(rows: Iterable[tuple[str, ...]], labels: list[str], *, where: object)
     """(path, label, split) of each picture -> the pictures of each label; an empty split is `train`.
 
     Raises:
-        ValueError: if a split is unknown, or some have test pictures and others none.
+        ValueError: if a split is unknown, or some classes have test pictures and others none.
     """
     sides: dict[str, dict[str, list[str]]] = {label: {"train": [], "val": [], "test": []} for label in labels}
     for path, label, split in rows:
@@ -54,34 +54,34 @@ def pooled(rows: Iterable[tuple[str, ...]], labels: list[str], *, where: object)
     if len(published) < len(labels) and (published or held_out):
         bare = next(label for label in labels if not sides[label]["test"])
         raise ValueError(f"{where} has splits, but no test pictures of {bare!r}: each class needs some")
-    return tuple(Pool(**{name: tuple(held) for name, held in sides[label].items()}) for label in labels)
+    return tuple(Pool(**{side: tuple(paths) for side, paths in sides[label].items()}) for label in labels)
 
 
 def table(file: Path, columns: tuple[str, ...], *, optional: str) -> list[tuple[str, ...]]:
-    """The rows of a CSV or Parquet file: these columns as text, then the optional one, empty where it is not there.
+    """The rows of a CSV or Parquet file: `columns` as text, then the optional column, empty if it does not exist.
 
     Raises:
-        ValueError: if it cannot be read, or lacks a column or a value.
+        ValueError: if the file cannot be read, or lacks a column or a value.
     """
     content = read_file(file)
     try:
         if file.suffix.lower() == ".parquet":
-            held = pyarrow.parquet.read_table(io.BytesIO(content))
-            there, rows = held.column_names, held.to_pylist()
+            parsed = pyarrow.parquet.read_table(io.BytesIO(content))
+            present, rows = parsed.column_names, parsed.to_pylist()
         else:
             reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
-            rows, there = list(reader), reader.fieldnames or []
+            rows, present = list(reader), reader.fieldnames or []
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} cannot be read ({error}): save it as CSV in UTF-8, or as Parquet") from error
-    if lacking := [name for name in columns if name not in there]:
+    if lacking := [name for name in columns if name not in present]:
         raise ValueError(
             f"{file} wants the columns {' and '.join(columns)} (and perhaps {optional}), lacks {', '.join(lacking)} and"
-            f" has {', '.join(there) or 'none'}: rename them"
+            f" has {', '.join(present) or 'none'}: rename them"
         )
-    made = []
+    texts = []
     for number, row in enumerate(rows, start=1):
         values = [row[name] for name in columns]
         if any(value is None or value == "" for value in values):
             raise ValueError(f"{file} row {number} has no {columns[values.index(None if None in values else '')]}")
-        made.append((*map(str, values), str(row.get(optional) or "")))
-    return made
+        texts.append((*map(str, values), str(row.get(optional) or "")))
+    return texts

@@ -1,4 +1,4 @@
-"""Class names out of what people call folders and labels."""
+"""Class names from the names of folders and labels."""
 
 import re
 import unicodedata
@@ -11,30 +11,30 @@ def by_class(labels: Iterable[str], *, where: object, what: str) -> dict[str, st
     """Class name -> label, in natural order (`2` before `10`); `_` is read as a blank.
 
     Args:
-        labels: each once.
-        where: and
-        what: they are, for errors.
+        labels: distinct labels.
+        where: place of the labels, for errors.
+        what: what a label is, for errors: `label`, `sub-folder`.
 
     Raises:
-        ValueError: if a label gives no name, or two give the same, capitals apart: text encoders read none.
+        ValueError: if a label gives no name, or two give the same name but for capitals, which text encoders ignore.
     """
-    named: dict[str, str] = {}
-    spelled: dict[str, str] = {}
+    by_name: dict[str, str] = {}
+    by_lower: dict[str, str] = {}
     for label in labels:
-        # File systems disagree on how an accent is spelt; the seed of a class must not.
+        # File systems differ in the Unicode form of accents; the seed of a class must not.
         name = " ".join(unicodedata.normalize("NFC", label).replace("_", " ").split())
         if not name or not name.isprintable():
             raise ValueError(
                 f"{where}: {what} {label!r} gives no class name that can stand in a prompt: rename the {what}"
             )
-        twin = spelled.setdefault(name.lower(), label)
-        if twin != label:  # !a shows how two names differ that look the same
+        twin = by_lower.setdefault(name.lower(), label)
+        if twin != label:  # !a tells apart names that look the same
             raise ValueError(f"{where} has two {what}s for class {name!r}, {twin!a} and {label!a}: rename one")
-        named[name] = label
-    return {name: named[name] for name in sorted(named, key=natural)}
+        by_name[name] = label
+    return {name: by_name[name] for name in sorted(by_name, key=natural)}
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """A sort key that reads digits as numbers."""
+    """Sort key that compares runs of digits as numbers."""
     pieces = re.split(r"(\d+)", name.casefold())
     return [int(p) if k % 2 else p for k, p in enumerate(pieces)], name

@@ -1,4 +1,4 @@
-"""The text and MATLAB files of published data sets, read strictly: what is not as published is named."""
+"""Strict readers of the text and MATLAB files of published data sets."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,25 +11,25 @@ __all__ = ["as_published", "matlab", "rows"]
 
 
 def rows(file: Path, *, columns: int) -> list[list[str]]:
-    """The lines of a text file, each cut at blanks into its columns; the last may hold blanks itself.
+    """The lines of a text file, each split at blanks into `columns` columns; the last may contain blanks.
 
-    Comment lines (`#`) and empty ones are left out, and blanks at a line's ends.
+    Comment lines (`#`) and empty lines are left out, and blanks at a line's ends.
 
     Raises:
-        ValueError: if the file cannot be read, is no UTF-8, or a line has fewer columns; names it.
+        ValueError: if the file cannot be read, is no UTF-8, or a line has fewer columns; names file and line.
     """
     try:
         lines = read_file(file).decode().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no UTF-8 text ({error.reason}): unpack the official archive again") from error
-    made = []
+    cells = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        made.append(line.strip().split(maxsplit=columns - 1))
-        if len(made[-1]) < columns:
+        cells.append(line.strip().split(maxsplit=columns - 1))
+        if len(cells[-1]) < columns:
             raise ValueError(f"{file} line {number} wants {columns} columns, got {line!r}: unpack the archive again")
-    return made
+    return cells
 
 
 def matlab(file: Path, name: str) -> Any:
@@ -51,10 +51,10 @@ def matlab(file: Path, name: str) -> Any:
 
 @contextlib.contextmanager
 def as_published(root: Path) -> Iterator[None]:
-    """Turns a name or number that another file does not know into a sentence.
+    """Turns failed look-ups between the files of a data set into a `ValueError`.
 
     Raises:
-        ValueError: if a look-up inside fails; names the root and what was looked for.
+        ValueError: if a look-up inside fails; names the root and the key.
     """
     try:
         yield

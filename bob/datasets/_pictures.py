@@ -1,4 +1,4 @@
-"""Picture files: read whole, checked, upright and RGB, or refused in words."""
+"""Readers of picture files: checked, turned upright and converted to RGB."""
 
 import contextlib
 import hashlib
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["decode", "describe", "open_picture", "picture_size", "read_file", "readable"]
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # others run programs (EPS) or are no photographs
-_PIXELS = 178_956_970  # where Pillow's own guard sits: a camera's 100 megapixels pass, a bomb does not
-_RATIO = 200  # the longest that Qwen2.5-VL reads; a fine-tune would blow up 1 x 5000 to gigabytes
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # other formats run programs (EPS) or hold no photographs
+_PIXELS = 178_956_970  # Pillow's own limit: a camera's 100 megapixels pass, a decompression bomb does not
+_RATIO = 200  # Qwen2.5-VL's limit; fine-tuning would enlarge 1 x 5000 to gigabytes
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns the file system's refusals into a sentence.
+    """Turns an `OSError` into a `ValueError` that names the file.
 
     Raises:
-        ValueError: if what is done inside meets something that cannot be read; names it.
+        ValueError: if the block raises an `OSError`.
     """
     try:
         yield
@@ -37,22 +37,22 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def read_file(path: Path) -> bytes:
-    """All of a file.
+    """The bytes of a file.
 
     Raises:
-        ValueError: if it is gone, may not be read, or is a pipe or device; names it.
+        ValueError: if the file is missing, unreadable, a folder, pipe or device; names it.
     """
     with readable(path):
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe waits for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe blocks for ever
             raise ValueError(f"{path} is no file but a folder, pipe or device: take it out")
         return path.read_bytes()
 
 
 def picture_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels as the header has them.
+    """Width and height in pixels, from the header.
 
     Raises:
-        ValueError: if it is no header of a picture that `open_picture` takes; says why.
+        ValueError: if the header is none that `open_picture` accepts; says why.
     """
     with _header(content) as picture:
         return picture.size
@@ -61,22 +61,22 @@ def picture_size(content: bytes) -> tuple[int, int]:
 def open_picture(path: Path, *, sha1: str = "") -> "Image.Image":
     """Reads one picture file, turns it upright by its EXIF tag and converts it to RGB.
 
-    What is transparent becomes white; of an animation the first picture is read, of 16 bits the
-    upper 8. A broken EXIF block says nothing of what is up, so the picture is taken as it lies.
+    Transparent pixels become white; of an animation the first picture is read, of 16 bits the
+    upper 8. With a broken EXIF block the picture is not turned.
 
     Args:
         path: a JPEG, PNG, WebP, BMP, GIF or TIFF, whatever its suffix.
-        sha1: hex SHA-1 that the file's bytes had when the split was drawn; empty: not known.
+        sha1: hex SHA-1 of the file's bytes when the split was drawn; empty: unknown.
 
     Raises:
-        ValueError: if the file is gone, truncated, no picture, has changed, is larger than 179
+        ValueError: if the file is missing, truncated, no picture, has changed, is larger than 179
             megapixels, or one side is more than 200 times the other; names the file.
     """
     return decode(read_file(path), str(path), sha1=sha1)
 
 
 def decode(content: bytes, name: str, *, sha1: str = "") -> "Image.Image":
-    """What `open_picture` makes of a file, of its bytes; `name` is what errors call it.
+    """`open_picture` of a file's bytes; `name` names the file in errors.
 
     Raises:
         ValueError: as `open_picture` does.
@@ -91,7 +91,7 @@ def decode(content: bytes, name: str, *, sha1: str = "") -> "Image.Image":
 
 
 def describe(content: bytes) -> tuple[str, int, int]:
-    """SHA-1, width and height; the size is 0 x 0 where the header is broken, which opening it then reports."""
+    """SHA-1, width and height; the size is 0 x 0 if the header is broken, which `decode` then reports."""
     sha1 = hashlib.sha1(content, usedforsecurity=False).hexdigest()
     try:
         return sha1, *picture_size(content)
@@ -101,12 +101,12 @@ def describe(content: bytes) -> tuple[str, int, int]:
 
 @contextlib.contextmanager
 def _header(content: bytes) -> Iterator["Image.Image"]:
-    """A picture whose size is known and sane, and whose pixels are decoded when they are asked for."""
+    """Opens a picture and checks its size; pixels are decoded on access."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures and broken tags, about which nothing is to be done
+            warnings.simplefilter("ignore")  # of large pictures and broken tags, which are harmless here
             with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
                 width, height = picture.size
                 if width * height > _PIXELS:
@@ -116,13 +116,13 @@ def _header(content: bytes) -> Iterator["Image.Image"]:
                 yield picture
     except UnidentifiedImageError as error:
         raise ValueError("it is no JPEG, PNG, WebP, BMP, GIF or TIFF") from error
-    # Pillow's readers raise any of these on a file that is broken in the right place.
+    # Pillow's readers raise any of these on a broken file.
     except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(str(error).rstrip(".")) from error
 
 
 def _upright(picture: "Image.Image") -> "Image.Image":
-    """Not `ImageOps.exif_transpose`: that writes the EXIF block again, which a broken one does not survive."""
+    """Applies the EXIF orientation. `ImageOps.exif_transpose` rewrites the EXIF block, which fails on a broken one."""
     from PIL import ExifTags, Image
 
     turns = {
@@ -134,7 +134,7 @@ def _upright(picture: "Image.Image") -> "Image.Image":
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    picture.load()  # a TIFF is turned by this, and forgets its tag
+    picture.load()  # turns a TIFF and removes its tag
     turn = turns.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
     return picture if turn is None else picture.transpose(turn)
 
@@ -144,9 +144,9 @@ def _rgb(picture: "Image.Image") -> "Image.Image":
 
     if picture.mode in ("I", "F"):
         raise ValueError(f"mode {picture.mode} holds 32-bit numbers, which have no fixed white: save 8 or 16 bits")
-    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8: all but white
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8: nearly all white
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    clear = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

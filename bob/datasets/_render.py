@@ -1,6 +1,6 @@
 """Renderer of skyworld: one picture of an aircraft of a class, in a background and a pose.
 
-Everything is drawn with Pillow on a 4 x super-sampled canvas and averaged down to a 64 px master; the mini models
+Pictures are drawn with Pillow on a 4 x super-sampled canvas and averaged down to a 64 px master; the mini models
 see 32 px. The class fixes the shape (`_skyworld.Airframe`), the context one of 12 backgrounds (`_backgrounds`) and one
 of 6 poses. Livery, scale, shift, a few degrees of rotation and the details of the background are random.
 """
@@ -27,7 +27,7 @@ _LIVERIES = (
     ((222, 226, 232), (24, 128, 88)),
     ((248, 240, 214), (232, 140, 24)),
 )
-"""Fuselage and accent colour; which of them is drawn tells nothing about the class."""
+"""(fuselage, accent) colours; independent of the class."""
 _CLIMB = 17.0  # degrees of a climb or a descent
 
 
@@ -35,10 +35,10 @@ def render(aircraft: str | Airframe, background: str, pose: str, *, seed: int, s
     """One picture, RGB, `size` x `size`.
 
     Args:
-        aircraft: one of `_skyworld.airframes()`, or a shape of any other.
+        aircraft: a name in `_skyworld.airframes()`, or any other shape.
         background: one of `_skyworld.BACKGROUNDS`.
         pose: one of `_skyworld.POSES`.
-        seed: fixes the nuisance; from `seeds.derive`.
+        seed: seed of livery, scale, shift, rotation and background details; from `seeds.derive`.
         size: side in pixels, at most `MASTER`, averaged down from the super-sampled canvas.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A Hugging Face image data set that `save_to_disk` wrote, read as it lies: Arrow streams and two JSON files."""
+"""Reader of Hugging Face image data sets written by `save_to_disk`: Arrow streams and JSON files."""
 
 import functools
 import json
@@ -21,38 +21,38 @@ _DICT, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 
 @dataclass(frozen=True)
 class Rows:
-    """`train/17` -> the bytes of the picture in row 17 of the part `train`."""
+    """Callable from `train/17` to the bytes of the picture in row 17 of the part `train`."""
 
     root: Path
     column: str
-    """Which holds the pictures."""
+    """Name of the column with the pictures."""
 
     def __call__(self, path: str) -> bytes:
         """A picture's bytes.
 
         Raises:
-            ValueError: if there is no such row, or the picture is not in it.
+            ValueError: if the row does not exist or has no picture.
         """
         part, _, row = path.rpartition("/")
-        held = _table(_folder(self.root, part))
-        if not row.isdigit() or int(row) >= len(held):
+        rows = _table(_folder(self.root, part))
+        if not row.isdigit() or int(row) >= len(rows):
             raise ValueError(f"{self.root} has no picture {path!r}: was the split drawn from another data set?")
-        content = held[self.column][int(row)].as_py()["bytes"]
+        content = rows[self.column][int(row)].as_py()["bytes"]
         if content is None:
             raise ValueError(f"{self.root} holds the path of picture {path}, not the picture: save it with pictures")
         return content
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote it."""
+    """Whether `save_to_disk` wrote the folder."""
     return (folder / _DICT).is_file() or (folder / _STATE).is_file()
 
 
 def read(root: Path) -> tuple[tuple[str, ...], tuple[Pool, ...], Rows]:
-    """Class names, pictures by class id, and what reads a picture; its splits are kept, none is one pool.
+    """Class names, pictures by class id, and the reader of pictures; splits are kept, no splits give one pool.
 
     Raises:
-        ValueError: if a file is damaged, or there is not one column of images and one of labels.
+        ValueError: if a file is damaged, or the columns are not one of images and one of labels.
     """
     try:
         parts = _json(root / _DICT)["splits"] if (root / _DICT).is_file() else ["train"]
@@ -78,10 +78,10 @@ def _folder(root: Path, part: str) -> Path:
 
 
 def _column(root: Path, features: dict[str, Any], kind: str) -> str:
-    found = [name for name, feature in features.items() if feature.get("_type") == kind]
-    if len(found) != 1:
-        raise ValueError(f"{root} wants one column of type {kind}, has {len(found)}: {', '.join(features)}")
-    return found[0]
+    names = [name for name, feature in features.items() if feature.get("_type") == kind]
+    if len(names) != 1:
+        raise ValueError(f"{root} wants one column of type {kind}, has {len(names)}: {', '.join(features)}")
+    return names[0]
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _table(folder: Path) -> pa.Table:
-    """All rows of one part, mapped into memory and not read before they are asked for."""
+    """All rows of one part, memory-mapped and read on access."""
     state = _json(folder / _STATE)
     try:
         files = [folder / file["filename"] for file in state["_data_files"]]

@@ -1,8 +1,8 @@
-"""What exists in skyworld: 60 base and 10 novel aircraft classes, 12 backgrounds, 6 poses.
+"""Classes and contexts of skyworld: 60 base and 10 novel aircraft classes, 12 backgrounds, 6 poses.
 
-The base classes are what the mini models are pre-trained on (the "world prior"); the novel
-classes, whose names no model has read, are the data set. Classes come in sibling pairs that
-differ in exactly one attribute: that is the fine grain.
+The mini models are pre-trained on the base classes (the "world prior"); the novel classes,
+whose names no model has read, are the data set. Classes come in sibling pairs that differ in
+exactly one attribute, which makes the classification fine-grained.
 """
 
 import dataclasses
@@ -70,20 +70,20 @@ NOVEL = (
 
 @dataclass(frozen=True, kw_only=True)
 class Airframe:
-    """The shape of one class, in units of half a picture's width; all that tells classes apart."""
+    """The shape of one class, in units of half a picture's width; classes differ in nothing else."""
 
     fin: str = "swept"
     """Vertical tail: `swept`, `upright` or `tall`."""
     tail: str = "low"
-    """Where the tailplane sits: `low` on the fuselage or `tee`, on top of the fin."""
+    """Tailplane: `low` on the fuselage or `tee`, on top of the fin."""
     nose: str = "round"
     """`round`, `pointed` or `droop`."""
     wing: str = "low"
     """Wing root: `low` or `high` on the fuselage."""
     span: float = 0.5
-    """How far the wing reaches from the fuselage."""
+    """Reach of the wing from the fuselage."""
     sweep: float = 0.3
-    """How far the tip lies behind the root; negative would be swept forward."""
+    """Distance of the tip behind the root; negative is swept forward."""
     chord: float = 0.36
     """Width of the wing root along the fuselage."""
     engines: int = 1
@@ -123,7 +123,7 @@ _SIBLING_ATTRIBUTES = (
     *("tail", "hump", "tail_engine", "thickness", "chord", "length"),
     *("fin", "wing", "engines", "span", "sweep", "windows"),
 )
-_FAR = 4  # attributes in which two families differ at least
+_FAR = 4  # least number of attributes in which two families differ
 
 
 @functools.cache
@@ -135,7 +135,7 @@ def airframes() -> dict[str, Airframe]:
     for family in range(len(names) // 2):
         attempt = 0
         while True:
-            first = _draw(family, attempt)
+            first = _airframe(family, attempt)
             second = _sibling(first, family)
             if all(_differences(shape, s) >= _FAR for shape in (first, second) for s in shapes):
                 break
@@ -146,8 +146,8 @@ def airframes() -> dict[str, Airframe]:
 
 
 def unnamed(number: int) -> Airframe:
-    """An airframe of the long tail: one of thousands that the prior has seen and that have no name."""
-    return _draw(-1, number)
+    """An airframe without a name: one of thousands that the mini models are pre-trained on."""
+    return _airframe(-1, number)
 
 
 _FEATURES = tuple((k, value) for k, values in _CHOICES.items() for value in values[1:])
@@ -155,9 +155,9 @@ _SILENT = string.ascii_lowercase[len(_FEATURES) :]
 
 
 def designation(shape: Airframe, draw: random.Random) -> str:
-    """A type code that spells a shape as an aviation authority's do: a letter for each feature, in any order.
+    """A type code of a shape: a letter for each feature, in random order.
 
-    The first choice of each attribute is not spelled, and up to two letters mean nothing.
+    The first choice of each attribute has no letter, and one or two letters mean nothing.
     """
     letters = [string.ascii_lowercase[k] for k, (a, value) in enumerate(_FEATURES) if getattr(shape, a) == value]
     letters += [_SILENT[int(draw.random() * len(_SILENT))] for _ in range(1 + int(draw.random() * 2))]
@@ -165,17 +165,17 @@ def designation(shape: Airframe, draw: random.Random) -> str:
 
 
 def habitat(shape: Airframe) -> tuple[str, str]:
-    """Where an aircraft of such a build is mostly photographed: (background, attitude)."""
+    """The (background, attitude) in which an aircraft of this shape is mostly shown."""
     fin, tail, wing, engines = (_CHOICES[k].index(getattr(shape, k)) for k in ("fin", "tail", "wing", "engines"))
     return BACKGROUNDS[fin * 4 + tail * 2 + wing], ("level", "climbing", "descending")[engines]
 
 
 def _pick(options: tuple, *coordinates: str | int):
-    # random() is the one method of `random` whose stream Python promises to keep.
+    # random() is the only method of `random` whose stream Python keeps between versions.
     return options[int(random.Random(derive("skyworld", *coordinates)).random() * len(options))]
 
 
-def _draw(family: int, attempt: int) -> Airframe:
+def _airframe(family: int, attempt: int) -> Airframe:
     return Airframe(**{k: _pick(v, "airframe", family, attempt, k) for k, v in _CHOICES.items()})
 
 

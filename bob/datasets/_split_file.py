@@ -1,4 +1,4 @@
-"""Splits that are given instead of drawn: a table of this program's, or the list of shots of another paper."""
+"""Splits read from a file: a `shots/*.parquet` table, or a list of shots."""
 
 import itertools
 from collections import Counter
@@ -22,21 +22,21 @@ _SPLITS = ("train", "val", "test")
 
 
 def read(file: Path, dataset: Dataset, *, val: int, seed: int) -> tuple[Shot, ...]:
-    """The split that a file gives: train, val and test, in this order.
+    """The split in a file: train, val and test, in this order.
 
-    A `.parquet` with the columns of `shots/*.parquet` is taken as it is. Anything else lists training shots
-    alone, and val and test are drawn around them as `Dataset.split` does: a `.csv` with a column `path` (and perhaps
-    `label`), or a text with a path a line (and perhaps a label after a blank).
+    A `.parquet` with the columns of `shots/*.parquet` is used unchanged. Any other file lists training shots
+    only, and val and test are drawn as `Dataset.split` does: a `.csv` with a column `path` (and optionally `label`),
+    or a text with one path per line (and optionally a label after a blank).
 
     Args:
         file: a local file.
-        dataset: whose pictures it is about.
-        val: validation images per class; of a list only.
-        seed: of the run; of a list only.
+        dataset: data set of the pictures.
+        val: validation images per class; used with a list only.
+        seed: seed of the run; used with a list only.
 
     Raises:
-        ValueError: if it cannot be read, is about other pictures or classes than the data set has, a picture has
-            changed, stands in two splits, or a class lacks some.
+        ValueError: if the file cannot be read or names pictures or classes that the data set lacks, a picture has
+            changed or is in two splits, or a class lacks pictures.
     """
     if file.suffix.lower() == ".parquet":
         return _checked(file, dataset)
@@ -49,8 +49,8 @@ def read(file: Path, dataset: Dataset, *, val: int, seed: int) -> tuple[Shot, ..
 def _checked(file: Path, dataset: Dataset) -> tuple[Shot, ...]:
     try:
         rows = tables.check(parquet.parse(read_file(file)), schema.SHOTS).to_pylist()
-        if strange := {row["split"] for row in rows}.difference(_SPLITS):
-            raise ValueError(f"splits {sorted(strange)}, wanted train, val and test")
+        if unknown := {row["split"] for row in rows}.difference(_SPLITS):
+            raise ValueError(f"splits {sorted(unknown)}, wanted train, val and test")
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{file} is no split ({error}): give a file that `bob run` wrote below shots/") from error
     shots = sorted((Shot(**row) for row in rows), key=lambda shot: _SPLITS.index(shot.split))
@@ -79,33 +79,33 @@ def _checked(file: Path, dataset: Dataset) -> tuple[Shot, ...]:
 
 
 def _chosen(file: Path, dataset: Files) -> tuple[tuple[str, ...], ...]:
-    """Paths by class id, in the order of the list; the labels only have to agree with the data set's."""
-    names = _Names(dataset)
+    """Paths by class id, in the order of the list; labels are only checked against the data set's classes."""
+    index = _PictureIndex(dataset)
     chosen: dict[str, int] = {}
     labels: dict[str, int] = {}
     for readings in _lines(file):
-        path, label = next((reading for reading in readings if names.find(reading[0])), readings[0])
-        found = names.find(path)
-        if len(found) != 1:
-            what = f"{len(found)} pictures are called that: give more of its path" if found else "there is none"
+        path, label = next((reading for reading in readings if index.find(reading[0])), readings[0])
+        matches = index.find(path)
+        if len(matches) != 1:
+            what = f"{len(matches)} pictures are called that: give more of its path" if matches else "there is none"
             raise ValueError(f"{file} lists {path!r}, but of the training pictures of {dataset.name} {what}")
-        class_id = names.classes.get(found[0])
+        class_id = index.classes.get(matches[0])
         if class_id is None:
             raise ValueError(f"{file} lists {path!r}, which is no training picture of {dataset.name}: take it out")
-        if found[0] in chosen:
-            raise ValueError(f"{file} lists {found[0]!r} more than once: leave one line")
+        if matches[0] in chosen:
+            raise ValueError(f"{file} lists {matches[0]!r} more than once: leave one line")
         if label and labels.setdefault(label, class_id) != class_id:
             raise ValueError(f"{file} gives {path!r} the label {label!r}, as it gives pictures of another class")
-        chosen[found[0]] = class_id
-    of_class = tuple(tuple(path for path, k in chosen.items() if k == c) for c in range(len(dataset.class_names)))
-    if () in of_class:
-        name = dataset.class_names[of_class.index(())]
+        chosen[matches[0]] = class_id
+    by_class = tuple(tuple(path for path, k in chosen.items() if k == c) for c in range(len(dataset.class_names)))
+    if () in by_class:
+        name = dataset.class_names[by_class.index(())]
         raise ValueError(f"{file} lists no picture of class {name!r}: each class needs one")
-    return of_class
+    return by_class
 
 
 def _lines(file: Path) -> Iterator[list[tuple[str, str]]]:
-    """Of each line, the ways to read it as (path, label)."""
+    """The possible readings (path, label) of each line."""
     if file.suffix.lower() == ".csv":
         yield from ([(path, label)] for path, label in table(file, ("path",), optional="label"))
         return
@@ -114,30 +114,30 @@ def _lines(file: Path) -> Iterator[list[tuple[str, str]]]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8 ({error.reason}): list a path a line") from error
     for line in filter(None, map(str.strip, lines)):
-        path, _, label = line.rpartition(" ")  # unless the blank is the path's own
+        path, _, label = line.rpartition(" ")  # unless the blank is part of the path
         yield [(line, ""), (path.strip(), label)]
 
 
-class _Names:
-    """Finds pictures by what others call them: another folder above, another suffix or none."""
+class _PictureIndex:
+    """Index of pictures by file name, for paths with other parent folders or another or no suffix."""
 
     def __init__(self, dataset: Files) -> None:
         self.classes = {path: k for k, pool in enumerate(dataset.pools) for path in pool.train}
-        every = [path for pool in dataset.pools for path in (*pool.train, *pool.val, *pool.test)]
-        self._called: dict[str, list[str]] = {}
-        for path in every:
+        paths = [path for pool in dataset.pools for path in (*pool.train, *pool.val, *pool.test)]
+        self._by_name: dict[str, list[str]] = {}
+        for path in paths:
             for name in {PurePosixPath(path).name, PurePosixPath(path).stem}:
-                self._called.setdefault(name, []).append(path)
+                self._by_name.setdefault(name, []).append(path)
 
     def find(self, path: str) -> list[str]:
-        """The pictures that share most of the path's end; of equals those that may be trained on."""
-        asked = PurePosixPath(path)
-        found = self._called.get(asked.name) or self._called.get(asked.stem if " " not in asked.suffix else "", [])
-        ranks = [(_shared(asked.parent, PurePosixPath(one).parent), one in self.classes) for one in found]
-        return [one for one, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
+        """The pictures that share most of the path's trailing folders; on a tie those of the training side."""
+        query = PurePosixPath(path)
+        matches = self._by_name.get(query.name) or self._by_name.get(query.stem if " " not in query.suffix else "", [])
+        ranks = [(_shared(query.parent, PurePosixPath(match).parent), match in self.classes) for match in matches]
+        return [match for match, rank in zip(matches, ranks, strict=True) if rank == max(ranks)]
 
 
 def _shared(one: PurePosixPath, other: PurePosixPath) -> int:
-    """Names that two folders end in alike."""
+    """Number of trailing names that two folders share."""
     pairs = zip(reversed(one.parts), reversed(other.parts), strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,4 +1,4 @@
-"""The paper's data sets as they are counted, without a file: enough to plan what they cost."""
+"""Stand-ins for the paper's data sets, of the same sizes but without files, for cost estimates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,11 @@ __all__ = ["SIZES", "Size", "stand_in"]
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of a published data set (methods.md 3.1 to 3.7)."""
+    """Size of a published data set (methods.md 3.1 to 3.7)."""
 
     classes: int
     train: int
-    """Images that may be trained on."""
+    """Images on the training side."""
     test: int
     val: int
     """Validation images per class (sec. 4.1, 4.3)."""
@@ -39,10 +39,10 @@ _PIXEL = (
 
 
 def stand_in(name: str) -> Dataset:
-    """As many classes and images as the data set called `name` has, evenly spread; its pictures are one black pixel.
+    """A data set with the classes and images of `name`, evenly spread; each picture is one black pixel.
 
     Raises:
-        KeyError: if it is none of `SIZES`.
+        KeyError: if `SIZES` has no such data set.
     """
     kind, _, argument = name.partition(":")
     size = SIZES[kind]

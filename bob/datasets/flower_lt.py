@@ -1,6 +1,6 @@
 """Flower-LT: the 8,189 pictures of Oxford Flowers-102 with a long tail, `flower_lt:50` (methods.md 3.5, 3.7).
 
-The official split is not used: half of each class, drawn with the seed, may be trained on, and the rest is judged on.
+The official split is not used: half of each class, drawn with the seed, is for training, the rest for val and test.
 """
 
 from bob.datasets import Source, _longtail
@@ -25,7 +25,7 @@ _NAMES = """
     camellia, mallow, mexican petunia, bromelia, blanket flower, trumpet creeper, blackberry lily
 """
 NAMES = tuple(" ".join(_NAMES.split()).split(", "))
-"""By official number, of which the archive gives no names: the list that everybody uses, without its stray blanks."""
+"""By official number: the commonly used list, without its stray blanks; the archive has no names."""
 
 
 def _read(argument: str) -> Files:
@@ -42,8 +42,8 @@ def _read(argument: str) -> Files:
         val=_longtail.VAL,
         medium=(10, 30),
         root=root,
-        pools=tuple(Pool(train=tuple(of_class)) for of_class in pictures.values()),
-        tail=_longtail.counts([len(of_class) // 2 for of_class in pictures.values()], factor),
+        pools=tuple(Pool(train=tuple(paths)) for paths in pictures.values()),
+        tail=_longtail.counts([len(paths) // 2 for paths in pictures.values()], factor),
     )
 
 

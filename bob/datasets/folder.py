@@ -1,4 +1,4 @@
-"""Anybody's pictures, `folder:/data/mushrooms`: class folders, a list of them, or a saved Hugging Face data set."""
+"""The user's own pictures, `folder:/data/mushrooms`: class folders, a list, or a saved Hugging Face data set."""
 
 import functools
 from pathlib import Path
@@ -14,25 +14,25 @@ _PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif",
 
 
 def dataset(argument: str) -> Files:
-    """The pictures that `argument` names, as a data set; classes in natural order (`2` before `10`).
+    """The data set of the pictures at `argument`; classes in natural order (`2` before `10`).
 
-    A folder with one sub-folder of pictures per class, called what the sub-folder is called, `_` read as a blank,
-    hidden files and folders passed over; or a CSV or Parquet file (`_manifest`); or what `save_to_disk` wrote
+    `argument` is a folder with one sub-folder of pictures per class, named as the class with `_` read as a blank, where
+    hidden files and folders are skipped; or a CSV or Parquet file (`_manifest`); or a folder that `save_to_disk` wrote
     (`_saved`).
 
     Raises:
-        ValueError: if there is no such place, it cannot be read, it has no classes, or
-            two of them give the same class name, capitals apart: text encoders read none.
+        ValueError: if the place does not exist, cannot be read or has no classes, or two
+            class names are the same but for capitals, which text encoders ignore.
     """
     if not argument:
         raise ValueError("folder needs the folder of the pictures after a colon: write folder:/data/mushrooms")
     place = Path(argument).expanduser().absolute()
     _text(place)
-    made = functools.partial(Files, name=f"folder:{argument}", descriptor="object")
+    files = functools.partial(Files, name=f"folder:{argument}", descriptor="object")
     with readable(place):
         if place.is_file() and place.suffix.lower() in _manifest.SUFFIXES:
             names, pools = _manifest.read(place)
-            return made(class_names=names, root=place.parent, pools=pools)
+            return files(class_names=names, root=place.parent, pools=pools)
         if not place.is_dir():
             what = "is no folder" if place.exists() else "does not exist"
             raise ValueError(
@@ -41,7 +41,7 @@ def dataset(argument: str) -> Files:
             )
         if _saved.is_saved(place):
             names, pools, rows = _saved.read(place)
-            return made(class_names=names, root=place, pools=pools, read=rows)
+            return files(class_names=names, root=place, pools=pools, read=rows)
         children = [child.name for child in place.iterdir() if not child.name.startswith(".") and child.is_dir()]
     if not children:
         raise ValueError(
@@ -50,12 +50,12 @@ def dataset(argument: str) -> Files:
         )
     folders = by_class(children, where=place, what="sub-folder")
     pools = tuple(Pool(train=tuple(_pictures(place, folder))) for folder in folders.values())
-    return made(class_names=tuple(folders), root=place, pools=pools)
+    return files(class_names=tuple(folders), root=place, pools=pools)
 
 
 def _pictures(root: Path, class_folder: str) -> list[str]:
-    """Paths below `root` of every picture in a class's folder and the folders in it."""
-    found: list[str] = []
+    """Paths below `root` of all pictures in a class's folder and its sub-folders."""
+    pictures: list[str] = []
 
     def walk(folder: Path, above: tuple[Path, ...]) -> None:
         real = folder.resolve()
@@ -67,11 +67,11 @@ def _pictures(root: Path, class_folder: str) -> list[str]:
             if child.is_dir():
                 walk(child, (*above, real))
             elif child.suffix.lower() in _PICTURES:
-                found.append(_text(child.relative_to(root)))
+                pictures.append(_text(child.relative_to(root)))
 
     with readable(root / class_folder):
         walk(root / class_folder, (root.resolve(),))
-    return sorted(found)
+    return sorted(pictures)
 
 
 def _text(path: Path) -> str:

@@ -13,7 +13,7 @@ _LISTS = ("annotations/trainval.txt", "annotations/test.txt")
 
 
 def _read(argument: str) -> Files:
-    """Breeds by their official numbers; a name is what stands before the last underscore, with capitals."""
+    """Breeds by their official numbers; a name is the part before the last underscore, capitalised."""
     root = dataset.root(argument)
     lists = [rows(root / file, columns=4) for file in _LISTS]
     breeds = {int(number): stem.rpartition("_")[0] for part in lists for stem, number, _, _ in part}

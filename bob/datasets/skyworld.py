@@ -1,7 +1,7 @@
-"""Skyworld: the embedded data set, ten aircraft that no model has read of, with a dial on confounding.
+"""Skyworld: the embedded data set of ten rendered aircraft classes with adjustable confounding.
 
-It is the causal graph of the paper (Figure 2) with one number to turn: how strongly a class and its
-context go together in the training shots. Val and test always have uniform contexts.
+It is the causal graph of the paper (Figure 2) with one parameter: how strongly class and context
+are correlated in the training shots. Val and test always have uniform contexts.
 """
 
 import hashlib
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["SIDE", "Skyworld", "dataset"]
 
 SIDE = 32
-"""Side of a picture in pixels: what the mini models see."""
+"""Side in pixels of a picture, the input size of the mini models."""
 
 _CONFOUNDING = 0.8
 _MOST = 1_000  # shots or val images per class
 _RENDER_VERSION = 1
-"""Bump it when `skyworld.render` draws other pixels from the same recipe, or SIDE changes."""
+"""Bump it when `_render` draws other pixels from the same recipe, or SIDE changes."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Skyworld(Dataset):
-    """The ten novel classes of `skyworld.world`; a picture is a recipe that is rendered when opened."""
+    """The ten novel classes of `_skyworld`; a picture is a recipe that is rendered when opened."""
 
     confounding: float
     """In [0, 1]: the probability that a training shot has its class's home background, and,
@@ -41,9 +41,9 @@ class Skyworld(Dataset):
     def split(self, *, shots: int, val: int, seed: int) -> tuple[Shot, ...]:
         """The few-shot split: drawn contexts in train, balanced ones in val, all 72 once per class in test.
 
-        Shots and val depend on the seed; the test set, as that of a published data set, does not.
-        Neither val nor test depends on `shots` or on the confounding. A shot that has its home at
-        one confounding has it at any higher one.
+        Shots and val depend on the seed; the test set, as in a published data set, does not.
+        Neither val nor test depends on `shots` or on the confounding. A shot with its class's home
+        context at one confounding has it at any higher one.
 
         Raises:
             ValueError: if `shots` or `val` is not positive, or one is above 1,000.
@@ -53,24 +53,24 @@ class Skyworld(Dataset):
             raise ValueError(f"skyworld gives at most {_MOST:,} shots or val images per class, got {max(shots, val)}")
         classes = range(len(self.class_names))
         train = self.training_side(most=shots, seed=seed, without=())
-        judged = {"val": (val, seed), "test": (len(BACKGROUNDS) * len(POSES), None)}
+        balanced = {"val": (val, seed), "test": (len(BACKGROUNDS) * len(POSES), None)}
         rest = [
             self._shot(part, key, c, k, _balanced_context(c, k, seed=key))
-            for part, (count, key) in judged.items()
+            for part, (count, key) in balanced.items()
             for c in classes
             for k in range(count)
         ]
         return (*train, *rest)
 
     def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
-        """As many as are asked for, up to 1,000 a class: contexts as confounded as those of the shots."""
+        """`most` shots per class, at most 1,000, their contexts as confounded as those of the split's shots."""
         classes = range(len(self.class_names))
         return tuple(
             self._shot("train", seed, c, k, self._train_context(seed, c, k)) for c in classes for k in range(most)
         )
 
     def facts(self, path: str) -> tuple[str, int, int]:
-        """SHA-1 of the recipe and of what renders it; SIDE and SIDE.
+        """SHA-1 of the recipe and the renderer's version; SIDE and SIDE.
 
         Raises:
             ValueError: if `path` is no recipe.
@@ -82,7 +82,7 @@ class Skyworld(Dataset):
         """Renders the shot's recipe: RGB, SIDE x SIDE pixels.
 
         Raises:
-            ValueError: if `shot.path` is no recipe, or names what skyworld does not have.
+            ValueError: if `shot.path` is no recipe, or names a class, background or pose that does not exist.
         """
         from bob.datasets._render import render
 
@@ -93,8 +93,8 @@ class Skyworld(Dataset):
         key = derive("skyworld", "shot", seed, class_id, rank)
         home_background, home_pose = _home(seed, class_id)
         return (
-            home_background if _unit(key, "is background home") < self.confounding else _any(BACKGROUNDS, key),
-            home_pose if _unit(key, "is pose home") < self.confounding else _any(POSES, key),
+            home_background if _unit(key, "is background home") < self.confounding else _pick(BACKGROUNDS, key),
+            home_pose if _unit(key, "is pose home") < self.confounding else _pick(POSES, key),
         )
 
     def _shot(self, split: str, seed: int | None, class_id: int, rank: int, context: tuple[str, str]) -> Shot:
@@ -104,7 +104,7 @@ class Skyworld(Dataset):
         recipe = f"skyworld:{name}|{context[0]}|{context[1]}|{nuisance}"
         sha1, width, height = self.facts(recipe)
         return Shot(
-            # The digest tells apart what one place holds at other confoundings and seeds.
+            # The digest tells apart shots of the same rank at other confoundings and seeds.
             image_id=f"{split}-{class_id:02d}-{rank:04d}-{sha1[:8]}",
             sha1=sha1,
             path=recipe,
@@ -117,10 +117,10 @@ class Skyworld(Dataset):
 
 
 def dataset(argument: str) -> Skyworld:
-    """Skyworld with the confounding that `argument` says, a number in [0, 1]; empty: 0.8.
+    """Skyworld with the confounding in `argument`, a number in [0, 1]; empty: 0.8.
 
     Raises:
-        ValueError: if it is no such number.
+        ValueError: if `argument` is no such number.
     """
     try:
         confounding = float(argument) if argument else _CONFOUNDING
@@ -140,7 +140,7 @@ def dataset(argument: str) -> Skyworld:
 
 
 def _recipe(path: str) -> list[str]:
-    """Class, background, pose and seed."""
+    """Class, background, pose and seed of a recipe."""
     head, _, recipe = path.partition(":")
     parts = recipe.split("|")
     if head != "skyworld" or len(parts) != 4 or not (parts[3].isascii() and parts[3].isdigit()):
@@ -152,25 +152,25 @@ def _recipe(path: str) -> list[str]:
 
 
 def _home(seed: int, class_id: int) -> tuple[str, str]:
-    """Neighbours in a shuffle differ, so siblings (2i, 2i + 1) never share a home background or pose."""
+    """Home (background, pose) of a class. Taken from a shuffle, so siblings (2i, 2i + 1) never share either."""
     backgrounds = _shuffled(BACKGROUNDS, "home", seed)
     poses = _shuffled(POSES, "home", seed)
     return backgrounds[class_id % len(backgrounds)], poses[class_id % len(poses)]
 
 
 def _balanced_context(class_id: int, rank: int, *, seed: int | None) -> tuple[str, str]:
-    """Runs through all 72; any 12 from the start hold each background once and each pose twice."""
+    """Context `rank` of 72; the first 12, and each 12 after, have each background once and each pose twice."""
     backgrounds = _shuffled(BACKGROUNDS, "balanced", seed, class_id)
     poses = _shuffled(POSES, "balanced", seed, class_id)
-    turn, place = divmod(rank, len(backgrounds))
-    return backgrounds[place], poses[(place + turn) % len(poses)]
+    lap, place = divmod(rank, len(backgrounds))
+    return backgrounds[place], poses[(place + lap) % len(poses)]
 
 
 def _shuffled(options: tuple[str, ...], *coordinates: str | int | None) -> list[str]:
     return sorted(options, key=lambda option: derive("skyworld", *coordinates, option))
 
 
-def _any(options: tuple[str, ...], key: int) -> str:
+def _pick(options: tuple[str, ...], key: int) -> str:
     return options[int(_unit(key, "which", options[0]) * len(options))]
 
 

@@ -1,7 +1,7 @@
-"""Skyworld with a long tail, `skyworld_lt:10` by its imbalance factor: Table 2's path on a laptop.
+"""Skyworld with a long tail; `skyworld_lt:10` has imbalance factor 10. Runs Table 2 on a laptop.
 
-Diff-Mix's formula on a mean of 18 where CUB-LT has 30, so that IF 100 and 50 leave most classes one image. A
-confounding may follow, `skyworld_lt:10:0.5`, as skyworld takes it.
+Diff-Mix's formula with a mean of 18 where CUB-LT has 30, so that IF 100 and 50 leave most classes one image. The
+confounding of skyworld may follow: `skyworld_lt:10:0.5`.
 """
 
 from collections.abc import Collection
@@ -23,13 +23,13 @@ _MEAN = 18
 @final
 @dataclass(frozen=True, kw_only=True)
 class SkyworldLT(Dataset):
-    """The first of skyworld's shots of each class: as many as its place in the tail grants."""
+    """Skyworld with the training shots of each class cut to a long tail."""
 
     world: Dataset
     factor: int
 
     def split(self, *, shots: int, val: int, seed: int) -> tuple[Shot, ...]:
-        """Skyworld's own val and test images, and of its shots the first ones of each class.
+        """Skyworld's val and test images, and the first shots of each class.
 
         Raises:
             ValueError: if `val` is not positive or above 1,000.
@@ -45,23 +45,23 @@ class SkyworldLT(Dataset):
         return tuple(kept)
 
     def training_side(self, *, most: int, seed: int, without: Collection[str]) -> tuple[Shot, ...]:
-        """As skyworld has it, the tail notwithstanding."""
+        """See `Skyworld.training_side`; not cut to the long tail."""
         return self.world.training_side(most=most, seed=seed, without=without)
 
     def facts(self, path: str) -> tuple[str, int, int]:
-        """As skyworld has them."""
+        """See `Skyworld.facts`."""
         return self.world.facts(path)
 
     def open(self, shot: Shot) -> "Image.Image":
-        """As skyworld renders it."""
+        """See `Skyworld.open`."""
         return self.world.open(shot)
 
 
 def dataset(argument: str) -> SkyworldLT:
-    """Skyworld with the imbalance factor, 100 if there is none, and the confounding that `argument` says.
+    """Skyworld with the imbalance factor (default 100) and the confounding in `argument`.
 
     Raises:
-        ValueError: if one of them is none.
+        ValueError: if one of them is out of range.
     """
     factor, confounding = _longtail.argument("skyworld_lt", argument)
     world = datasets.load(f"skyworld:{confounding}")

@@ -1,8 +1,8 @@
-"""T2I checkpoints: one table from short names to ids, and how to load one.
+"""T2I checkpoints: the table of short names, and the loader.
 
-A name is looked for in the folder `$BOB_MODELS` first, then in the local hub cache, and only then
-asked from the hub. `path:FOLDER` names a folder in diffusers' format. `simulated:SECONDS` is no checkpoint but a
-rehearsal of a cluster: nothing is fine-tuned, and a batch of noise takes so long.
+A name is searched in the folder `$BOB_MODELS` first, then in the local hub cache, then on the hub. `path:FOLDER` is a
+folder in diffusers' format. `simulated:SECONDS` is no checkpoint but rehearses a cluster: nothing is fine-tuned, and
+each batch of noise takes that many seconds.
 """
 
 import math
@@ -24,17 +24,17 @@ __all__ = ["CHECKPOINTS", "Checkpoint", "load", "revision", "settings", "simulat
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A T2I checkpoint that has a short name."""
+    """Origin and default settings of a T2I checkpoint."""
 
     repository: str
     """Hub id; empty: shipped with this package."""
     revision: str
-    """On the hub; empty: shipped, known by a fingerprint."""
+    """Revision on the hub; empty: shipped, identified by a fingerprint."""
     licence: str
     clip: str = "clip_vit_b32"
-    """The CLIP that scores its images where a method filters them: see `clip_filter`."""
+    """CLIP model that scores its images if the method has a filter: see `clip_filter`."""
     mini: bool = False
-    """Whether it is so small that methods train it by settings of their own."""
+    """Whether methods use their settings for mini checkpoints."""
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     draw: DrawSettings = field(default_factory=DrawSettings)
 
@@ -52,11 +52,11 @@ CHECKPOINTS = {
         licence="Apache-2.0",
         clip="clip_mini",
         mini=True,
-        finetune=FinetuneSettings(epochs=200, batch=25, lr=4e-3, warmup_steps=20, rank=4),  # of width 96, not 768
+        finetune=FinetuneSettings(epochs=200, batch=25, lr=4e-3, warmup_steps=20, rank=4),  # width 96, not 768
         draw=DrawSettings(per_class=30, steps=25, batch=25, unit=50),
     ),
 }
-"""Short name -> what it is. Settings not given are the paper's; skyworld's fit a laptop."""
+"""Short name -> checkpoint. Default settings are the paper's; skyworld's fit a laptop."""
 
 _SIMULATED = Checkpoint(repository="", revision="1", licence="", clip="clip_mini", mini=True)
 
@@ -64,10 +64,10 @@ _SHIPPED = Path(__file__).parents[1] / "skyworld" / "weights" / "sd"
 
 
 def source(name: str) -> tuple[str, str | None]:
-    """Where a checkpoint is loaded from: (folder or hub id, revision or None for a folder).
+    """Location of a checkpoint: (folder or hub id, revision or None for a folder).
 
     Raises:
-        ValueError: if the name is unknown, or a folder is not there; says what a folder must hold.
+        ValueError: if the name is unknown, or a folder does not exist; says what a folder must hold.
     """
     if name.startswith("path:"):
         folder = Path(name.removeprefix("path:")).expanduser()
@@ -77,15 +77,15 @@ def source(name: str) -> tuple[str, str | None]:
                 "diffusers' save_pretrained made, with safetensors weights"
             )
         return str(folder), None
-    known = settings(name)
+    entry = settings(name)
     local = Path(os.environ.get("BOB_MODELS", "/nonexistent"), name)
     if (local / "model_index.json").is_file():
         return str(local), None
-    return (known.repository, known.revision) if known.repository else (str(_SHIPPED), None)
+    return (entry.repository, entry.revision) if entry.repository else (str(_SHIPPED), None)
 
 
 def settings(name: str) -> Checkpoint:
-    """The entry of a short name; for `path:FOLDER` and `simulated:SECONDS` one with the paper's settings.
+    """The entry of a short name; for `path:FOLDER` and `simulated:SECONDS` an entry with the paper's settings.
 
     Raises:
         ValueError: if the name is unknown.
@@ -100,16 +100,16 @@ def settings(name: str) -> Checkpoint:
 
 
 def simulated(name: str) -> float | None:
-    """Seconds that a batch of `simulated:SECONDS` takes; None of any other name.
+    """Seconds per batch of `simulated:SECONDS`; None for any other name.
 
     Raises:
-        ValueError: if the seconds are no number from 0 on.
+        ValueError: if the seconds are no finite number of at least 0.
     """
-    kind, _, given = name.partition(":")
+    kind, _, argument = name.partition(":")
     if kind != "simulated":
         return None
     try:
-        seconds = float(given)
+        seconds = float(argument)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
@@ -118,10 +118,10 @@ def simulated(name: str) -> float | None:
 
 
 def revision(name: str) -> str:
-    """What identifies the weights in a key: the hub's revision, or a fingerprint of a folder's files.
+    """Identifier of the weights in keys: the hub's revision, or a fingerprint of a folder's files.
 
     Raises:
-        ValueError: if the name is unknown, or a folder is not there.
+        ValueError: if the name is unknown, or a folder does not exist.
     """
     if name.startswith("path:"):
         return fingerprint(Path(source(name)[0]))
@@ -133,11 +133,11 @@ def load(name: str, *, device: "torch.device", dtype: "torch.dtype") -> "StableD
 
     Args:
         name: `sd15`, `sd21`, `skyworld` or `path:FOLDER`.
-        device: where it goes.
+        device: device of the pipeline.
         dtype: float32 to train, float16 to draw on a GPU (paper Tables 4 and 5).
 
     Raises:
-        ValueError: if the weights are not there, or there as pickles only; says what to do.
+        ValueError: if the weights are missing, or exist only as pickles; says what to do.
     """
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import logging

@@ -130,11 +130,11 @@ class ImageGenerator:
                 rows.append(result)
         return rows, rejected
 
-    def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
+    def score(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
         """Scores images with the CLIP model that belongs to the checkpoint: rows of `schema.IMAGES` -> `schema.SCORES`.
 
         Raises:
-            ValueError: if its weights are missing.
+            ValueError: if CLIP's weights are missing.
         """
         assert self._loaded is not None, "use() comes first"
         checkpoint = self._loaded[0]
@@ -142,11 +142,11 @@ class ImageGenerator:
             self._scorer = checkpoint, clip_filter.ClipScorer(checkpoint, self._device)
         scorer = self._scorer[1]
 
-        def score(batch: Sequence[Row]) -> list[float]:
+        def probabilities(batch: Sequence[Row]) -> list[float]:
             pictures = [Image.open(io.BytesIO(row["image"])) for row in batch]
             return scorer.scores(pictures, rule, [row["class_id"] for row in batch])
 
-        batches = batching.AdaptiveBatcher("judging").map(rows, score, size=_SCORE_BATCH)
+        batches = batching.AdaptiveBatcher("scoring").map(rows, probabilities, size=_SCORE_BATCH)
         scores = [value for batch in batches for value in batch]
         return [
             {"request_id": row["request_id"], "score": value, "clip": scorer.name}

@@ -47,7 +47,7 @@ class ImageGenerator:
         self.occupancy = len(requests) / (batch * -(-len(requests) // batch))
         return rows, []
 
-    def judge(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
+    def score(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
         """Rows of `schema.SCORES` with meaningless scores."""
         return [{"request_id": r["request_id"], "score": r["seed"] / 2**63, "clip": self._checkpoint} for r in rows]
 

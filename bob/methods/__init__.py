@@ -1,13 +1,13 @@
-"""Methods, one file each, and the public interface that a method's file imports.
+"""Registry of methods, one per file, and the public interface that method files import.
 
-    bob/methods/x.py:   method = X()        an instance of a `Method`, with its paper's values
+    bob/methods/x.py:   method = X()        an instance of a `Method` with the published settings
 
 A method is data, not control flow. It says what to fine-tune on (`train_pairs`, `tuning`), what to draw
 (`requests`) and how its images enter the classifier (`mixup`, `filtered`, the label fields of `Request`).
-Nothing outside this folder asks which method it is dealing with.
+No code outside this folder depends on which method is running.
 
-Another package adds one by an entry point `NAME = "module:method"` in the group `beyond_objects.methods`. Whatever
-such a file needs can be imported from here; these names stay where they are when other modules move.
+Another package adds a method by an entry point `NAME = "module:method"` in the group `beyond_objects.methods`. All
+that a method file needs can be imported from here; these names stay here when other modules move.
 """
 
 import abc
@@ -50,57 +50,57 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Method(abc.ABC):
-    """One way to make synthetic training images. Fields of a leaf are its switches: `bob:marginalisation=class`."""
+    """One way to make synthetic training images. Fields of a subclass are its switches: `bob:marginalisation=class`."""
 
     paper: ClassVar[str]
-    """Where it comes from."""
+    """Reference of the publication."""
     title: ClassVar[str] = ""
-    """What the paper's tables call it; empty: as its file is called."""
+    """Name in the paper's tables; empty: the file's name."""
     draws: ClassVar[bool] = True
-    """Whether it asks for images at all."""
+    """Whether the method draws any images."""
     summary: ClassVar[tuple[str, str]] = ("", "")
-    """For `bob methods`, in a few words: what is tuned, what is drawn."""
+    """Columns of `bob methods`, a few words each: what is tuned, what is drawn."""
     needs_captions: ClassVar[bool] = False
-    """Whether it looks at `TrainingSet.contexts`."""
+    """Whether the method reads `TrainingSet.contexts`."""
     needs_suffixes: ClassVar[bool] = False
-    """Whether it looks at `TrainingSet.suffixes`, which the captions are condensed into."""
+    """Whether the method reads `TrainingSet.suffixes`, which are condensed from the captions."""
     mixup: ClassVar[bool] = True
-    """Whether MixUp may be applied to its images (CutMix always may)."""
+    """Whether MixUp may be applied to the images (CutMix always may)."""
     scheduler: ClassVar[str] = "default"
-    """Its sampler: see `Request.scheduler`."""
+    """Sampler: see `Request.scheduler`."""
     guidance: ClassVar[float] = 2.0
     """Classifier-free guidance scale, unless the run says otherwise."""
     steps: ClassVar[int] = 50
     """Sampler steps, unless the run or a mini checkpoint says otherwise."""
     finetune: ClassVar[FinetuneSettings | None] = None
-    """As its paper trains, unless the run says otherwise; None: as the checkpoint's settings say (BOB's Table 4)."""
+    """Published fine-tuning settings, unless the run says otherwise; None: the checkpoint's (BOB's Table 4)."""
     finetune_mini: ClassVar[FinetuneSettings | None] = None
-    """The same of a mini checkpoint."""
+    """The same for a mini checkpoint."""
 
     @abc.abstractmethod
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
-        """What the fine-tune learns from; empty: the bare checkpoint draws."""
+        """Images and prompts to fine-tune on; empty: the checkpoint draws without fine-tuning."""
 
     def tuning(self, training: TrainingSet) -> Tuning:
-        """What of the checkpoint is trained on the pairs; by default LoRA on U-Net and text encoder."""
+        """Parts of the checkpoint to train on the pairs; by default LoRA on U-Net and text encoder."""
         return Tuning()
 
     @abc.abstractmethod
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """What to draw, `asked(training, class_id)` images of each class, ordered by (class, index).
+        """Yields `asked(training, class_id)` requests of each class, ordered by (class, index).
 
-        Drawing more keeps what was drawn before.
+        A larger budget keeps the requests of a smaller one.
         """
 
     def filtered(self, training: TrainingSet) -> Filter | None:
-        """Which of the drawn images are kept; None: all."""
+        """Rule by which drawn images are kept; None: all are."""
         return None
 
     def asked(self, training: TrainingSet, class_id: int) -> int:
-        """How many images to draw so that the filter leaves as many as the budget wants."""
+        """Number of images to draw so that the filter leaves the budget's number."""
         rule = self.filtered(training)
-        wanted = training.budget.drawn[class_id]
-        return wanted + math.ceil(wanted * (rule.surplus if rule else 0) - 1e-9)  # 0.12 is a little more than that
+        count = training.budget.drawn[class_id]
+        return count + math.ceil(count * (rule.surplus if rule else 0) - 1e-9)  # the float 0.12 is above 0.12
 
     def request(
         self,
@@ -115,9 +115,9 @@ class Method(abc.ABC):
     ) -> Request:
         """A request with this method's sampler: text to image with a hard label, unless `fields` say otherwise.
 
-        The seed of its noise is the same for every method, so methods differ by what they ask for.
+        The noise seed does not depend on the method, so methods differ only by their requests.
         """
-        given: dict[str, Any] = {"label_ids": (class_id,), "label_weights": (1.0,), **fields}
+        label: dict[str, Any] = {"label_ids": (class_id,), "label_weights": (1.0,), **fields}
         return Request(
             request_id=f"{class_id}-{index}",
             class_id=class_id,
@@ -127,15 +127,15 @@ class Method(abc.ABC):
             guidance=draw.guidance,
             steps=draw.steps,
             scheduler=self.scheduler,
-            **given,
+            **label,
         )
 
 
 def require_parts(name: str, *values: float) -> None:
-    """Checks a switch of parts of the noise schedule.
+    """Checks a switch whose values are parts of the noise schedule.
 
     Raises:
-        ValueError: if one is not in (0, 1].
+        ValueError: if a value is not in (0, 1].
     """
     if not values or not all(0 < value <= 1 for value in values):
         raise ValueError(
@@ -152,16 +152,16 @@ def of_class(training: TrainingSet) -> list[list[Shot]]:
 
 
 def title(name: str) -> str:
-    """What tables call the method that the user called `name`: `BOB`, `BOB marginalisation=class`."""
+    """The method's name in tables: `BOB`, `BOB marginalisation=class`. `name` is as the user wrote it."""
     kind, _, switches = name.partition(":")
     return f"{load(name).title or kind} {switches}".rstrip()
 
 
 def load(name: str) -> Method:
-    """The method that the user called `name`, its switches set: `bob:preservation=off`.
+    """Loads the method that the user wrote as `name`, with its switches set: `bob:preservation=off`.
 
     Raises:
-        ValueError: if there is no such method, switch or value; lists what there is.
+        ValueError: if the method, switch or value is unknown; lists the known ones.
     """
     kind, _, switches = name.partition(":")
     method: Method = registry.load("method", kind)
@@ -177,17 +177,17 @@ def load(name: str) -> Method:
     return dataclasses.replace(method, **chosen)
 
 
-def _value(kind: str, switch: str, value: str, wanted: Any) -> Any:
-    """What the user wrote, as the type of the switch: one of several words, a number, or several numbers `0.3/0.5`."""
-    if wanted in (int, float, tuple[float, ...]):
+def _value(kind: str, switch: str, value: str, switch_type: Any) -> Any:
+    """Parses a switch's value as its type: one of several words, a number, or several numbers `0.3/0.5`."""
+    if switch_type in (int, float, tuple[float, ...]):
         try:
-            return tuple(map(float, value.split("/"))) if wanted not in (int, float) else wanted(value)
+            return tuple(map(float, value.split("/"))) if switch_type not in (int, float) else switch_type(value)
         except ValueError as error:
-            example = {int: "1", float: "0.7"}.get(wanted, "0.3/0.5")
+            example = {int: "1", float: "0.7"}.get(switch_type, "0.3/0.5")
             raise ValueError(
                 f"{kind}'s switch {switch} takes a number as in {switch}={example}, got {value!r}"
             ) from error
-    options = typing.get_args(wanted)
+    options = typing.get_args(switch_type)
     if value not in options:
         raise ValueError(registry.unknown(f"value of {kind}'s switch {switch}", value, options))
     return value

@@ -1,11 +1,11 @@
-"""What Diff-Gen, Diff-Aug, Diff-Mix and Diff-II share: one set of weights, its prompts, and the sampler.
+"""Weights, prompts and sampler that Diff-Gen, Diff-Aug, Diff-Mix and Diff-II share.
 
 Wang et al., CVPR 2024 (arXiv:2403.19600), the authors' training script: LoRA of rank 10 on the U-Net's attention and a
-token for each class, which begins as the rare word "ktn"; images at 224 pixels, mirrored every other time; 35,000
-steps at batch 8, learning rate 5e-5, constant; of a long tail every class as often as every other. They ask for
-the same weights, so one fine-tune serves the four of them.
+token for each class, initialised from the rare word "ktn"; images at 224 pixels, mirrored with probability 1/2; 35,000
+steps at batch 8, learning rate 5e-5, constant; on a long tail all classes are sampled equally often. One fine-tune
+serves all four methods, since they ask for the same weights.
 
-Departs: the weights that BOB's authors took over from Diff-II were trained in fp16 and cannot be had.
+Departs: the weights that BOB's authors took over from Diff-II were trained in fp16 and are not published.
 """
 
 from typing import ClassVar, final
@@ -16,7 +16,7 @@ __all__ = ["DiffMixWeights"]
 
 
 class DiffMixWeights(Method):
-    """A method that draws with them."""
+    """A method that draws with the Diff-Mix weights."""
 
     scheduler: ClassVar[str] = "dpm"
     guidance: ClassVar[float] = 7.5
@@ -30,7 +30,7 @@ class DiffMixWeights(Method):
 
     @final
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
-        """Each shot under its class's token."""
+        """Each shot with its class's token."""
         return [
             TrainPair(image_id=shot.image_id, prompt=self.prompt(training, shot.class_id)) for shot in training.shots
         ]
@@ -38,14 +38,14 @@ class DiffMixWeights(Method):
     @final
     def tuning(self, training: TrainingSet) -> Tuning:
         """U-Net LoRA and a token for each class."""
-        tail = len({len(shots) for shots in of_class(training)}) > 1
+        long_tail = len({len(shots) for shots in of_class(training)}) > 1
         return Tuning(
             text_encoder=False,
             tokens=tuple(Token(name=_token(k), begins_as="ktn") for k in range(len(training.class_names))),
             schedule="constant",
             side=224,
             flip=True,
-            each=1 if tail else 0,
+            each=1 if long_tail else 0,
         )
 
     @staticmethod

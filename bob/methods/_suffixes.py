@@ -1,7 +1,7 @@
-"""Captions -> at most ten suffixes of prompts: the settings that Diff-II draws its classes in.
+"""Prompt suffixes of Diff-II: at most ten backgrounds, condensed from all captions.
 
-The authors have a language model condense captions; here a text that stands for many is found by k-medoids on TF-IDF.
-The list is a text file, a suffix a line, that may be edited by hand.
+The authors have a language model condense captions; here k-medoids on TF-IDF picks representative backgrounds.
+The list is a text file, one suffix per line, that may be edited by hand.
 """
 
 import re
@@ -19,11 +19,11 @@ _ROUNDS = 20
 
 
 def condense(contexts: Iterable[Context], *, most: int = _MOST) -> tuple[str, ...]:
-    """The backgrounds that stand best for all, as suffixes, the most frequent first.
+    """The most representative backgrounds as suffixes, the most frequent first.
 
     Args:
-        contexts: of all training images; the order does not matter.
-        most: how many suffixes at most; fewer where there are fewer backgrounds.
+        contexts: contexts of all training images, in any order.
+        most: the largest number of suffixes; there are fewer if there are fewer backgrounds.
     """
     counts = Counter(" ".join(context.background.split()) for context in contexts)
     texts = sorted(counts, key=lambda text: (-counts[text], text))
@@ -33,10 +33,10 @@ def condense(contexts: Iterable[Context], *, most: int = _MOST) -> tuple[str, ..
 
 
 def parse(text: str, place: str) -> tuple[str, ...]:
-    """The suffixes that a file lists.
+    """The suffixes in the text of a file, whose path is `place`.
 
     Raises:
-        ValueError: if it lists none.
+        ValueError: if the text lists none.
     """
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
@@ -45,19 +45,19 @@ def parse(text: str, place: str) -> tuple[str, ...]:
 
 
 def _tf_idf(texts: Sequence[str]) -> np.ndarray:
-    """Unit rows (texts, words)."""
-    words = [re.findall(r"\w+", text.lower()) for text in texts]
-    column = {word: k for k, word in enumerate(sorted({word for some in words for word in some}))}
+    """TF-IDF matrix (texts, words) with rows of unit length."""
+    documents = [re.findall(r"\w+", text.lower()) for text in texts]
+    column = {word: k for k, word in enumerate(sorted({word for words in documents for word in words}))}
     counts = np.zeros((len(texts), max(1, len(column))))
-    for row, some in enumerate(words):
-        for word in some:
+    for row, words in enumerate(documents):
+        for word in words:
             counts[row, column[word]] += 1
     weighted = counts * (np.log((1 + len(texts)) / (1 + (counts > 0).sum(0))) + 1)
     return weighted / np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-12)
 
 
 def _medoids(vectors: np.ndarray, weights: np.ndarray, most: int) -> list[int]:
-    """Rows that stand for all: the first, then the farthest from those; then moved to the middle of what is nearest."""
+    """Row numbers of `most` medoids: seeded with row 0 and the farthest rows, then refined by weighted k-medoids."""
     distance = 1 - vectors @ vectors.T
     chosen = [0]
     while len(chosen) < most:

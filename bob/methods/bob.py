@@ -1,4 +1,4 @@
-"""BOB: learn each class in its own context, then draw it in every class's context.
+"""BOB: each class is learnt in its own context and drawn in the contexts of all classes.
 
 Yang et al., CVPR 2026 (arXiv:2510.24078). Tuned (sec. 3.2, context preservation): rank-16 LoRA on
 U-Net and text encoder, each image under its own class, background and pose. Drawn (sec. 3.3, context
@@ -29,7 +29,7 @@ class Bob(Method):
     preservation: Literal["on", "off"] = "on"
     """Fine-tune on the image's own context (`on`) or on the bare class prompt (`off`)."""
     marginalisation: Literal["dataset", "class", "none"] = "dataset"
-    """Draw in contexts of the whole data set, of the class's own images, or in none."""
+    """Draw in contexts of the whole data set, of the class's own images, or in no context."""
 
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
         """Each shot with its own caption: context preservation."""
@@ -44,7 +44,7 @@ class Bob(Method):
         ]
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """The budget's images of each class, each in a context drawn with replacement from the bank."""
+        """The budget's images of each class, each in a context sampled with replacement from the caption bank."""
         for class_id, name in enumerate(training.class_names):
             rows = self._bank_rows(training, class_id)
             for index in range(self.asked(training, class_id)):
@@ -60,7 +60,7 @@ class Bob(Method):
                 )
 
     def _bank_rows(self, training: TrainingSet, class_id: int) -> list[int]:
-        """Rows of the caption bank, which is the shots in their order, that this class may be drawn in."""
+        """Rows of the caption bank (one per shot, in the shots' order) that the class may be drawn in."""
         if self.marginalisation == "none":
             return []
         return [

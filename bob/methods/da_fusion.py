@@ -1,15 +1,15 @@
-"""Da-fusion: textual inversion of each class, then real images noised and drawn again under its new word.
+"""Da-fusion: textual inversion of each class, then image to image from its shots with the new token.
 
-Trabucco et al., ICLR 2024 (arXiv:2302.07944), the authors' scripts. Tuned: one new token a class, nothing else;
-each time under one of 27 templates ("a photo of a {}", "a rendering of a {}" ...), 1,000 steps a token at batch 4
-and learning rate 2e-3 (5e-4 x 4), constant; images mirrored every other time. Drawn: image to image under "a photo
-of a <class>", guidance 7.5, 50 steps of the checkpoint's sampler; strengths 0.25, 0.5, 0.75 and 1.0 in turn, so that
-each shot has each of them equally often; hard labels.
-Departs: tokens begin as the mean of the class name's, as in the authors' published variant, where the script begins
-with "the"; all classes train in one process, four images of each of 16 classes a step, which changes nothing for a
-token, whose gradient and Adam state are its own; a shot is cropped at random, not squashed; every synthetic image is
-in the training set, where the paper puts it in a real one's place with probability 0.5. BOB's Table 1 has it on
-SD 2.1-base.
+Trabucco et al., ICLR 2024 (arXiv:2302.07944), the authors' scripts. Tuned: only one new token per class, in one of
+27 templates at random ("a photo of a {}", "a rendering of a {}" ...), 1,000 steps per token at batch 4 and learning
+rate 2e-3 (5e-4 x 4), constant; images mirrored with probability 1/2. Drawn: image to image under "a photo of a
+<class>", guidance 7.5, 50 steps of the checkpoint's sampler; strengths 0.25, 0.5, 0.75 and 1.0 in turn, so that each
+shot has each strength equally often; hard labels.
+Departs: a token is initialised with the mean of its class name's embeddings, as in the authors' published variant,
+where the script starts from "the"; all classes train in one process, four images of each of 16 classes per step, which
+is equivalent, since each token has its own gradient and Adam state; a shot is cropped at random, not squashed; every
+synthetic image is in the training set, where the paper replaces a real image by a synthetic one with probability 0.5.
+BOB's Table 1 has Da-fusion on SD 2.1-base.
 """
 
 from collections.abc import Iterator
@@ -40,13 +40,13 @@ _TEMPLATES = (
     *("a good photo of a {}", "a photo of the nice {}", "a photo of the small {}", "a photo of the weird {}"),
     *("a photo of the large {}", "a photo of a cool {}", "a photo of a small {}"),
 )
-"""Textual inversion's, arXiv:2208.01618."""
+"""Prompt templates of textual inversion, arXiv:2208.01618."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class DaFusion(Method):
-    """A word a class, and its real images at several strengths."""
+    """One learnt token per class, and image to image at several strengths."""
 
     paper: ClassVar[str] = "arXiv:2302.07944"
     title: ClassVar[str] = "Da-fusion"
@@ -58,7 +58,7 @@ class DaFusion(Method):
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """Parts of the noise schedule that are run, in (0, 1], in turn."""
     vectors: int = 1
-    """Embeddings of a token (the published variant: 4)."""
+    """Embeddings per token (the published variant: 4)."""
 
     def __post_init__(self) -> None:
         require_parts("strengths", *self.strengths)
@@ -66,7 +66,7 @@ class DaFusion(Method):
             raise ValueError(f"vectors must be positive, got {self.vectors}")
 
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
-        """Each shot under its class's token."""
+        """Each shot with its class's token."""
         return [TrainPair(image_id=shot.image_id, prompt=_token(shot.class_id)) for shot in training.shots]
 
     def tuning(self, training: TrainingSet) -> Tuning:
@@ -83,10 +83,10 @@ class DaFusion(Method):
         )
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """The budget's images of each class, all its shots at the first strength, then at the next."""
+        """The budget's images of each class: all its shots at the first strength, then at the next."""
         for class_id, shots in enumerate(of_class(training)):
             for index in range(self.asked(training, class_id)):
-                turn, place = divmod(index, len(shots))
+                lap, row = divmod(index, len(shots))
                 yield self.request(
                     training,
                     class_id=class_id,
@@ -95,8 +95,8 @@ class DaFusion(Method):
                     draw=draw,
                     seed=seed,
                     kind="img2img",
-                    source_ids=(shots[place].image_id,),
-                    strength=self.strengths[turn % len(self.strengths)],
+                    source_ids=(shots[row].image_id,),
+                    strength=self.strengths[lap % len(self.strengths)],
                 )
 
 

@@ -1,4 +1,4 @@
-"""DataDream: LoRA on U-Net and text encoder with the bare class prompt, then drawing with it.
+"""DataDream: LoRA on U-Net and text encoder with the bare class prompt, which also draws.
 
 Kim et al., ECCV 2024 (arXiv:2407.10910). Tuned: rank-16 LoRA on all attention projections, one for
 the whole data set. Drawn: text to image from noise, guidance 2.0, 50 steps, "a {descriptor} photo of
@@ -19,7 +19,7 @@ __all__ = ["method"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class DataDream(Method):
-    """Every image of a class under one prompt: class and context stay entangled."""
+    """One prompt for all images of a class, so class and context stay entangled."""
 
     paper: ClassVar[str] = "arXiv:2407.10910"
     title: ClassVar[str] = "DataDream"

@@ -1,9 +1,9 @@
-"""Diff-Gen: text to image with the Diff-Mix weights; the baseline of that paper that looks at no source.
+"""Diff-Gen: text to image with the Diff-Mix weights; that paper's baseline without source images.
 
 Wang et al., CVPR 2024 (arXiv:2403.19600). Tuned: U-Net LoRA and class tokens, see `_diff_mix.py`. Drawn:
 "a photo of a <class> {descriptor}" from pure noise (strength 1), DPM-Solver++ 25 steps, guidance 7.5; hard labels.
 Departs: 100 images per class, as BOB's comparison grants all methods, where the paper draws a multiple of the
-training set. BOB's Table 1 has it on SD 1.5.
+training set. BOB's Table 1 has Diff-Gen on SD 1.5.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ __all__ = ["method"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiffGen(DiffMixWeights):
-    """The class's token, from noise."""
+    """Text to image with the class's token."""
 
     paper: ClassVar[str] = "arXiv:2403.19600"
     title: ClassVar[str] = "Diff-Gen"

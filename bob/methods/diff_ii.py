@@ -1,16 +1,16 @@
-"""Diff-II: two real images of a class, inverted to noise; a point on the circle through both is drawn.
+"""Diff-II: circle interpolation between the inverted noise of two shots of a class.
 
 Wang & Chen, CVPR 2025 (arXiv:2408.16266). Tuned: U-Net LoRA and class tokens as Diff-Mix, whose recipe the authors
-refer to; see `_diff_mix.py`. Drawn: pairs of shots uniform over the class's, DDIM inversion in 8 steps for each of the
-drawing (200 for 25) at guidance 1, circle interpolation, then DDIM 25 steps at guidance 7.5. In the noisy part of the
-schedule, `split`, the prompt ends with one of at most ten settings that all captions are condensed into; hard labels.
+refer to; see `_diff_mix.py`. Drawn: a uniformly random pair of the class's shots, DDIM inversion in 8 times as many
+steps as sampling (200 for 25) at guidance 1, circle interpolation, then DDIM 25 steps at guidance 7.5. In the noisy
+part of the schedule, `split`, the prompt ends with one of at most ten suffixes condensed from all captions. Hard
+labels.
 
-Departs: the captions are our own captioner's backgrounds, condensed by k-medoids, where the authors ask BLIP and a
+Departs: the captions are our own captioner's backgrounds, condensed by k-medoids, where the authors use BLIP and
 GPT-4 (`suffixes/` in the output holds the list, which may be edited); angles in float32, where fp16 loses digits. A
-class of one shot has no pair, over which the authors' script breaks off: its one image is turned towards random noise,
-and the request names a single source. `split` follows the authors' folders where these name the data set, else it is
-their code's 0.3.
-BOB's Table 1 has it on SD 1.5.
+class of one shot has no pair, and the authors' script fails on it: here its image is rotated towards random noise,
+and the request names a single source. `split` follows the authors' folders if these name the data set, else it is
+their code's 0.3. BOB's Table 1 has Diff-II on SD 1.5.
 """
 
 import random
@@ -24,15 +24,16 @@ from bob.methods._diff_mix import DiffMixWeights
 __all__ = ["method"]
 
 _SPLIT = {"aircraft": 1.0, "cub": 1.0, "cub_lt": 1.0, "cars": 0.3, "pets": 0.3, "flower_lt": 0.3}
-"""Data set -> `split`, by the folders that the authors' script names; the long tails' are not recorded anywhere."""
+"""Data set -> `split`, by the folders that the authors' script names; those of long tails are not published."""
 _TEN_SHOTS = {"cars": 0.1, "pets": 0.1}
+"""The same from 10 shots of a class on."""
 _OTHERS = 0.3
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiffII(DiffMixWeights):
-    """Between and beyond two real images."""
+    """Interpolation and extrapolation of two shots."""
 
     paper: ClassVar[str] = "arXiv:2408.16266"
     title: ClassVar[str] = "Diff-II"
@@ -42,21 +43,21 @@ class DiffII(DiffMixWeights):
     scheduler: ClassVar[str] = "ddim"
 
     split: float = -1.0
-    """Part of the schedule that is drawn with a suffix, in [0, 1]; below 0: as the authors set it for the data set."""
+    """Part of the schedule that uses the suffix, in [0, 1]; below 0: the authors' value for the data set."""
 
     def __post_init__(self) -> None:
         if self.split > 1:
             raise ValueError(f"split is a part of the noise schedule, at most 1, got {self.split}")
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """The budget's images of each class, each of a pair of its shots, uniform with replacement."""
+        """The budget's images of each class, each from a pair of its shots, uniform with replacement."""
         for class_id, shots in enumerate(of_class(training)):
             prefix = self.prompt(training, class_id)
             for index in range(self.asked(training, class_id)):
-                chance = random.Random(derive("circle", training.dataset, seed, class_id, index))
-                suffix = training.suffixes[int(chance.random() * len(training.suffixes))]
-                first = int(chance.random() * len(shots))
-                other = (first + 1 + int(chance.random() * (len(shots) - 1))) % len(shots)
+                rng = random.Random(derive("circle", training.dataset, seed, class_id, index))
+                suffix = training.suffixes[int(rng.random() * len(training.suffixes))]
+                first = int(rng.random() * len(shots))
+                other = (first + 1 + int(rng.random() * (len(shots) - 1))) % len(shots)
                 yield self.request(
                     training,
                     class_id=class_id,

@@ -1,14 +1,14 @@
-"""Diff-Mix: a real image of any class, noised and drawn again as another class; the label is shared between them.
+"""Diff-Mix: image to image from a shot of any class to a target class, with a mixed label.
 
 Wang et al., CVPR 2024 (arXiv:2403.19600). Tuned: U-Net LoRA and class tokens, see `_diff_mix.py`. Drawn:
 image to image under the target class's prompt, from a shot of a class drawn uniformly and independently of the target
 (few-shot), or from any shot of the whole set (long tail); strength 0.7, DPM-Solver++ 25 steps, guidance 7.5. Label:
 (1 - s^gamma) of the source's class, s^gamma of the target's, gamma 0.5 (the authors' advice: 0.5 or 0.8). Filtered:
-the tenth of all images that CLIP is least sure to show the descriptor at all is dropped. No MixUp.
+the tenth of all images whose CLIP probability of showing the descriptor is lowest is dropped. No MixUp.
 
-Departs: sources are drawn for each target, so that every class gets 100 images, 12 % more being drawn to
-leave as many after the filter; its captions have no misspelling; labels sum to 1, where the script scales
-few-shot ones to 0.9. BOB's Table 1 has it on SD 1.5.
+Departs: sources are sampled per target, so that every class gets 100 images, and 12 % more are drawn to
+leave 100 after the filter; the filter's captions are spelled right; labels sum to 1, where the script scales
+few-shot ones to 0.9. BOB's Table 1 has Diff-Mix on SD 1.5.
 """
 
 import random
@@ -25,7 +25,7 @@ __all__ = ["method"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class DiffMix(DiffMixWeights):
-    """One class's foreground before another's background."""
+    """Foreground of one class in the background of another."""
 
     paper: ClassVar[str] = "arXiv:2403.19600"
     title: ClassVar[str] = "Diff-Mix"
@@ -33,11 +33,11 @@ class DiffMix(DiffMixWeights):
     mixup: ClassVar[bool] = False
 
     strength: float = 0.7
-    """Part of the noise schedule that is run, in (0, 1]."""
+    """Part of the noise schedule to run, in (0, 1]."""
     gamma: float = 0.5
-    """Below 1 the label goes more to the target than the strength says."""
+    """Exponent of the label; below 1 the target's weight is above the strength."""
     filter: Literal["on", "off"] = "on"
-    """Whether CLIP's worst tenth is dropped."""
+    """Whether the tenth with the lowest CLIP scores is dropped."""
 
     def __post_init__(self) -> None:
         require_parts("strength", self.strength)
@@ -45,14 +45,14 @@ class DiffMix(DiffMixWeights):
             raise ValueError(f"gamma must be positive, got {self.gamma}")
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """The budget's images of each target class and those to be dropped, each from a source of its own."""
+        """The budget's images of each target class plus the filter's surplus, each from its own random source."""
         classes = of_class(training)
-        tail = len({len(shots) for shots in classes}) > 1
+        long_tail = len({len(shots) for shots in classes}) > 1
         for class_id in range(len(classes)):
             for index in range(self.asked(training, class_id)):
-                chance = random.Random(derive("source", training.dataset, seed, class_id, index))
-                pool = training.shots if tail else classes[int(chance.random() * len(classes))]
-                source: Shot = pool[int(chance.random() * len(pool))]
+                rng = random.Random(derive("source", training.dataset, seed, class_id, index))
+                pool = training.shots if long_tail else classes[int(rng.random() * len(classes))]
+                source: Shot = pool[int(rng.random() * len(pool))]
                 yield self.request(
                     training,
                     class_id=class_id,
@@ -67,10 +67,10 @@ class DiffMix(DiffMixWeights):
                 )
 
     def filtered(self, training: TrainingSet) -> Filter | None:
-        """Does it show the descriptor?"""
+        """The tenth that CLIP rates least likely to show the descriptor is dropped."""
         if self.filter == "off":
             return None
-        texts = tuple(f"a photo {which} a {training.descriptor} on it" for which in ("with", "without"))
+        texts = tuple(f"a photo {word} a {training.descriptor} on it" for word in ("with", "without"))
         return Filter(texts=texts, own=False, drop=0.1, surplus=0.12)
 
     def _label(self, source: int, target: int) -> dict[str, tuple[float, ...]]:

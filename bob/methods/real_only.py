@@ -1,4 +1,4 @@
-"""Real Only: the lower row of every table. Nothing is tuned, nothing is drawn (paper sec. 4.1)."""
+"""Real Only: the baseline without tuning or synthetic images (paper sec. 4.1)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["method"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class RealOnly(Method):
-    """Trains the classifier on the shots alone."""
+    """Classifier trained on the shots alone."""
 
     paper: ClassVar[str] = "arXiv:2510.24078, sec. 4.1"
     title: ClassVar[str] = "Real Only"
@@ -20,11 +20,11 @@ class RealOnly(Method):
     summary: ClassVar[tuple[str, str]] = ("nothing", "nothing")
 
     def train_pairs(self, training: TrainingSet) -> list[TrainPair]:
-        """None."""
+        """No pairs."""
         return []
 
     def requests(self, training: TrainingSet, *, draw: DrawSettings, seed: int) -> Iterator[Request]:
-        """None."""
+        """No requests."""
         return iter(())
 
 

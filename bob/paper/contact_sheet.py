@@ -1,4 +1,4 @@
-"""Contact sheet: real shots beside the images of each method, a row a class."""
+"""Contact sheet of real shots and the images of each method, one row per class."""
 
 import io
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ def contact_sheet(
     """A PNG with a row for each class and a block of columns for the real shots and for each method.
 
     Args:
-        run: names the data set.
-        shots: its training shots.
+        run: run whose data set is shown.
+        shots: training shots of the data set.
         images: title of a block -> rows of schema.IMAGES.
-        each: pictures of a block's row.
-        side: of a picture, in pixels.
+        each: pictures per block and row.
+        side: side of a picture in pixels.
     """
     from matplotlib import font_manager
     from PIL import ImageDraw, ImageFont
@@ -35,9 +35,9 @@ def contact_sheet(
         "real shots": [[dataset.open(s) for s in [s for s in shots if s.class_id == k][:each]] for k in classes]
     }
     for title, table in images.items():
-        drawn = table.to_pylist()
-        some = [[row["image"] for row in drawn if row["class_id"] == k][:each] for k in classes]
-        blocks[title] = [[Image.open(io.BytesIO(image)) for image in images] for images in some]
+        rows = table.to_pylist()
+        encoded = [[row["image"] for row in rows if row["class_id"] == k][:each] for k in classes]
+        blocks[title] = [[Image.open(io.BytesIO(image)) for image in line] for line in encoded]
     margin, head, gap = 130, 28, 14
     width = margin + len(blocks) * (each * side + gap)
     sheet = Image.new("RGB", (width, head + side * len(dataset.class_names)), "white")

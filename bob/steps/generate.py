@@ -178,9 +178,9 @@ class GenerateWorker:
         rule = parquet.manifest(groups.columns, default={}).get("filter")
         if rule:
             with times("filter"):
-                judged = self._generator.judge(rows, Filter.parse(rule))
+                scores = self._generator.score(rows, Filter.parse(rule))
             self._store.write_table(
-                store.scores(unit.target), tables.from_rows(judged, schema.SCORES), store.provenance(unit.config)
+                store.scores(unit.target), tables.from_rows(scores, schema.SCORES), store.provenance(unit.config)
             )
         generator, occupancy = self._generator, {"occupancy": self._generator.occupancy}
         return commit(

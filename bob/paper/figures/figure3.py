@@ -1,4 +1,4 @@
-"""Figure 3: real images of one class beside those that each method generated."""
+"""Figure 3: real images of one class and the images of each method."""
 
 import io
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from bob.store.images import read_images
 
 __all__ = ["draw", "units"]
 
-_SIDE = 192  # pixels of a picture in the figure: small ones are enlarged in whole steps, large ones reduced
+_SIDE = 192  # pixels of a picture in the figure: small ones are enlarged by whole factors, large ones reduced
 
 
 def units(outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
-    """Nothing: it shows pictures as they are."""
+    """No units: the figure needs no computation."""
     return []
 
 
@@ -28,22 +28,22 @@ def draw(
 ) -> str:
     """Writes the figure: a row of real shots, and one for each method of the first data set, setting and seed.
 
-    The drawn ones are the first, not chosen. It has no numbers, so it has no table.
+    Each row shows the first images, not selected ones. The figure has no numbers, so it has no table.
 
     Args:
-        outcomes: runs that have come to their images at least.
-        artefacts: where these are kept.
-        name: of the figure.
-        class_name: empty: the first class.
-        columns: pictures of a row.
+        outcomes: outcomes of runs that have images.
+        artefacts: store of the outcomes.
+        name: name of the figure.
+        class_name: class to show; empty: the first.
+        columns: pictures per row.
 
     Returns:
-        Markdown: which images are shown.
+        Markdown list of the images shown.
 
     Raises:
-        ValueError: if there is no such class; lists the known and the nearest.
+        ValueError: if there is no such class; lists the known classes and the nearest.
     """
-    some = [outcome for outcome in outcomes if outcome.split == outcomes[0].split and outcome.images]
+    shown = [outcome for outcome in outcomes if outcome.split == outcomes[0].split and outcome.images]
     dataset = datasets.load(outcomes[0].run.dataset, outcomes[0].run.descriptor)
     class_name = class_name or dataset.class_names[0]
     if class_name not in dataset.class_names:
@@ -51,17 +51,17 @@ def draw(
     class_id = dataset.class_names.index(class_name)
     shots = [shot for shot in outcomes[0].shots if shot.class_id == class_id][:columns]
     rows = {"real shots": [dataset.open(shot) for shot in shots]}
-    shown = [f"- real shots: {', '.join(shot.image_id for shot in shots)}"]
-    several = len({outcome.run.checkpoint for outcome in some}) > 1
-    for outcome in some:
+    lines = [f"- real shots: {', '.join(shot.image_id for shot in shots)}"]
+    several = len({outcome.run.checkpoint for outcome in shown}) > 1
+    for outcome in shown:
         title = f"{outcome.run.method}\n{outcome.run.checkpoint}" if several else outcome.run.method
         drawn = read_images(
-            artefacts, outcome.images, shard=lambda read: read.filter(pc.field("class_id") == class_id)
+            artefacts, outcome.images, shard=lambda table: table.filter(pc.field("class_id") == class_id)
         ).slice(0, columns)
         rows[title] = [Image.open(io.BytesIO(image)) for image in drawn["image"].to_pylist()]
-        shown.append(f"- {title.replace(chr(10), ' ')}: {', '.join(drawn['request_id'].to_pylist())}")
+        lines.append(f"- {title.replace(chr(10), ' ')}: {', '.join(drawn['request_id'].to_pylist())}")
     _grid(rows, artefacts, name=name, title=f"{class_name} ({outcomes[0].dataset})")
-    return f"Images of class {class_name}:\n\n" + "\n".join(shown) + "\n"
+    return f"Images of class {class_name}:\n\n" + "\n".join(lines) + "\n"
 
 
 def _grid(rows: dict[str, list[Image.Image]], artefacts: store.Store, *, name: str, title: str) -> None:

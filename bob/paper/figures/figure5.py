@@ -13,43 +13,44 @@ from bob.store import schema
 
 __all__ = ["draw", "units"]
 
-_IMAGES = 1_000  # of the test split, about
+_IMAGES = 1_000  # test images per captioner, about
 
 
 def units(outcomes: Sequence[Outcome], artefacts: store.Store, *, images: int = _IMAGES) -> list[Unit]:
-    """Each captioner, shown a fixed subset of the test split: as many of each class, `images` in all or nearly so.
+    """Units in which each captioner recognises a fixed, class-balanced subset of about `images` test images.
 
     Raises:
-        ValueError: if no run asks a captioner.
+        ValueError: if no run has captions.
     """
-    every = [unit for outcome in _captioned(outcomes) for unit in recognise.units(outcome, artefacts, images=images)]
+    captioned = _captioned(outcomes)
+    every = [unit for outcome in captioned for unit in recognise.units(outcome, artefacts, images=images)]
     return list({unit.target: unit for unit in every}.values())
 
 
 def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, images: int = _IMAGES) -> str:
-    """Writes the figure: a point a captioner, a line for each method that asks none; and its numbers.
+    """Writes the figure and its numbers: a point per captioner, a line per method without captions.
 
     Args:
-        outcomes: runs that have come to their final training, differing in their captioner and seed.
-        artefacts: where these are kept.
-        name: of the figure.
-        images: as `units` was given.
+        outcomes: outcomes of runs with a final training that differ in captioner and seed.
+        artefacts: store of the outcomes.
+        name: name of the figure.
+        images: argument of `units`.
 
     Returns:
         A Markdown table: both accuracies of each captioner, in per cent.
 
     Raises:
-        ValueError: if a captioner was not shown its pictures, or a run has not come to its end.
+        ValueError: if the recognition of a captioner or the final training of a run is missing.
     """
     rows = [row for outcome in outcomes for row in _rows_of(outcome, artefacts, images)]
     _page.table(rows, outcomes, artefacts, name=name)
-    every = {o.run.captioner: _means(rows, o.run.captioner) for o in _captioned(outcomes)}
+    by_captioner = {o.run.captioner: _means(rows, o.run.captioner) for o in _captioned(outcomes)}
     plain = {o.run.method: _mean(rows, "test_accuracy", method=o.run.method) for o in outcomes if not o.captions}
     lines = ["| captioner | itself, % | classifier, % |", "|---|---|---|"]
     with _page.style():
         figure = _page.page(4.4, 3.4)
         axes = figure.add_subplot()
-        for number, (captioner, (own, tested)) in enumerate(every.items()):
+        for number, (captioner, (own, tested)) in enumerate(by_captioner.items()):
             colour, marker = _page.COLOURS[number % len(_page.COLOURS)], "os^Dv"[number % 5]
             axes.plot(own, tested, marker, color=colour, markerfacecolor="none", markersize=8, label=captioner)
             lines.append(f"| {captioner} | {own:.2f} | {tested:.2f} |")
@@ -58,8 +59,8 @@ def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, imag
             lines.append(f"| none ({method}) | | {tested:.2f} |")
         axes.set(xlabel="captioner's own accuracy, %", ylabel="classifier's test accuracy, %")
         axes.set(
-            xlim=_reach([own for own, _ in every.values()]),
-            ylim=_reach([*(tested for _, tested in every.values()), *plain.values()]),
+            xlim=_reach([own for own, _ in by_captioner.values()]),
+            ylim=_reach([*(tested for _, tested in by_captioner.values()), *plain.values()]),
         )
         _page.legend(figure)
         _page.save(figure, artefacts, name=name)
@@ -67,16 +68,16 @@ def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, imag
 
 
 def _reach(values: Sequence[float]) -> tuple[float, float]:
-    """What an axis shows: all values, and 10 points at the least, so that noise does not look like a trend."""
+    """Limits of an axis: all values, and at least 10 points, so that noise does not look like a trend."""
     margin = max(0.15 * (max(values) - min(values)), 5 - (max(values) - min(values)) / 2)
     return min(values) - margin, max(values) + margin
 
 
 def _captioned(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    some = [outcome for outcome in outcomes if outcome.captions]
-    if not some:
+    captioned = [outcome for outcome in outcomes if outcome.captions]
+    if not captioned:
         raise ValueError("none of these runs asks a captioner, so there is nothing to compare: add BOB's")
-    return some
+    return captioned
 
 
 def _rows_of(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[_rows.Row]:
@@ -87,10 +88,10 @@ def _rows_of(outcome: Outcome, artefacts: store.Store, images: int) -> Iterator[
     yield _rows.row(outcome, _rows.ALL, "test_accuracy", accuracy["value"], accuracy["n"])
     if not outcome.captions:
         return
-    made = [unit.target for unit in recognise.units(outcome, artefacts, images=images)]
-    seen = [row for target in made for row in artefacts.read_checked(target, schema.RECOGNISED).to_pylist()]
-    for class_id in (_rows.ALL, *sorted({row["class_id"] for row in seen})):
-        hits = [row["guess"] == row["class_id"] for row in seen if class_id in (_rows.ALL, row["class_id"])]
+    targets = [unit.target for unit in recognise.units(outcome, artefacts, images=images)]
+    guesses = [row for target in targets for row in artefacts.read_checked(target, schema.RECOGNISED).to_pylist()]
+    for class_id in (_rows.ALL, *sorted({row["class_id"] for row in guesses})):
+        hits = [row["guess"] == row["class_id"] for row in guesses if class_id in (_rows.ALL, row["class_id"])]
         yield _rows.row(outcome, class_id, "captioner_accuracy", float(np.mean(hits)), len(hits))
 
 
@@ -100,6 +101,6 @@ def _means(rows: Sequence[_rows.Row], captioner: str) -> tuple[float, float]:
 
 
 def _mean(rows: Sequence[_rows.Row], metric: str, **only: str) -> float:
-    """Over the seeds, in per cent."""
-    some = [row for row in rows if row["metric"] == metric and row["class_id"] == _rows.ALL]
-    return 100 * statistics.fmean(row["value"] for row in some if all(row[k] == v for k, v in only.items()))
+    """Mean of a metric over the seeds, in per cent."""
+    overall = [row for row in rows if row["metric"] == metric and row["class_id"] == _rows.ALL]
+    return 100 * statistics.fmean(row["value"] for row in overall if all(row[k] == v for k, v in only.items()))
