@@ -61,7 +61,7 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
 
 def packed(unit: Unit) -> str:
     """Returns a unit as JSON, the form in which Ray carries it."""
-    return json.dumps(asdict(unit))
+    return json.dumps(vars(unit) | {"work": asdict(unit.work) if unit.work else None})
 
 
 def unpacked(text: str) -> Unit:
