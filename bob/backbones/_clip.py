@@ -21,7 +21,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 """OpenAI's normalisation."""
 
 SWEEP = SweepSettings(lrs=(1e-4, 1e-5, 1e-6, 1e-7), weight_decays=(5e-4, 1e-4))
-"""Table 4. The text of A.1 has 1e-7 for the second weight decay, DataDream's script 1e-4 (methods.md 6.1)."""
+"""Table 4. The text of A.1 has 1e-7 for the second weight decay, DataDream's script 1e-4."""
 
 
 @final

@@ -1,6 +1,6 @@
 """ResNet-50 pre-trained on ImageNet (timm's copy of torchvision's IMAGENET1K_V1), all layers trained.
 
-The paper says "ImageNet ResNet-50"; which weights is open (methods.md 4.3). Augmentation, AdamW and
+The paper says "ImageNet ResNet-50"; which weights is open. Augmentation, AdamW and
 train-mode batch norm are DataDream's.
 """
 

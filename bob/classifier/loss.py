@@ -60,12 +60,13 @@ def weighted_cross_entropy(
         real_targets: label distributions (r, classes), rows summing to 1.
         synthetic: logits (s, classes); an empty part contributes 0.
         synthetic_targets: label distributions (s, classes).
-        lam: weight of the real part; 1 for a data set without synthetic images.
+        lam: weight of the real part; 1 for a data set without synthetic images. A sweep tries each of
+            `SweepSettings.lambdas` (`bob/core/settings.py`): each is the `lam` of a `Point`, which the trainer passes.
 
     Returns:
         Scalar in float32, in nats.
 
-    Source: arXiv:2510.24078, Eq. 1; DataDream, arXiv:2407.10910, for the means over the parts.
+    Source: arXiv:2510.24078, sec. 4.1, Eq. 1; DataDream, arXiv:2407.10910, for the means over the parts.
     """
     return lam * _cross_entropy(real, real_targets) + (1 - lam) * _cross_entropy(synthetic, synthetic_targets)
 

@@ -1,7 +1,6 @@
 """Cache of decoded images on the node's disk: a memory-mapped array, made once and shared by all processes of the node.
 
-Without it a sweep would spend most of its time decoding: 14 ms for a 512 px PNG, in each of its trainings (methods.md
-7.1).
+Without it a sweep would spend most of its time decoding: 14 ms for a 512 px PNG, in each of its trainings.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Step 4: rows of one training -> the choice of a sweep's best point, and the results table (paper sec. 3.3, 4.1).
+"""Step 4: rows of one training -> the choice of a sweep's best point, and the results table (paper sec. 4.1).
 
 A short sweep over `SweepSettings.points`, `select` by validation accuracy, then a long training from the pre-trained
 weights (`bob.classifier.trainer.train`); its test accuracy is that of its best epoch on validation.

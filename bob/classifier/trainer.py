@@ -150,7 +150,7 @@ class Trainer:
         self.data, self.training, self.device = data, training, device
         self.backbone = backbone = backbones.load(training.backbone)
         point, settings = training.point, training.settings
-        self.lower = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
+        self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
         self.step = 0
         self.batcher = batching.AdaptiveBatcher("evaluating")
         with _seeded(derive("classify", "head", training.seed), device):
@@ -221,7 +221,7 @@ class Trainer:
     def _forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> float32 logits."""
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.lower):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return self.model(images).float()
 
     def _floats(self, pixels: np.ndarray) -> Tensor:

@@ -15,7 +15,7 @@ class Budget:
     copies: int
     """How often each real image enters an epoch with drawn images."""
     alone: int
-    """How often where nothing is drawn, so that all methods take about equally many steps (methods.md 4.4)."""
+    """How often where nothing is drawn, so that all methods take about equally many steps."""
 
 
 def budget(counts: Sequence[int], *, per_class: int, long_tail: bool) -> Budget:
@@ -48,7 +48,7 @@ def groups(counts: Sequence[int], *, medium: tuple[int, int]) -> dict[str, tuple
 
     Args:
         counts: training images of each class, by class id.
-        medium: fewest and most training images of a medium-shot class, both inclusive (methods.md 3.7).
+        medium: fewest and most training images of a medium-shot class, both inclusive.
     """
     low, high = medium
     return {

@@ -1,4 +1,4 @@
-"""Reader of CUB-200-2011's text files, shared by `cub` and `cub_lt` (methods.md 3.3)."""
+"""Reader of CUB-200-2011's text files, shared by `cub` and `cub_lt`."""
 
 from pathlib import Path
 

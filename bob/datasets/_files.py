@@ -1,4 +1,4 @@
-"""Data sets of picture files: the pictures of each class and their split (methods.md 3.6, 3.7)."""
+"""Data sets of picture files: the pictures of each class and their split."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Long-tail class sizes by Diff-Mix's formula, which reproduces the paper's numbers (methods.md 3.7)."""
+"""Long-tail class sizes by Diff-Mix's formula, which reproduces the paper's numbers."""
 
 from collections.abc import Sequence
 

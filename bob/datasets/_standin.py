@@ -11,7 +11,7 @@ __all__ = ["SIZES", "Size", "stand_in"]
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Size of a published data set (methods.md 3.1 to 3.7)."""
+    """Size of a published data set."""
 
     classes: int
     train: int

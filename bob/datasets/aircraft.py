@@ -1,4 +1,4 @@
-"""FGVC-Aircraft: 100 variants, 6,667 images to train on and 3,333 to test (methods.md 3.1)."""
+"""FGVC-Aircraft: 100 variants, 6,667 images to train on and 3,333 to test."""
 
 from bob.datasets import Source
 from bob.datasets._files import Files, Pool

@@ -1,4 +1,4 @@
-"""Stanford Cars: 196 models, 8,144 images to train on and 8,041 to test (methods.md 3.2)."""
+"""Stanford Cars: 196 models, 8,144 images to train on and 8,041 to test."""
 
 from bob.datasets import Source
 from bob.datasets._files import Files, Pool

@@ -1,4 +1,4 @@
-"""CUB-200-2011: 200 birds, 5,994 images to train on and 5,794 to test (methods.md 3.3)."""
+"""CUB-200-2011: 200 birds, 5,994 images to train on and 5,794 to test."""
 
 from bob.datasets import Source, _cub
 from bob.datasets._files import Files

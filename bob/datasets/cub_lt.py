@@ -1,4 +1,4 @@
-"""CUB-LT: CUB-200-2011 with a long tail; `cub_lt:100` has imbalance factor 100 (methods.md 3.7)."""
+"""CUB-LT: CUB-200-2011 with a long tail; `cub_lt:100` has imbalance factor 100."""
 
 from bob.datasets import Source, _cub, _longtail
 from bob.datasets._files import Files

@@ -1,4 +1,4 @@
-"""Flower-LT: the 8,189 pictures of Oxford Flowers-102 with a long tail, `flower_lt:50` (methods.md 3.5, 3.7).
+"""Flower-LT: the 8,189 pictures of Oxford Flowers-102 with a long tail, `flower_lt:50`.
 
 The official split is not used: half of each class, drawn with the seed, is for training, the rest for val and test.
 """

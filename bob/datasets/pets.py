@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pets: 37 breeds (12 cats, 25 dogs), 3,680 images to train on and 3,669 to test (methods.md 3.4).
+"""Oxford-IIIT Pets: 37 breeds (12 cats, 25 dogs), 3,680 images to train on and 3,669 to test.
 
 The paper says 39 and lists 35; the data set has 37.
 """

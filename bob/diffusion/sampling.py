@@ -1,6 +1,8 @@
 """Sampling of one batch of requests with a Stable Diffusion pipeline, each image from its own random generator.
 
 Diffusers' own pipelines denoise; this module prepares their initial latents: noise, real images or inversions of them.
+A request names the sampler, one of `SCHEDULERS`; its method sets it (`Method.scheduler` in `bob/methods/__init__.py`),
+and its steps are `DrawSettings.steps`. `default` is the checkpoint's own, PNDM for SD 1.5, SD 2.1 and skyworld.
 """
 
 import contextlib

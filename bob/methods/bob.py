@@ -1,7 +1,7 @@
 """BOB: each class is learnt in its own context and drawn in the contexts of all classes.
 
-Yang et al., CVPR 2026 (arXiv:2510.24078). Tuned (sec. 3.2, context preservation): rank-16 LoRA on
-U-Net and text encoder, each image under its own class, background and pose. Drawn (sec. 3.3, context
+Yang et al., CVPR 2026 (arXiv:2510.24078). Tuned (sec. 3.1, context preservation): rank-16 LoRA on
+U-Net and text encoder, each image under its own class, background and pose. Drawn (sec. 3.2, context
 marginalisation): (background, pose) pairs sampled uniformly from the caption bank of the whole data
 set, regardless of class, so that the drawn set follows P(X | do(Y)). The two switches are Table 3's.
 """

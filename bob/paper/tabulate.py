@@ -65,7 +65,7 @@ def rows(finals: Sequence[Final], layout: Layout, *, name: str) -> pa.Table:
     """Test accuracies where the layout wants them, over the seeds, beside the paper's.
 
     Few-shot it is the mean over images. Of a long tail there are four columns, each a mean over classes of class
-    accuracy: many, medium and few shots, and all (methods.md 3.7). Where several data sets are tested at the same
+    accuracy: many, medium and few shots, and all. Where several data sets are tested at the same
     shots, the mean over them follows; a cell that is missing is missing in it too.
 
     Args:

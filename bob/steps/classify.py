@@ -1,4 +1,4 @@
-"""Step 4: a classifier is swept and trained on real and synthetic images (paper sec. 3.3, 4.1).
+"""Step 4: a classifier is swept and trained on real and synthetic images (paper sec. 4.1).
 
 `sweep` and `final` list a run's work units, `ClassifyWorker` does one; the training itself is `bob.classifier`.
 """
@@ -37,6 +37,10 @@ class Coordinates:
     backbone: str
     seed: int
 
+    def as_run(self) -> Run:
+        """The run with these fields; the others are at their defaults."""
+        return Run(**asdict(self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyWork:
@@ -61,11 +65,6 @@ class ClassifyWork:
     cost: float
     """Cost of an epoch, in pictures of ResNet-50's time; longer trainings are scheduled first."""
     sweep: SweepSettings
-
-    @property
-    def cell(self) -> Run:
-        """The run with the fields that its results contain; the others are at their defaults."""
-        return Run(**asdict(self.coordinates))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +215,8 @@ class ClassifyWorker:
         work = unit.work
         broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
         failed = has_failed(history)
-        rows = result_rows(history, run=work.cell, key=work.run, phase=work.phase, point=point, groups=work.groups)
+        run = work.coordinates.as_run()
+        rows = result_rows(history, run=run, key=work.run, phase=work.phase, point=point, groups=work.groups)
         manifest = store.provenance(unit.config, times=times) | ({"failure": broke} if failed else {})
         self._store.write_table(unit.target, tables.from_rows(rows, schema.RESULTS), manifest)
         self._store.delete(f"{unit.target}.state.pt")
@@ -230,7 +230,7 @@ class ClassifyWorker:
         with malloc.importing():
             from bob.classifier.trainer import Training, train
 
-        work, run, resumable = unit.work, unit.work.cell, f"{unit.target}.state.pt"
+        work, run, resumable = unit.work, unit.work.coordinates.as_run(), f"{unit.target}.state.pt"
         sweep, data, final = work.sweep, self._data(work), isinstance(work, FinalWork)
         times.switch("work")
         return train(
@@ -267,11 +267,10 @@ class ClassifyWorker:
 
     def _data(self, work: ClassifyWork) -> Any:
         """Returns a run's pixels, decoded once and kept until a unit of another run comes."""
-        from bob import backbones
         from bob.classifier.data import Data, real_arrays, synthetic_arrays
         from bob.store.images import read_images
 
-        run = work.cell
+        run = work.coordinates.as_run()
         identity = (work.dataset, run.descriptor, work.split, work.images, work.copies, run.backbone)
         if self._loaded is not None and self._loaded[0] == identity:
             return self._loaded[1]

@@ -1,7 +1,7 @@
 """Step 3: images are drawn from requests (paper sec. 3.2).
 
 `write_requests` writes the table of the method's requests, `units` cuts it into shards, `GenerateWorker` draws a shard
-with `bob.diffusion.image_generator`.
+with `bob.diffusion.image_generator`. On Ray, `GenerateWorker` is what runs inside each actor of `bob/cluster/data.py`.
 """
 
 import functools

@@ -122,7 +122,7 @@ def test_only_lora_learns_and_everything_of_it_does(mini, pictures):
 
 
 def test_the_full_size_learns_983_040_parameters():
-    """12 blocks of width 768 and 12 of width 512, q and v, A and B of rank 16 (methods.md 1.3)."""
+    """12 blocks of width 768 and 12 of width 512, q and v, A and B of rank 16."""
     config = CLIPConfig(vision_config={"patch_size": 16})
     with torch.device("meta"):
         clip = CLIPModel(config)

@@ -42,7 +42,7 @@ def test_a_cluster_is_a_number_of_devices():
     [("cub_lt:100", 1_242, 32_548), ("cub_lt:50", 1_427, 31_438), ("cub_lt:10", 2_238, 26_572)],
 )
 def test_the_stand_in_of_a_long_tail_has_its_numbers(name, train, drawn):
-    """Those of methods.md 3.7, which the pictures' exact spread over the classes does not change for CUB."""
+    """The numbers of Diff-Mix's formula, which the exact spread of pictures over classes does not change for CUB."""
     dataset = _standin.stand_in(name)
     shots = dataset.split(shots=5, val=dataset.val, seed=0)
     assert sum(shot.split == "train" for shot in shots) == train

@@ -1,4 +1,4 @@
-"""Distances between image sets, against independent computations (methods.md section 9, number 13)."""
+"""Distances between image sets, against independent computations."""
 
 import math
 

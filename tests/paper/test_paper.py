@@ -102,7 +102,7 @@ def test_claims_are_recomputed_from_the_papers_cells():
     found = {row["statement"]: (row["paper"], row["ours"]) for row in claims.rows(tables).to_pylist()}
     assert all(paper == pytest.approx(ours, abs=0.011) for paper, ours in found.values())
     assert [paper for paper, _ in found.values()] == [
-        *(19, 16, 19, 18, 7.33),  # methods.md 6.1, 2 and 6
+        *(19, 16, 19, 18, 7.33),  # counted in the printed cells
         *(6.36, 34.54, 9, 0.87),
         3.96,  # the paper: at least 4 %
         *(2.13, -2.1, 5.78),
