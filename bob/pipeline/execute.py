@@ -1,9 +1,9 @@
 """Execution of runs: does the missing work units of each step, in order.
 
 Runs share captions, adapters and images: one adapter serves three backbones. A unit's path holds a hash of all that
-the unit depends on, and a file exists only when it is complete (`bob/store/store.py`). So a killed run resumes by the same
-command: `_do` lists which units' files exist and does the others. A long training goes on within its unit, too, from the
-state that its worker keeps beside the file (`state.pt`; `bob/steps/finetune.py` and `classify.py`).
+the unit depends on, and a file exists only when it is complete (`bob/store/store.py`). So a killed run resumes by the
+same command: `_do` lists which units' files exist and does the others. A long training goes on within its unit, too,
+from the state that its worker keeps beside the file (`state.pt`; `bob/steps/finetune.py` and `classify.py`).
 """
 
 import functools
