@@ -113,10 +113,11 @@ def _tracker(kind: str, root: Path) -> Callable[[Unit], Any]:
     if kind == "mlflow":
         uri = os.environ.get(_MLFLOW) or f"sqlite:///{root}/mlflow.db"
         client = importlib.import_module("mlflow").MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name("bob")
-        return functools.partial(
-            _MlflowRun, client, experiment.experiment_id if experiment else client.create_experiment("bob")
-        )
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if not experiment:
+            known = client.get_experiment_by_name("bob")
+            experiment = known.experiment_id if known else client.create_experiment("bob")
+        return functools.partial(_MlflowRun, client, experiment)
     wandb: Any = importlib.import_module("wandb")
     if os.environ.get("WANDB_MODE") not in ("offline", "disabled") and not wandb.login(prompt=False):
         raise ValueError("no API key found: set WANDB_API_KEY, or run `wandb login`")
@@ -142,7 +143,9 @@ class _EventFile:
     def end(self) -> None:
         from tensorboardX.summary import hparams
 
-        for summary in hparams(self._settings, self._last):  # `add_hparams` would begin a second file in a subfolder
+        for summary in (
+            hparams(self._settings, self._last) if self._last else ()
+        ):  # `add_hparams` would begin a second file in a subfolder
             self._writer.file_writer.add_summary(summary)
         self._writer.close()
 
@@ -174,7 +177,7 @@ class _WandbRun:
             id=key(unit.target),
             name=_name(unit),
             project=os.environ.get("WANDB_PROJECT", "bob"),
-            group=os.environ.get("WANDB_GROUP") or unit.step,
+            group=os.environ.get("WANDB_GROUP_NAME") or unit.step,
             dir=str(folder),
             config=_settings(unit) | {"trial_log_path": str(folder)},
             reinit="create_new",  # beside the runs of other trainings

@@ -153,10 +153,11 @@ def make(
     planned: dict[str, tuple[str, Unit, float]] = {}
     stand_ins: dict[str, None] = {}
     splits, captioned = Splits(functools.partial(_dataset, stand_ins)), True
+    upto = "classify" if classifies else "generate"
     for run in dict.fromkeys(runs):
         cell = begin(run, splits(run))
         cell.provisional = run.dataset.partition(":")[0] in stand_ins
-        for step, units in walk([cell], artefacts, upto="classify" if classifies else "generate", writes=False):
+        for step, units in walk([cell], artefacts, upto=upto, writes=False, checks=False):
             evaluations = _evaluations(cell) if step == "generate" else 0.0
             planned |= {unit.target: (step, unit, evaluations) for unit in units}
         captioned = captioned and not cell.provisional
@@ -197,7 +198,7 @@ def _lines(
     finished = artefacts.present(unit.target for _, unit, _ in planned)
     groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
     for step, unit, evaluations in planned:
-        model, amount = throughput.amount(unit.work, unit.size, evaluations=evaluations)
+        model, amount = throughput.amount(unit.step, unit.work, unit.size, evaluations=evaluations)
         groups.setdefault((step, model), []).append((unit, amount))
     for step in PLANNED:
         for (group_step, model), group in groups.items():

@@ -3,17 +3,15 @@
 None of the GPU figures was measured by this project. The rates of a store's finished units are better (`measured`).
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from bob import store
 from bob.core.step_table import PLANNED, STEPS
 from bob.pipeline import plan_files
-from bob.steps.caption import CaptionWork
-from bob.steps.finetune import FinetuneWork
-from bob.steps.generate import GenerateWork
-from bob.steps.workers import work_of
 
 __all__ = ["DEVICES", "RATES", "Rate", "amount", "evaluations", "measured"]
 
@@ -76,19 +74,20 @@ DEVICES = (*RATES, "cpu")
 """Devices that `--cluster 8xH100` may name; a CPU has measured rates only."""
 
 
-def amount(work: Any, size: int, *, evaluations: float = 0.0) -> tuple[str, float]:
+def amount(step: str, work: Any, size: int, *, evaluations: float = 0.0) -> tuple[str, float]:
     """Returns the model of a unit, and its amount of work in the effort of `step_table.STEPS`.
 
     Args:
-        work: the unit's payload.
+        step: the unit's step.
+        work: the unit's work, or an object with its attributes.
         size: the unit's size.
         evaluations: U-Net evaluations for one image, if images are drawn.
     """
-    if isinstance(work, CaptionWork):
+    if step == "caption":
         return work.captioner, size
-    if isinstance(work, FinetuneWork):
+    if step == "finetune":
         return work.checkpoint, size * min(work.settings.batch, len(work.pairs))
-    if isinstance(work, GenerateWork):
+    if step == "generate":
         return work.checkpoint, size * evaluations
     return work.coordinates.backbone, size * work.cost
 
@@ -116,12 +115,17 @@ def measured(artefacts: store.Store) -> dict[tuple[str, str], Rate]:
         if row["target"] in files and STEPS[step].effort:
             manifest = artefacts.manifest(row["target"])
             evaluated = _evaluations(artefacts, row["target"]) if step == "generate" else 0.0
-            work = work_of(step, manifest["config"])
-            model, done = amount(work, row["size"], evaluations=evaluated)
+            work = _attributes(manifest["config"])
+            model, done = amount(step, work, row["size"], evaluations=evaluated)
             sample = samples.setdefault((step, model), [])
             if len(sample) < _SAMPLED:
                 sample.append((done, manifest["seconds"]))
     return {key: _rate(sample, artefacts) for key, sample in samples.items() if sum(seconds for _, seconds in sample)}
+
+
+def _attributes(config: Any) -> Any:
+    """Returns a manifest's `config` as an object with attributes, whichever fields its version wrote."""
+    return json.loads(json.dumps(config), object_hook=lambda fields: SimpleNamespace(**fields))
 
 
 def _rate(sample: list[tuple[float, float]], artefacts: store.Store) -> Rate:

@@ -7,6 +7,7 @@ from bob.core.settings import Run
 from bob.core.types import Outcome
 from bob.pipeline.splits import Splits, begin
 from bob.pipeline.walk import walk
+from bob.store import schema
 
 __all__ = ["outcomes"]
 
@@ -25,6 +26,8 @@ def outcomes(runs: Sequence[Run], artefacts: store.Store) -> list[Outcome]:
 def _outcome(run: Run, splits: Splits, artefacts: store.Store) -> Outcome:
     cell = begin(run, splits(run))
     begun = pipeline.outcome(cell)
+    if artefacts.exists(cell.split):
+        artefacts.read_checked(cell.split, schema.SHOTS, least=len(cell.images_of_split))
     for _ in walk([cell], artefacts, writes=False):
         if cell.provisional:
             return begun

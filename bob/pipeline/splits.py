@@ -94,7 +94,7 @@ def begin(run: Run, drawn: Split) -> Cell:
         budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),
     )
     class_groups = groups(counts, medium=dataset.medium) if dataset.medium else {}
-    return Cell(run, method, drawn.path, training, groups=class_groups)
+    return Cell(run, method, drawn.path, drawn.shots, training, groups=class_groups)
 
 
 def _origin(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -129,8 +129,18 @@ def _write_split(path: str, shots: Sequence[Shot], origin: Mapping[str, Any], ar
     artefacts.write_table(path, table, store.provenance(origin))
 
 
-def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> None:
-    """Removes shots without a caption from a run that needs captions, also from its classifier's real images."""
+def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True, tell: bool = True) -> None:
+    """Removes shots without a caption from a run that needs captions, also from its classifier's real images.
+
+    Args:
+        cell: the run, its contexts filled in.
+        artefacts: the store of the smaller split.
+        writes: whether that split is written.
+        tell: whether a line says how many shots were removed.
+
+    Raises:
+        ValueError: if a class is left without a shot.
+    """
     run, training = cell.run, cell.training
     kept = tuple(shot for shot in training.shots if shot.image_id in training.contexts)
     if not cell.method.needs_captions or len(kept) == len(training.shots):
@@ -142,12 +152,12 @@ def drop_uncaptioned(cell: Cell, artefacts: store.Store, *, writes: bool = True)
             f" pictures, delete the *.rejected.parquet files in {artefacts.place('captions')} and the tables beside"
             " them, and run it again"
         )
-    rows = [Shot(**row) for row in artefacts.read_checked(cell.split, schema.SHOTS).to_pylist()]
-    shots = [shot for shot in rows if shot.split != "train" or shot.image_id in training.contexts]
+    shots = [shot for shot in cell.images_of_split if shot.split != "train" or shot.image_id in training.contexts]
     origin = {"dataset": training.dataset, "seed": run.seed, "class_names": training.class_names}
     cell.split = _split_path(run, shots, origin)
     if writes:
         _write_split(cell.split, shots, origin, artefacts)
     cell.training = dataclasses.replace(training, shots=kept)
-    dropped = len(training.shots) - len(kept)
-    print(f"{name}: goes on without {dropped} of its {len(training.shots)} shots, which have no caption", flush=True)
+    if tell:
+        count = f"{len(training.shots) - len(kept)} of its {len(training.shots)} shots"
+        print(f"{name}: goes on without {count}, which have no caption", flush=True)

@@ -24,7 +24,12 @@ UPTO = ("caption", "finetune", "generate", "classify")
 
 
 def walk(
-    cells: Sequence[Cell], artefacts: store.Store, *, upto: str = UPTO[-1], writes: bool = True
+    cells: Sequence[Cell],
+    artefacts: store.Store,
+    *,
+    upto: str = UPTO[-1],
+    writes: bool = True,
+    checks: bool = True,
 ) -> Iterator[tuple[str, list[Unit]]]:
     """Yields the steps of runs, in order, each with all its units, done or not.
 
@@ -34,6 +39,7 @@ def walk(
         upto: the last step, one of `UPTO`.
         writes: False leaves the store as it is. A run without all its captions then goes on with placeholder captions
             and is marked as provisional.
+        checks: False takes request tables that exist for whole, and drops shots without a word: for a plan.
 
     Yields:
         (a step of `step_table.PLANNED`, its units); a unit that several runs share appears more than once.
@@ -44,7 +50,7 @@ def walk(
     captions = [list(caption.units(cell)) for cell in cells]
     yield "caption", _joined(captions)
     for cell, units in zip(cells, captions, strict=True):
-        _read_captions(cell, units, artefacts, writes=writes)
+        _read_captions(cell, units, artefacts, writes=writes, tell=checks)
     if upto == "caption":
         return
     tuned = [finetune.unit(cell) for cell in cells]
@@ -53,7 +59,7 @@ def walk(
     yield "finetune", [unit for unit in tuned if unit]
     if upto == "finetune":
         return
-    yield "generate", _joined(generations(cell, artefacts, writes=writes) for cell in cells)
+    yield "generate", _joined(generations(cell, artefacts, writes=writes, checks=checks) for cell in cells)
     if upto == "generate":
         return
     swept = [classify.sweep(cell) for cell in cells]
@@ -64,9 +70,9 @@ def walk(
     yield "final", finals
 
 
-def generations(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Iterator[Unit]:
+def generations(cell: Cell, artefacts: store.Store, *, writes: bool = True, checks: bool = True) -> Iterator[Unit]:
     """Writes a run's requests, fills in the cell's images and returns the shards; see `generate.write_requests`."""
-    requested = generate.write_requests(cell, artefacts, writes=writes)
+    requested = generate.write_requests(cell, artefacts, writes=writes, checks=checks)
     cell.images, cell.drawn = requested.folder, requested.count
     return generate.units(cell)
 
@@ -75,19 +81,20 @@ def _joined(parts: Iterable[Iterable[Unit]]) -> list[Unit]:
     return [unit for part in parts for unit in part]
 
 
-def _read_captions(cell: Cell, units: Sequence[Unit], artefacts: store.Store, *, writes: bool) -> None:
+def _read_captions(cell: Cell, units: Sequence[Unit], artefacts: store.Store, *, writes: bool, tell: bool) -> None:
     """Fills in the run's contexts and suffixes, and drops the shots without a caption."""
     complete = writes or len(artefacts.present(unit.target for unit in units)) == len(units)
     cell.provisional = cell.provisional or not complete
     if cell.provisional:
         _fill_placeholders(cell)
-    elif cell.method.needs_captions:
+        return
+    if cell.method.needs_captions:
         cell.captions = tuple(unit.target for unit in units)
         rows = pa.concat_tables([_captions(unit, artefacts) for unit in units]).to_pylist()
         contexts = {row["image_id"]: Context(background=row["background"], pose=row["pose"]) for row in rows}
         cell.training = dataclasses.replace(cell.training, contexts=contexts)
-        drop_uncaptioned(cell, artefacts, writes=writes)
-        _fill_suffixes(cell, artefacts, writes=writes)
+        drop_uncaptioned(cell, artefacts, writes=writes, tell=tell)
+    _fill_suffixes(cell, artefacts, writes=writes)
 
 
 def _fill_placeholders(cell: Cell) -> None:

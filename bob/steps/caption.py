@@ -126,6 +126,7 @@ class VlmStep(abc.ABC):
 
     def load(self) -> None:
         """Loads data set and captioner unless they are loaded; raises as a call does."""
+        self._batches  # noqa: B018
         self._data  # noqa: B018
         self._model  # noqa: B018
 

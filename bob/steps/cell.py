@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from bob import methods, store
 from bob.core.settings import Run
-from bob.core.types import TrainingSet
+from bob.core.types import Shot, TrainingSet
 from bob.diffusion import checkpoints
 
 __all__ = ["Cell", "label", "name", "weights"]
@@ -18,6 +18,8 @@ class Cell:
     method: methods.Method
     split: str
     """Path of the table of shots, validation and test images."""
+    images_of_split: tuple[Shot, ...]
+    """Training shots, validation and test images of the split, before shots without a caption are dropped."""
     training: TrainingSet
     captions: tuple[str, ...] = ()
     """Paths of the tables of captions; empty where the method needs none."""

@@ -52,7 +52,7 @@ class Requested:
     count: int
 
 
-def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True) -> Requested:
+def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True, checks: bool = True) -> Requested:
     """Collects the requests of a run's method and writes their table unless it exists.
 
     The requests of a provisional run are only counted, and the folder's name is then no key of them.
@@ -61,6 +61,7 @@ def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True) -
         cell: the run, its adapter filled in.
         artefacts: the store of the table.
         writes: whether the table is written.
+        checks: whether a table that exists is read and compared.
 
     Raises:
         ValueError: if the existing table is damaged.
@@ -75,7 +76,7 @@ def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True) -
         inputs = [STEPS["generate"].version, weights(run), run.draw.unit, *_other_inputs(cell, sources, rule)]
         requested = Requested(folder=f"images/{name(cell)}-{store.key_of_rows(inputs, rows)}", count=len(rows))
         path = f"{requested.folder}/requests.parquet"
-        if artefacts.exists(path):
+        if checks and artefacts.exists(path):
             _require_same(path, inputs, len(rows), artefacts)  # perhaps damaged since it was written
         elif writes:
             filtering = {"filter": asdict(rule), "wanted": cell.training.budget.drawn} if rule else {}

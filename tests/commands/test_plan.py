@@ -188,9 +188,10 @@ def test_diff_ii_is_planned_once_its_captions_are_made(base, local):
     }, "a plan writes nothing"
 
 
-def test_a_run_is_planned_without_the_shot_whose_caption_was_rejected(base, local, monkeypatch):
+def test_a_run_is_planned_without_the_shot_whose_caption_was_rejected(base, local, monkeypatch, capsys):
     run = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
-    lost = pipeline.split(run, local).training.shots[0]
+    more, fewer = dataclasses.replace(run, shots=3), run
+    lost = pipeline.split(more, local).training.shots[0]
     opened = datasets.load(run.dataset).open
 
     def broken(self, shot):
@@ -200,6 +201,18 @@ def test_a_run_is_planned_without_the_shot_whose_caption_was_rejected(base, loca
 
     with monkeypatch.context() as patch:
         patch.setattr(type(datasets.load(run.dataset)), "open", broken)
-        caption(run, local, max_rejected=1)
-    assert planned(run, local)["finetune"].size == 4  # 2 epochs of 5 pairs, 3 a step
-    assert planned(run, local)["finetune"].todo == 4 * 3
+        caption(more, local, max_rejected=1)
+    capsys.readouterr()
+    assert planned(more, local)["finetune"].size == 2 * 3  # 2 epochs of 8 pairs, 3 a step
+    assert planned(fewer, local)["finetune"].size == 2 * 2  # of 5 pairs; the split of these shots was never written
+    assert planned(fewer, local)["finetune"].todo == 4 * 3
+    assert "goes on" not in capsys.readouterr().out
+
+
+def test_a_plan_does_not_read_request_tables(artefacts, base):
+    """They may be as long as the images are many."""
+    run = dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")
+    before = planned(run, artefacts)
+    (path,) = (path for path in artefacts.listing() if path.endswith("/requests.parquet"))
+    artefacts.write(path, artefacts.read(path)[:-9])
+    assert planned(run, artefacts) == before
