@@ -143,10 +143,9 @@ class _EventFile:
     def end(self) -> None:
         from tensorboardX.summary import hparams
 
-        for summary in (
-            hparams(self._settings, self._last) if self._last else ()
-        ):  # `add_hparams` would begin a second file in a subfolder
-            self._writer.file_writer.add_summary(summary)
+        if self._last:
+            for summary in hparams(self._settings, self._last):  # `add_hparams` begins a second file in a subfolder
+                self._writer.file_writer.add_summary(summary)
         self._writer.close()
 
 
