@@ -1,4 +1,4 @@
-"""Prints the versions of this environment that a cluster is to install: of the core dependencies and all they need.
+"""Command that prints the installed versions of the core dependencies and of all they need, for a cluster to install.
 
 python .ci/lock.py > requirements.lock
 """
@@ -12,23 +12,23 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 
-def closure(wanted: list[str]) -> dict[str, str]:
-    """Name -> version of all that these requirements bring, without local parts such as `+cpu`."""
-    found: dict[str, str] = {}
-    todo, seen = [Requirement(text) for text in wanted], set()
+def closure(requirements: list[str]) -> dict[str, str]:
+    """Returns name -> version of every package that the requirements need, without local parts such as `+cpu`."""
+    versions: dict[str, str] = {}
+    todo, visited = [Requirement(text) for text in requirements], set()
     while todo:
         requirement = todo.pop()
         name = canonicalize_name(requirement.name)
-        if (name, *sorted(requirement.extras)) in seen:
+        if (name, *sorted(requirement.extras)) in visited:
             continue
-        seen.add((name, *sorted(requirement.extras)))
-        held = distribution(name)
-        found[name] = Version(held.version).public
-        for text in held.requires or ():
+        visited.add((name, *sorted(requirement.extras)))
+        package = distribution(name)
+        versions[name] = Version(package.version).public
+        for text in package.requires or ():
             needed = Requirement(text)
             if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in ("", *requirement.extras)):
                 todo.append(needed)
-    return found
+    return versions
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@
     python benchmarks/scale.py overhead --images 2000 --repetitions 3
 
 throughput: `bob.cluster` on as many logical GPUs as workers, with `--checkpoint simulated:SECONDS` instead of a model,
-on a long tail, whose classes differ in size. Warm: from the start of the last worker to the start of the last unit.
-planning: BOB's requests -> request table -> units -> plan -> missing units -> rows for Ray; and the peak memory.
-memory: the same, then Ray draws all images without delay (simulated:0) with 4 workers. overhead: skyworld's model
-through Ray with one worker, and the same worker class in a plain loop, in turn. Each is timed from its first committed
-shard to its last, without Ray's start and the loading of the model.
+on a long tail, whose classes differ in size. Warm: from the last worker's first unit to the start of the last unit.
+planning: time and peak memory of BOB's requests -> request table -> units -> plan -> missing units -> rows for Ray.
+memory: as planning, then Ray draws all images without delay (simulated:0) with 4 workers. overhead: skyworld's model
+through Ray with one worker, and the same worker class in a plain loop, in turn, each timed from its first committed
+shard to its last, without the start of Ray and the loading of the model.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def generate(run: Run, artefacts: Store, executor: pipeline.Executor) -> list[Re
 
 
 def peak() -> float:
-    """Peak resident memory of this process, in MB."""
+    """Returns the peak resident memory of this process, in MB."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -87,7 +87,7 @@ def start_ray(*, gpus: int = 0, cpus: int = 2) -> None:
 
 
 def spans(artefacts: Store, done: Sequence[Receipt]) -> list[tuple[float, float, int, str]]:
-    """(start, commit, images, worker) of each unit."""
+    """Returns (start, commit, images, worker) of each unit, times in Unix seconds."""
     listing = artefacts.listing()
     ends = [(listing[receipt.target].mtime_ns or 0) / 1e9 for receipt in done]
     return [(end - r.seconds, end, r.size, r.note) for end, r in zip(ends, done, strict=True)]
@@ -96,25 +96,25 @@ def spans(artefacts: Store, done: Sequence[Receipt]) -> list[tuple[float, float,
 # -- measurements, each in its own process ------------------------------------------------------
 
 
-def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
+def throughput(args: argparse.Namespace, folder: str) -> dict[str, float]:
     """Images per second of the workers, and the share of their ideal rate."""
     from bob import cluster
 
-    count, artefacts = given.workers[0], Store(folder)
-    draw = DrawSettings(unit=given.unit, batch=given.batch, per_class=count * given.each * given.unit // 10)
-    run = run_of(draw, dataset="skyworld_lt:10", method="datadream", checkpoint=f"simulated:{given.seconds}")
+    count, artefacts = args.workers[0], Store(folder)
+    draw = DrawSettings(unit=args.unit, batch=args.batch, per_class=count * args.each * args.unit // 10)
+    run = run_of(draw, dataset="skyworld_lt:10", method="datadream", checkpoint=f"simulated:{args.seconds}")
     start_ray(gpus=count)
     started = time.time()
     done = spans(artefacts, generate(run, artefacts, cluster.execute))
-    first = {who: min(start for start, _, _, name in done if name == who) for *_, who in done}
+    first = {worker: min(start for start, _, _, name in done if name == worker) for *_, worker in done}
     assert len(first) == count, f"{len(first)} workers, wanted {count}"
     warm, last, end = max(first.values()), max(start for start, *_ in done), max(end for _, end, *_ in done)
-    at_most = count * given.batch / given.seconds
+    at_most = count * args.batch / args.seconds
 
     def part(until: float) -> float:
         """Share of the images that the workers could draw from `warm` to `until`; units count pro rata."""
-        drawn = sum(size * max(0.0, min(e, until) - max(s, warm)) / (e - s) for s, e, size, _ in done)
-        return drawn / (until - warm) / at_most
+        images = sum(size * max(0.0, min(e, until) - max(s, warm)) / (e - s) for s, e, size, _ in done)
+        return images / (until - warm) / at_most
 
     images = sum(size for *_, size, _ in done)
     return {
@@ -129,7 +129,7 @@ def throughput(given: argparse.Namespace, folder: str) -> dict[str, float]:
     }
 
 
-def planning(given: argparse.Namespace, folder: str) -> dict[str, float]:
+def planning(args: argparse.Namespace, folder: str) -> dict[str, float]:
     """Seconds and memory of the driver's work before Ray."""
     from bob.cluster import data
 
@@ -139,20 +139,20 @@ def planning(given: argparse.Namespace, folder: str) -> dict[str, float]:
         blocks.extend(data.blocks(todo))
         yield from ()
 
-    return _driver(given, folder, feed) | {"blocks": len(blocks)}
+    return _driver(args, folder, feed) | {"blocks": len(blocks)}
 
 
-def memory(given: argparse.Namespace, folder: str) -> dict[str, float]:
+def memory(args: argparse.Namespace, folder: str) -> dict[str, float]:
     """Seconds and memory of the driver while Ray draws."""
     from bob import cluster
 
     start_ray(gpus=4)
-    return _driver(given, folder, cluster.execute)
+    return _driver(args, folder, cluster.execute)
 
 
-def _driver(given: argparse.Namespace, folder: str, executor: pipeline.Executor) -> dict[str, float]:
-    count, artefacts = given.requests[0], Store(folder)
-    draw = DrawSettings(per_class=count // 10, unit=given.unit, batch=given.unit)
+def _driver(args: argparse.Namespace, folder: str, executor: pipeline.Executor) -> dict[str, float]:
+    count, artefacts = args.requests[0], Store(folder)
+    draw = DrawSettings(per_class=count // 10, unit=args.unit, batch=args.unit)
     run = run_of(draw)  # imports torch, for a backbone
     before = peak()
     start, used = time.monotonic(), time.process_time()
@@ -163,12 +163,12 @@ def _driver(given: argparse.Namespace, folder: str, executor: pipeline.Executor)
     return {"requests": count, "seconds": taken, "cpu": busy, "before": before, "peak": peak(), "table": size}
 
 
-def overhead(given: argparse.Namespace, folder: str) -> dict[str, float]:
+def overhead(args: argparse.Namespace, folder: str) -> dict[str, float]:
     """Seconds and the worker's CPU seconds from the first shard to the last, through Ray or in a loop."""
-    draw = DrawSettings(per_class=given.images // 10, unit=50, batch=25)
+    draw = DrawSettings(per_class=args.images // 10, unit=50, batch=25)
     run = run_of(draw, checkpoint="skyworld", method="datadream")
     artefacts = Store(folder)
-    if given.ray:
+    if args.ray:
         from bob import cluster
 
         start_ray(cpus=1)
@@ -206,7 +206,7 @@ def sampled(measure: Callable[[], float]) -> Iterator[list[tuple[float, float]]]
 
 
 def actor_time() -> float:
-    """CPU seconds of the only actor so far; 0 if there is none."""
+    """Returns the CPU seconds that the only actor has used; 0 if there is none."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process().children(recursive=True):
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::MapWorker"):
@@ -225,20 +225,20 @@ CHILDREN: dict[str, Callable[[argparse.Namespace, str], dict[str, float]]] = {
 # -- tables -------------------------------------------------------------------------------------
 
 
-def alone(what: str, given: argparse.Namespace, *flags: str) -> dict[str, float]:
+def alone(what: str, args: argparse.Namespace, *flags: str) -> dict[str, float]:
     """The measurement `what`, run in its own process."""
-    own = [f"--{name}={getattr(given, name)}" for name in ("seconds", "unit", "batch", "each", "images")]
-    with tempfile.TemporaryDirectory(dir=given.out) as folder:
+    own = [f"--{name}={getattr(args, name)}" for name in ("seconds", "unit", "batch", "each", "images")]
+    with tempfile.TemporaryDirectory(dir=args.out) as folder:
         command = [sys.executable, __file__, what, "--child", folder, *own, *flags]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(re.findall(r"^measured (.*)$", done.stdout, re.M)[-1])
 
 
-def show_throughput(given: argparse.Namespace) -> None:
+def show_throughput(args: argparse.Namespace) -> None:
     print("| workers | units | images | all at work after | images/s, warm | of linear | to the last image | for |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for count in given.workers:
-        m = alone("throughput", given, "--workers", str(count))
+    for count in args.workers:
+        m = alone("throughput", args, "--workers", str(count))
         print(
             f"| {count} | {m['units']} | {m['images']:,} | {m['all at work']:.0f} s | {m['rate']:.1f} |"
             f" {m['warm']:.3f} | {m['to the end']:.3f} | {m['window']:.0f} s |",
@@ -246,12 +246,12 @@ def show_throughput(given: argparse.Namespace) -> None:
         )
 
 
-def show_driver(what: str, given: argparse.Namespace) -> None:
+def show_driver(what: str, args: argparse.Namespace) -> None:
     print("| requests | table | seconds | of CPU time | µs a request | memory before | peak | times the first |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     least = 0.0
-    for count in given.requests:
-        m = alone(what, given, "--requests", str(count))
+    for count in args.requests:
+        m = alone(what, args, "--requests", str(count))
         least = least or m["peak"]
         print(
             f"| {count:,} | {m['table']:.1f} MB | {m['seconds']:.1f} | {m['cpu']:.1f} | {1e6 * m['cpu'] / count:.1f} |"
@@ -260,11 +260,11 @@ def show_driver(what: str, given: argparse.Namespace) -> None:
         )
 
 
-def show_overhead(given: argparse.Namespace) -> None:
+def show_overhead(args: argparse.Namespace) -> None:
     print("| load | loop | its CPU time | through Ray | its actor's CPU time | longer by | in CPU time |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for _ in range(given.repetitions):
-        loop, ray = alone("overhead", given), alone("overhead", given, "--ray")
+    for _ in range(args.repetitions):
+        loop, ray = alone("overhead", args), alone("overhead", args, "--ray")
         cells = [f"{loop['load']:.1f}, {ray['load']:.1f}"]
         for m in (loop, ray):
             cells += [f"{m['seconds']:.1f} s", f"{m['cpu']:.1f} s"]
@@ -285,15 +285,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--ray", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    for what in given.what:
-        given.unit = given.unit or (50 if what == "throughput" else 256)
-        if given.child:
-            print("measured", json.dumps(CHILDREN[what](given, given.child)))
+    args = parser.parse_args()
+    for what in args.what:
+        args.unit = args.unit or (50 if what == "throughput" else 256)
+        if args.child:
+            print("measured", json.dumps(CHILDREN[what](args, args.child)))
             return
         print(f"\n{what}, {os.cpu_count()} cores\n")
         show = {"throughput": show_throughput, "overhead": show_overhead}.get(what)
-        show(given) if show else show_driver(what, given)
+        show(args) if show else show_driver(what, args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The executor on Ray: Ray Data runs captions and images, Ray Train fine-tunes, Ray Tune sweeps and final trainings.
+"""Executor on Ray: Data runs captions, images and features, Train fine-tunes, Tune sweeps and final trainings.
 
 The only package that imports Ray. Units travel to the workers of `bob.steps.workers`, which commit their results;
 only receipts come back.
@@ -16,10 +16,10 @@ from bob.store import Store
 
 __all__ = ["Resources", "at_once", "execute", "in_job", "require"]
 
-_EACH = 4
-"""Devices that one part of an experiment keeps busy: on fewer, loading the models again costs more time than devices
-that idle at the end of a step."""
-_MANY = 1_000_000  # units
+_DEVICES_PER_PART = 4
+"""Devices that one part of an experiment keeps busy. On fewer, parts side by side lose more time by loading the models
+again than they save on devices that idle at the end of a step."""
+_ANY_NUMBER = 1_000_000  # units: more than a cluster has slots for, so that the cluster sets the bound
 _CORES = 16  # CPU cores that count as one device where there is no GPU
 
 
@@ -28,12 +28,12 @@ def in_job() -> bool:
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
-def at_once(asked: int, resources: Resources, note: str) -> int:
+def at_once(requested: int, resources: Resources, note: str) -> int:
     """Number of an experiment's parts that `pipeline.execute` runs side by side. Joins Ray if it can be over 1.
 
     Args:
-        asked: by the user; 0: on a cluster as many as it has devices for, else 1.
-        resources: what a unit of each step takes.
+        requested: number that the user gave; 0: as many as a joined cluster has devices for, else 1.
+        resources: resources of a unit of each step.
         note: title for the cluster's list of jobs.
 
     Raises:
@@ -41,13 +41,13 @@ def at_once(asked: int, resources: Resources, note: str) -> int:
     """
     from bob.cluster import session
 
-    if asked == 1 or not (asked or session.joins()):
+    if requested == 1 or not (requested or session.joins()):
         return 1
     session.start(note)
-    if asked:
-        return asked
-    slots = session.slots("generate", _MANY, resources.generate)
-    return max(1, int(slots.count / (1 if slots.gpus else _CORES) / _EACH))
+    if requested:
+        return requested
+    slots = session.slots("generate", _ANY_NUMBER, resources.generate)
+    return max(1, int(slots.count / (1 if slots.gpus else _CORES) / _DEVICES_PER_PART))
 
 
 def execute(
@@ -59,13 +59,13 @@ def execute(
     note: str = "",
     log: str = "none",
 ) -> Iterator[Receipt]:
-    """The pipeline's executor on Ray: joins the cluster of `RAY_ADDRESS`, or starts a local one.
+    """Runs a step's units on the cluster of `RAY_ADDRESS`, else on a local Ray; an executor of the pipeline.
 
     Args:
-        step: of the units.
-        units: the missing units.
-        artefacts: the store that the workers commit to.
-        resources: what a unit of each step takes.
+        step: step of the units.
+        units: units to run.
+        artefacts: store that the workers commit to.
+        resources: resources of a unit of each step.
         note: title for the cluster's list of jobs.
         log: tracker of the training curves: `tensorboard`, `mlflow`, `wandb`, or `none`.
 
@@ -73,8 +73,8 @@ def execute(
         A receipt for each unit, in the order of completion.
 
     Raises:
-        ValueError: what a worker raised for a mistake of the user's; or if a unit fits on no node.
-        RuntimeError: if Ray gave up on a unit.
+        ValueError: if a worker raises one, for a mistake of the user's; or if a unit fits on no node.
+        RuntimeError: if Ray gives up on a unit.
     """
     from bob.cluster import session
     from bob.cluster.curves import Curves
@@ -89,7 +89,7 @@ def execute(
 
 
 def _stage(step: str) -> Callable[..., Iterator[Receipt]]:
-    """Imports no other stage's part of Ray: that of Train alone brings torch, two seconds."""
+    """Returns a step's `run` without importing the other libraries of Ray: Train alone takes two seconds, for torch."""
     if step == "finetune":
         from bob.cluster import train
 

@@ -1,7 +1,7 @@
-"""The private interfaces of Ray that are used, as Ray 2.60 has them: look here first after an upgrade.
+"""Private interfaces of Ray 2.60 that have no public counterpart: the first place to check after an upgrade.
 
-Ray has no public interface for either. `tests/test_jobs.py` looks for planted access keys in what Ray shows; no test
-has an autoscaler, so `node_groups` has to be tried on a cluster.
+`tests/integration/test_jobs.py` looks for planted access keys in what Ray shows. No test has an autoscaler, so
+`node_groups` has to be tried on a cluster.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ __all__ = ["node_groups", "share_waiting_processes"]
 
 
 def node_groups() -> Sequence[Any]:
-    """The autoscaler's node groups, each with `name`, `resources` and `max_count` (below 0: no bound); none without it.
+    """Returns the autoscaler's node groups, with `name`, `resources` and `max_count` (below 0: no bound); else none.
 
-    Ray Data asks the same. The public `ray.nodes()` lists nodes that are started, and `ray.autoscaler.sdk`
-    only requests nodes.
+    Ray Data reads the same state. The public `ray.nodes()` lists only started nodes, and `ray.autoscaler.sdk` only
+    requests nodes.
     """
     config = state.get_cluster_config()
     return config.node_group_configs if config else ()
 
 
 def share_waiting_processes() -> None:
-    """Keeps Ray Tune from giving its trials an environment of their own.
+    """Keeps Ray Tune from setting environment variables for its trials.
 
-    For another environment Ray starts new processes beside those that wait. It also holds the driver's access keys,
-    which Ray logs and the dashboard shows; the rest of it is for PyTorch Lightning. No argument of `Tuner`,
-    `RunConfig` or `with_resources` reaches it.
+    With variables of its own a trial gets a new process, although idle ones wait. Tune's variables also include the
+    driver's access keys, which Ray logs and the dashboard shows; the others are for PyTorch Lightning. No argument of
+    `Tuner`, `RunConfig` or `with_resources` changes them.
     """
-    from ray.tune.execution import class_cache  # late: it brings all of Tune
+    from ray.tune.execution import class_cache  # late: imports all of Tune
 
     secrets = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(secrets)

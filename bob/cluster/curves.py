@@ -24,14 +24,14 @@ _SEND_TIMEOUT = 1_800.0  # seconds
 
 
 def require(kind: str, artefacts: Store) -> None:
-    """Refuses, before any work starts, curves that cannot be written.
+    """Checks, before any work starts, that curves can be written.
 
     Args:
         kind: `tensorboard`, `mlflow` or `wandb`.
         artefacts: the command's store.
 
     Raises:
-        ValueError: if the package of `kind` is missing, or the store is no folder to write to; says what to do.
+        ValueError: if the package of `kind` is missing, or the tracker needs a local folder and the store is remote.
     """
     if kind in _EXTRAS and importlib.util.find_spec(kind) is None:
         raise ValueError(f"--log {kind} needs a package that is not here: pip install 'beyond-objects[{kind}]'")
@@ -107,7 +107,7 @@ class Curves:
 
 
 def _tracker(kind: str, root: Path) -> Callable[[Unit], Any]:
-    """Opens a tracker; the answer opens the curves of one training, which have `add` and `end`."""
+    """Opens a tracker; returns a function that opens the curves of one training, with `add` and `end`."""
     if kind == "tensorboard":
         return functools.partial(_EventFile, root)
     if kind == "mlflow":
@@ -125,7 +125,7 @@ def _tracker(kind: str, root: Path) -> Callable[[Unit], Any]:
 
 
 class _EventFile:
-    """A file of TensorBoard's, in a folder named as the training's target."""
+    """TensorBoard event file of one training, in a folder named after the training's target."""
 
     def __init__(self, root: Path, unit: Unit) -> None:
         from tensorboardX import SummaryWriter
@@ -134,7 +134,7 @@ class _EventFile:
         self._settings, self._last = _settings(unit), dict[str, float]()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        # Ray Tune's own logger wrote these files once: the tags are its.
+        # The tags of Ray Tune's logger, which wrote these files at first: old and new curves share a chart.
         self._last = {f"ray/tune/{name}": value for name, value in values.items() if not math.isnan(value)}
         for tag, value in self._last.items():
             self._writer.add_scalar(tag, value, global_step=step)
@@ -150,7 +150,7 @@ class _EventFile:
 
 
 class _MlflowRun:
-    """A run of MLflow's, with the training's settings as parameters."""
+    """MLflow run of one training, with the training's settings as parameters."""
 
     def __init__(self, client: Any, experiment: str, unit: Unit) -> None:
         run = client.create_run(experiment, tags={"trial_name": _name(unit)}, run_name=_name(unit))
@@ -167,11 +167,11 @@ class _MlflowRun:
 
 
 class _WandbRun:
-    """A run of Weights & Biases, in the group of its step."""
+    """Weights & Biases run of one training, in the group of its step."""
 
     def __init__(self, wandb: Any, root: Path, unit: Unit) -> None:
         folder = root / _name(unit)
-        folder.mkdir(parents=True, exist_ok=True)  # wandb takes another folder where this one is missing
+        folder.mkdir(parents=True, exist_ok=True)  # wandb writes elsewhere if the folder is missing
         self._run = wandb.init(
             id=key(unit.target),
             name=_name(unit),
@@ -180,7 +180,7 @@ class _WandbRun:
             dir=str(folder),
             config=_settings(unit) | {"trial_log_path": str(folder)},
             reinit="create_new",  # beside the runs of other trainings
-            settings=wandb.Settings(console="off", silent=True),  # what this process prints is the whole job's
+            settings=wandb.Settings(console="off", silent=True),  # the process prints for the whole job
         )
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
@@ -195,7 +195,7 @@ def _name(unit: Unit) -> str:
 
 
 def _settings(unit: Unit) -> dict[str, Any]:
-    """The settings of a training that are worth comparing."""
+    """Settings of a training that users compare between trainings."""
     work = unit.work
     if unit.step == "finetune":
         settings = vars(work.settings).items()

@@ -1,4 +1,7 @@
-"""Captions, images and features on Ray Data: a pool of actors that keep their model loaded and commit whole units."""
+"""Captions, images, features and recognition on Ray Data: a pool of actors that keep their model loaded.
+
+Each actor runs the step's worker of `bob.steps`, for images `bob.steps.generate.GenerateWorker`, on whole units.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,20 +21,24 @@ from bob.store import Store
 __all__ = ["blocks", "run"]
 
 _SHARE = 1_000
-"""A block is this part of the units that are left, so a million make 8,000 blocks, and 1,999 a block each."""
+"""Divisor of a block's size: a block holds 1 / `_SHARE` of the units that are left, at least one unit. A million units
+make 8,000 blocks; up to 1,999 units make one block each."""
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
-    """Deals units to the actors, which write; rows carry unit descriptions and receipts, never pictures."""
+    """Runs a step's units in a pool of actors and yields their receipts in the order of completion.
+
+    The actors commit the results; Ray carries only descriptions of units and receipts, never images.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = -1  # a unit may take longer than Ray's half hour
+    context.execution_no_progress_timeout_s = -1  # a unit may take longer than Ray's limit of half an hour
     context.actor_init_retry_on_errors = True
-    context.target_max_block_size = 1  # byte: each receipt comes when its unit is done, not with the last of its block
+    context.target_max_block_size = 1  # byte: a receipt arrives with its unit, not with the last unit of the block
     rows = ray.data.from_arrow(list(blocks(units)))
     rows.set_name(step)
     answers = rows.map_batches(
-        type(step, (_Actor,), {}),  # the dashboard calls actors as their class
+        type(step, (_Actor,), {}),  # the dashboard shows the class as the actor's name
         fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),
@@ -44,9 +51,10 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
 
 
 def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:
-    """What Ray deals out and retries as one: a unit a row, several where there are very many.
+    """Yields tables of packed units, one a row. Ray assigns a block, and retries it, as a whole.
 
-    Blocks get smaller towards the end, where each is one unit, so that all actors are busy to the end.
+    The first blocks of very many units hold several units, the last blocks one each, so that all actors are busy to the
+    end.
     """
     start = 0
     while start < len(units):
@@ -56,7 +64,7 @@ def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:
 
 
 class _Actor:
-    """One process of the pool."""
+    """One process of the pool: runs the step's worker on each unit of a batch."""
 
     def __init__(self, *, step: str, root: str, slots: Slots) -> None:
         settle(slots)
@@ -67,6 +75,6 @@ class _Actor:
         return {"answer": [json.dumps(attempt(self._do, unit)) for unit in units]}
 
     def _do(self, unit: Unit) -> Receipt:
-        if self._store.exists(unit.target):  # a lost actor committed it, and Ray deals its block again
+        if self._store.exists(unit.target):  # committed by a lost actor, whose block Ray retries
             return Receipt(target=unit.target, label=unit.label, size=unit.size, note="was there")
         return self._worker(unit)

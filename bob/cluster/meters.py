@@ -1,9 +1,9 @@
-"""Metrics of the work done, at each Ray node's Prometheus endpoint, and so in Grafana.
+"""Prometheus metrics of finished units, which each Ray node serves and Grafana shows.
 
-ray_bob_done_total          images, shots, steps, epochs; by step, as `bob status` names them, and what
+ray_bob_done_total          images, shots, steps, epochs; by step, as `bob status` names the steps, and what is counted
 ray_bob_rejected_total      rejected rows, by step
-ray_bob_seconds_total       of workers, by step and lap; its rate is the number of busy workers
-ray_bob_unit_seconds        of a unit, by step: a histogram
+ray_bob_seconds_total       seconds of workers, by step and lap; the rate is the number of busy workers
+ray_bob_unit_seconds        histogram of the seconds of a unit, by step
 """
 
 import functools
@@ -17,7 +17,7 @@ from bob.core.types import Receipt, Unit
 __all__ = ["count"]
 
 _BOUNDS = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0]
-"""Of the histogram, in seconds."""
+"""Bounds of the histogram's buckets, in seconds."""
 
 
 class _Meters(NamedTuple):
@@ -28,15 +28,15 @@ class _Meters(NamedTuple):
 
 
 def count(unit: Unit, receipt: Receipt) -> None:
-    """Counts a unit that this process has done; Ray's agent on this node collects it every few seconds."""
-    if not receipt.times:  # it was there
+    """Counts a unit that this process has finished; Ray's agent on the node collects the counts every few seconds."""
+    if not receipt.times:  # a lost process had committed the unit before
         return
     meters, step = _meters(), unit.planned
     meters.done.inc(receipt.size, {"step": step, "what": PLANNED[step].counts})
     if receipt.rejected:
         meters.rejected.inc(receipt.rejected, {"step": step})
     for lap, seconds in receipt.times.items():
-        if seconds:  # Ray takes no zeros
+        if seconds:  # Ray rejects zeros
             meters.seconds.inc(seconds, {"step": step, "lap": lap})
     meters.unit.observe(receipt.seconds, {"step": step})
 

@@ -1,4 +1,4 @@
-"""Starting or joining Ray, the slots of a step, and running a unit inside a Ray process."""
+"""Start of Ray or connection to a cluster, the slots of a step, and execution of a unit in a Ray process."""
 
 import contextlib
 import logging
@@ -24,26 +24,25 @@ __all__ = ["LOSSES", "attempt", "joins", "received", "settle", "slots", "start"]
 LOSSES = 20
 """Number of lost processes of one unit after which the job fails."""
 
-_STORE = 256 << 20
-"""Bytes of a local object store: only receipts and unit descriptions go through it."""
+_OBJECT_STORE_BYTES = 256 << 20
+"""Size of Ray's object store on one machine, in bytes: it carries only receipts and descriptions of units."""
 
 _GROUP = "ray.io/node-group"
-"""The label by which an autoscaler's nodes name their type."""
+"""Label of an autoscaler's node that holds the name of its node group."""
 
-_MANY = 1_000_000
-"""Nodes of a type that has no upper bound."""
+_UNBOUNDED = 1_000_000
+"""Number of nodes that stands for a node group without an upper bound."""
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables; our own lines say what is done
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # a notice about every actor that may be restarted
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's tables: bob prints its own progress
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # silences a notice about each restartable actor
 }
 
-
 _ONE_HEAP = ("MALLOC_ARENA_MAX", "1")
-"""Of a local Ray's processes. Train and Tune do each unit in a thread of its own, and glibc gives each a heap whose
-freed memory no other thread takes: 75 MB more at each of the first trainings. It is read as a process begins, so on a
-cluster `cluster.yaml` and the image set it."""
+"""Environment variable, and its value, of a local Ray's processes. Train and Tune run each unit in a new thread, and
+glibc gives each thread a heap whose freed memory no other thread uses: 75 MB more at each of the first trainings.
+glibc reads the variable as a process starts, so on a cluster `cluster.yaml` and the image set it."""
 
 
 def start(note: str = "") -> None:
@@ -58,21 +57,21 @@ def start(note: str = "") -> None:
         os.environ.setdefault(name, value)
     for name in ("ray", "ray.data", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    stop = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     if joins():
-        about = ray.job_config.JobConfig(metadata={"bob": note})
-        ray.init(job_config=about, logging_level=logging.ERROR, log_to_driver=False)
+        config = ray.job_config.JobConfig(metadata={"bob": note})
+        ray.init(job_config=config, logging_level=logging.ERROR, log_to_driver=False)
     else:
         os.environ.setdefault(*_ONE_HEAP)
         ray.init(
-            "local",  # not a cluster that somebody else has running here
-            include_dashboard=True,  # Ray Train asks its state API whether its controllers live
-            object_store_memory=_STORE,
+            "local",  # not another user's cluster on this machine
+            include_dashboard=True,  # Ray Train asks the dashboard's state API whether its controllers live
+            object_store_memory=_OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, stop)  # Ray has put its own there, whose exit code says nothing
+        signal.signal(signal.SIGTERM, handler)  # Ray sets its own, whose exit code says nothing
 
 
 def joins() -> bool:
@@ -81,39 +80,43 @@ def joins() -> bool:
 
 
 def slots(step: str, units: int, share: Share) -> Slots:
-    """Slots that the cluster has for a step.
+    """Returns the cluster's slots for a step.
 
     Raises:
-        ValueError: if it has no node for one unit, and can start none.
+        ValueError: if the cluster has no node for one unit, and can start none.
     """
     return fit(step, units, share, _nodes())
 
 
 def _nodes() -> list[Nodes]:
-    """Each node that is alive, and what the autoscaler may start beside them, where there is one."""
+    """Returns each running node, and the nodes that an autoscaler, if there is one, can add."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     nodes = [Nodes(has=node["Resources"], now=1) for node in alive]
     started = Counter((node.get("Labels") or {}).get(_GROUP, "") for node in alive)
     for group in node_groups():
-        most = _MANY if group.max_count < 0 else group.max_count
+        most = _UNBOUNDED if group.max_count < 0 else group.max_count
         nodes.append(Nodes(has=dict(group.resources), now=0, more=max(0, most - started[group.name])))
     return nodes
 
 
 def settle(slots: Slots) -> None:
-    """Sets memory, threads and working folder of a Ray process; called before each unit, as Train and Tune move it."""
+    """Sets malloc, torch threads and working folder of a Ray process.
+
+    Train and Tune change a process's working folder, so their workers call this before each unit; an actor of Ray Data
+    calls it once.
+    """
     malloc.keep_freed()
-    os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # of torch, where it is imported later, if at all
+    os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # for a later import of torch
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(slots.threads)
-    with contextlib.suppress(FileNotFoundError):  # another machine, where only absolute paths can be meant
+    with contextlib.suppress(FileNotFoundError):  # another machine, on which relative paths mean nothing
         os.chdir(slots.cwd)
 
 
 def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
-    """Runs a unit inside a Ray process; returns the receipt as plain data, or the text of what was raised.
+    """Runs a unit in a Ray process; returns the receipt as a dictionary, or the text of the worker's exception.
 
-    Only Ray's own errors are raised: Ray retries whatever fails, and only lost processes are to be retried.
+    Raises only Ray's own errors: Ray retries whatever raises, and only lost processes are worth a retry.
     """
     import dataclasses
     import traceback
@@ -122,20 +125,20 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
         receipt = worker(unit, **options)
         meters.count(unit, receipt)
         return dataclasses.asdict(receipt)
-    except ray.exceptions.RayError:  # a process that this one talks to was lost
+    except ray.exceptions.RayError:  # another process was lost
         raise
     except ValueError as error:
         return {"target": unit.target, "mistake": str(error)}
-    except Exception:  # whatever it is: the driver raises it
+    except Exception:  # the driver raises it
         return {"target": unit.target, "failure": traceback.format_exc()}
 
 
 def received(answer: dict[str, Any]) -> Receipt:
-    """Receipt from the answer of `attempt`.
+    """Returns the receipt in an answer of `attempt`.
 
     Raises:
-        ValueError: if the worker raised one: a mistake of the user's.
-        RuntimeError: if the worker raised anything else; with its traceback.
+        ValueError: if the worker raised one, for a mistake of the user's.
+        RuntimeError: if the worker raised another exception; with its traceback.
     """
     if "mistake" in answer:
         raise ValueError(answer["mistake"])

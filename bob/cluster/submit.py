@@ -1,7 +1,7 @@
-"""`bob run --submit ADDRESS`: the same command as a job of a cluster, by Ray's job client.
+"""Submission of a command as a job of a cluster, `bob run --submit ADDRESS`, by Ray's job client.
 
-The job is given this package, the command and the variables of `TRAVEL`. Everything else, keys above all, must be set
-up on the cluster: Ray records what a job is given, and anyone with access to the dashboard can read it.
+Ray receives this package, the command and the variables of `TRAVEL`. Everything else, access keys above all, must be
+set up on the cluster: Ray records what it receives, and anyone with access to the dashboard can read it.
 """
 
 import asyncio
@@ -18,37 +18,37 @@ from ray.job_submission import JobSubmissionClient
 __all__ = ["TRAVEL", "submit"]
 
 TRAVEL = ("BOB_DATA", "BOB_MODELS")
-"""Environment variables that a job takes over from the machine that submits it: where data and weights lie."""
+"""Environment variables that a job takes over from the submitting machine: the folders of data and weights."""
 
-_SETTLE = 30.0  # seconds
+_SETTLE = 30.0  # seconds to wait for a job's final status after the end of its log
 
 
 def submit(entrypoint: str, *, name: str, address: str, metadata: Mapping[str, str]) -> int:
-    """Starts the job, or joins it where it runs already, and shows its log until it ends.
+    """Starts a job, or follows it if it runs already, and prints its log until it ends.
 
     Args:
-        entrypoint: the command that the cluster is to run.
-        name: of the job: the same command has the same, another has another; its attempts are numbered.
-        address: of the cluster's dashboard, as `http://127.0.0.1:8265`.
-        metadata: shown in the cluster's list of jobs.
+        entrypoint: command that the cluster runs.
+        name: name of the job, the same for the same command and no other; attempts are numbered.
+        address: address of the cluster's dashboard, for example `http://127.0.0.1:8265`.
+        metadata: entries for the cluster's list of jobs.
 
     Returns:
-        The job's exit code; 1 where it never came to have one; 130 after Ctrl-C, which leaves the job running.
+        The job's exit code; 1 if it has none; 130 after Ctrl-C, which leaves the job running.
 
     Raises:
-        ValueError: if nothing answers there, or does not let us in.
+        ValueError: if no dashboard answers at `address`, it rejects the user or the job, or the log breaks off.
     """
     client = _client(address)
     try:
         job = _started(client, entrypoint, name, metadata)
-    except RuntimeError as error:  # as of a head that has just come up
+    except RuntimeError as error:  # for example from a head node that is still starting
         raise ValueError(f"{address} does not take the job ({error}): give the same command again") from error
     try:
         asyncio.run(_follow(client, job))
     except KeyboardInterrupt:
         print(f"\njob {job} goes on: the same command shows its log, `ray job stop {job}` ends it", flush=True)
         return 130
-    except (RuntimeError, OSError) as error:  # a tunnel that closed
+    except (RuntimeError, OSError) as error:  # for example a closed tunnel
         raise ValueError(f"lost the log of job {job} ({error}), which goes on: the same command shows it") from error
     return _code(client, job)
 
@@ -65,21 +65,21 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _started(client: JobSubmissionClient, entrypoint: str, name: str, metadata: Mapping[str, str]) -> str:
-    """The id of the attempt that runs, an earlier command's or a new one."""
+    """Returns the id of the job's running attempt; starts an attempt if none runs."""
     attempts = [job for job in client.list_jobs() if (job.submission_id or "").rpartition("-")[0] == name]
     for job in attempts:
         if not job.status.is_terminal():
             print(f"job {job.submission_id} runs already: this is its log", flush=True)
             return str(job.submission_id)
     numbers = [int(str(job.submission_id).rpartition("-")[2]) for job in attempts]
-    new = f"{name}-{max(numbers, default=0) + 1}"
-    client.submit_job(entrypoint=entrypoint, submission_id=new, runtime_env=_environment(), metadata=dict(metadata))
-    print(f"job {new} is submitted: Ctrl-C leaves it running", flush=True)
-    return new
+    job_id = f"{name}-{max(numbers, default=0) + 1}"
+    client.submit_job(entrypoint=entrypoint, submission_id=job_id, runtime_env=_environment(), metadata=dict(metadata))
+    print(f"job {job_id} is submitted: Ctrl-C leaves it running", flush=True)
+    return job_id
 
 
 def _environment() -> dict[str, Any]:
-    """The package as it stands here, whether installed or in a checkout: never a user's outputs beside it."""
+    """Returns the job's runtime environment: the package's folder, without its surroundings, and the variables."""
     return {
         "py_modules": [str(Path(__file__).parents[1])],
         "env_vars": {name: os.environ[name] for name in TRAVEL if name in os.environ},

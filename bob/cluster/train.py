@@ -1,4 +1,4 @@
-"""Fine-tunes on Ray Train: one trainer per unit, named by the unit's key, by which Train finds its checkpoint."""
+"""Fine-tunes on Ray Train: one trainer per unit, named by the unit's key, so that Train finds its checkpoint."""
 
 import dataclasses
 import json
@@ -22,13 +22,16 @@ from bob.store import Store
 __all__ = ["run"]
 
 _STATE = "state.pt"
-_LOOK_EVERY = 5.0  # seconds between looks at what the workers have said
+_LOOK_EVERY = 5.0  # seconds between two readings of the workers' progress
 
 
 def run(
     step: str, units: Sequence[Unit], artefacts: Store, slots: Slots, *, curves: Curves | None = None
 ) -> Iterator[Receipt]:
-    """`slots.count` trainers at once; Train's own folder is scratch, the adapter is the worker's."""
+    """Runs fine-tunes, `slots.count` at once, and yields their receipts in the order of completion.
+
+    The workers commit the adapters; Train's own folder is scratch.
+    """
     scratch, running = artefacts.scratch("train"), dict[str, Unit]()
     watch = _Watch(artefacts, curves)
 
@@ -50,10 +53,10 @@ def run(
 
 
 class _Watch:
-    """Prints the workers' progress and draws their curves; in the driver."""
+    """Prints the workers' progress in the driver, and writes their curves."""
 
     def __init__(self, artefacts: Store, curves: Curves | None) -> None:
-        self._store, self._curves, self._told = artefacts, curves, dict[str, str]()
+        self._store, self._curves, self._printed = artefacts, curves, dict[str, str]()
 
     def look(self, unit: Unit) -> None:
         """Reads the progress of one fine-tune."""
@@ -61,22 +64,22 @@ class _Watch:
         if not self._store.exists(path):
             return
         progress = json.loads(self._store.read(path))
-        if progress["words"] != self._told.get(unit.target, ""):
+        if progress["words"] != self._printed.get(unit.target, ""):
             print(f"  {unit.label}: {progress['words']}", flush=True)
-            self._told[unit.target] = progress["words"]
+            self._printed[unit.target] = progress["words"]
         if self._curves:
             for done, loss in progress["losses"]:
                 self._curves.add(unit, done, {"train_loss": loss})
 
     def end(self, unit: Unit) -> None:
-        """Reads the last points of a fine-tune that is done, and completes its curves."""
+        """Reads the last points of a finished fine-tune, and completes its curves."""
         if self._curves:
             self.look(unit)
             self._curves.end(unit)
 
 
 class _Progress:
-    """Progress of a fine-tune in its worker, written to a small file that the driver reads."""
+    """Progress of a fine-tune, which its worker writes to a small file for the driver."""
 
     def __init__(self, unit: Unit, artefacts: Store) -> None:
         self._path, self._store, self._words = _progress(unit), artefacts, ""
@@ -88,7 +91,7 @@ class _Progress:
         self._write()
 
     def report(self, done: int, loss: float) -> None:
-        """Adds a point to the curve: steps done, and their mean loss."""
+        """Adds a point to the curve: the number of steps done, and the mean loss."""
         self._losses.append((done, loss))
         self._write()
 
@@ -105,7 +108,7 @@ def _name(unit: Unit) -> str:
 
 
 def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
-    """Trains one unit; starts again from its checkpoint if Ray loses the process that controls it."""
+    """Trains one unit; resumes from its checkpoint if Ray loses the controlling process."""
     lost: Exception | None = None
     for _ in range(LOSSES):
         try:
@@ -128,7 +131,7 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
         run_config=ray.train.RunConfig(
             name=_name(unit),
             storage_path=scratch,
-            # What a worker raises comes back as words, so these are processes and nodes that were lost.
+            # `attempt` returns a worker's exceptions as text, so only lost processes and nodes count.
             failure_config=ray.train.FailureConfig(max_failures=LOSSES),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
@@ -136,14 +139,14 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
 
 
 def _loop(config: dict[str, Any]) -> dict[str, Any]:
-    """In the worker process: resumes from the last checkpoint, trains, commits."""
+    """Resumes a unit from its last checkpoint, trains and commits it; runs in the worker process."""
     from bob.steps.finetune import FinetuneWorker
 
     settle(Slots(**config["slots"]))
-    unit, last = unpacked(config["unit"]), ray.train.get_checkpoint()
+    unit, checkpoint = unpacked(config["unit"]), ray.train.get_checkpoint()
     state = None
-    if last is not None:
-        with last.as_directory() as folder:
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
             state = Path(folder, _STATE).read_bytes()
     worker = FinetuneWorker(config["root"], device=str(get_device()))
     progress = _Progress(unit, Store(config["root"]))

@@ -1,4 +1,4 @@
-"""Sweeps and final trainings on Ray Tune: every point of every run is a trial of one grid."""
+"""Sweeps and final trainings on Ray Tune: each training of each run is a trial of one grid."""
 
 import dataclasses
 import functools
@@ -30,16 +30,16 @@ __all__ = ["longest_first", "run"]
 def run(
     step: str, units: Sequence[Unit], artefacts: Store, slots: Slots, *, curves: Curves | None = None
 ) -> Iterator[Receipt]:
-    """Longest trainings first; processes are reused, so a trial costs no new imports or decoding.
+    """Runs trainings as trials, longest first, and yields their receipts in the order of completion.
 
-    A trial commits its own receipt table, which is what selection and tables read; Tune's state is
-    scratch and is never read again.
+    Trials reuse processes, so they import and decode nothing again. A trial commits its result table, which selection
+    and tables read; Tune's own state is scratch.
     """
     share_waiting_processes()
     texts = [packed(unit) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trial = functools.partial(classify, root=artefacts.root, slots=slots, tells=curves is not None)
-    vars(trial)["__name__"] = classify.__name__  # what the dashboard calls its actors
+    vars(trial)["__name__"] = classify.__name__  # the actors' name in the dashboard
     trainable = tune.with_resources(trial, tune.PlacementGroupFactory([slots.bundle]))
     tuner = Tuner(
         trainable,
@@ -56,7 +56,7 @@ def run(
         run_config=RunConfig(
             name=f"sweep-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
-            failure_config=tune.FailureConfig(max_failures=LOSSES),  # of processes: nothing is raised there
+            failure_config=tune.FailureConfig(max_failures=LOSSES),  # lost processes: `attempt` catches the rest
             callbacks=[_Forward(arrived, artefacts.root, curves)],
             verbose=0,
         ),
@@ -71,7 +71,7 @@ def run(
 
 
 def longest_first(units: Sequence[Unit]) -> list[Unit]:
-    """So that no long training begins when all others end. Those of one run, which are alike, stay together."""
+    """Returns trainings by falling cost, so that no long one starts last; equal ones by run."""
     return sorted(units, key=lambda unit: (-unit.size * unit.work.cost, unit.group))
 
 
@@ -79,12 +79,12 @@ def _fit(tuner: Tuner, arrived: queue.Queue) -> None:
     try:
         errors = tuner.fit().errors
         arrived.put(RuntimeError(f"{len(errors)} trainings failed; the first: {errors[0]}") if errors else None)
-    except BaseException as error:  # whatever it is, the generator that waits has to raise it
+    except BaseException as error:  # `run` raises it in the main thread
         arrived.put(error)
 
 
 class _Scheduler(FIFOScheduler):
-    """Lets every training end, but those of a run that asks for ASHA; these are compared within their run."""
+    """Runs every training to its end, except in sweeps with ASHA, which compares the trainings of one run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _Scheduler(FIFOScheduler):
 
 
 class _Forward(Callback):
-    """Hands a trial's answer to the driver the moment it ends; commits what ASHA has stopped."""
+    """Passes each finished trial's answer to `run`, and commits the trainings that ASHA stops early."""
 
     def __init__(self, arrived: queue.Queue, root: str, curves: Curves | None) -> None:
         self._arrived, self._root, self._curves = arrived, root, curves
@@ -115,7 +115,7 @@ class _Forward(Callback):
         self._start = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles the tuner into its scratch folder, where nobody reads it
+        return {}  # Tune pickles its callbacks into its scratch folder, and nobody reads them
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Called by Tune."""
@@ -128,7 +128,7 @@ class _Forward(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Called by Tune."""
-        rows = {row["epoch"]: row for row in self._rows.pop(trial.trial_id, [])}  # after a loss some come twice
+        rows = {row["epoch"]: row for row in self._rows.pop(trial.trial_id, [])}  # a lost process's epochs come twice
         if self._curves:
             self._curves.end(_unit(trial.config))
         if answer := trial.last_result["answer"]:
@@ -146,15 +146,21 @@ def _unit(config: Mapping[str, Any]) -> Unit:
 
 
 def classify(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) -> None:
-    """In a process that serves many trials."""
+    """Trains one unit as a trial and reports the answer of `attempt`; a process runs many trials in turn.
+
+    Args:
+        config: the packed unit, under `unit`.
+        root: root of the store.
+        slots: resources of the unit.
+        tells: whether to report each epoch, for curves.
+    """
     settle(slots)
     unit = _unit(config)
 
     def report(row: Mapping[str, Any]) -> None:
         tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "row": json.dumps(row), "answer": ""})
 
-    # A report waits for the driver's answer, 0.4 s each beside epochs of 0.6 s: only ASHA has one to give, and curves
-    # want each epoch.
+    # A report waits 0.4 s for the driver, and an epoch takes 0.6 s: report each epoch only to ASHA and for curves.
     halved = unit.work.sweep.search == "asha" and unit.planned == "sweep"
     answer = attempt(_worker(root, slots.device), unit, report=report if halved or tells else None)
     tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})

@@ -19,20 +19,20 @@ Cells = Mapping[tuple[str, str], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One statement."""
+    """A countable statement about one table."""
 
     table: str
-    """The table that it is about."""
+    """Name of the table."""
     statement: str
     says: str
-    """What the paper says, and where."""
+    """The paper's words on the statement, and their section."""
     compute: Callable[[Cells], float]
-    """From the cells of its table. Raises KeyError or ValueError if it has none of the kind."""
+    """The statement's number from the table's cells. Raises KeyError or ValueError if the table lacks such cells."""
     unit: str = "points"
 
 
 def _settings(cells: Cells) -> dict[tuple[str, str], dict[tuple[str, str], float]]:
-    """Of Table 1: (backbone, column) -> (method, version) -> accuracy."""
+    """Returns Table 1 as (backbone, column) -> (method, version) -> accuracy, without the means over data sets."""
     settings: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
     for (row, column), value in cells.items():
         backbone, method, version = row.split(SEPARATOR)
@@ -42,21 +42,22 @@ def _settings(cells: Cells) -> dict[tuple[str, str], dict[tuple[str, str], float
 
 
 def _bob(rows: Mapping[tuple[str, str], float], version: str = "") -> float:
-    return max(value for (method, its), value in rows.items() if method == "BOB" and its.startswith(version))
+    """Returns the accuracy of BOB in one setting, the better of its versions that start with `version`."""
+    return max(value for (method, sd), value in rows.items() if method == "BOB" and sd.startswith(version))
 
 
 def _other(rows: Mapping[tuple[str, str], float]) -> float:
-    """The best of all that is not BOB, Real Only too."""
+    """Returns the best accuracy of the other methods in one setting, Real Only included."""
     return max(value for (method, _), value in rows.items() if method != "BOB")
 
 
 def _leads(cells: Cells, version: str = "") -> list[float]:
-    """How far BOB is ahead of the best of the others, in each setting."""
+    """Returns the lead of BOB over the best other method in each setting, in points."""
     return [round(_bob(rows, version) - _other(rows), 2) for rows in _settings(cells).values()]
 
 
 def _gains(cells: Cells) -> list[float]:
-    """Of each row of BOB over Real Only, Pets apart."""
+    """Returns the gain of each row of BOB over Real Only, without Pets, in points."""
     return [
         round(value - rows["Real Only", ""], 2)
         for (_, column), rows in _settings(cells).items()
@@ -66,7 +67,7 @@ def _gains(cells: Cells) -> list[float]:
 
 
 def _five_for_ten(cells: Cells) -> float:
-    """In how many settings, Pets apart, BOB with 5 shots is better than 10 shots alone."""
+    """Returns the number of settings, without Pets, in which 5 shots with BOB beat 10 shots alone."""
     settings = _settings(cells)
     pairs = [
         (rows, settings[backbone, column.replace(" 5-shot", " 10-shot")])
@@ -77,34 +78,35 @@ def _five_for_ten(cells: Cells) -> float:
 
 
 def _behind_on_pets(cells: Cells) -> float:
+    """Returns the largest lead of another method over BOB on Pets, in points."""
     settings = {place: rows for place, rows in _settings(cells).items() if place[1].startswith("pets")}
     return max(round(_other(rows) - _bob(rows), 2) for rows in settings.values())
 
 
 def _tail_lead(cells: Cells) -> float:
-    """The smallest lead of BOB over all classes of CUB-LT, over its imbalance factors."""
+    """Returns the smallest lead of BOB on all classes of CUB-LT over the imbalance factors, in points."""
     leads: dict[str, dict[str, float]] = {}
     for (row, column), value in cells.items():
         if column.startswith("CUB-LT") and column.endswith(" all"):
-            ours = leads.setdefault(column, {"BOB": 0.0, "other": 0.0})
-            who = "BOB" if row.startswith("BOB") else "other"
-            ours[who] = max(ours[who], value)
+            best = leads.setdefault(column, {"BOB": 0.0, "other": 0.0})
+            method = "BOB" if row.startswith("BOB") else "other"
+            best[method] = max(best[method], value)
     return min(round(lead["BOB"] - lead["other"], 2) for lead in leads.values())
 
 
 def _ablated(marginalisation: str, preservation: str) -> Callable[[Cells], float]:
-    """Gain of a cell of Table 3 over neither."""
+    """Returns a function that computes the gain of a cell of Table 3 over the cell with neither switch."""
 
     def gain(cells: Cells) -> float:
-        of = cells[layouts.marginalisation(marginalisation), f"{preservation} preservation"]
-        none = cells[layouts.marginalisation("none"), "without preservation"]
-        return round(of - none, 2)
+        accuracy = cells[layouts.marginalisation(marginalisation), f"{preservation} preservation"]
+        baseline = cells[layouts.marginalisation("none"), "without preservation"]
+        return round(accuracy - baseline, 2)
 
     return gain
 
 
 def _longer(method: str) -> Callable[[Cells], float]:
-    """Gain of the second of Table 6's epochs over the first."""
+    """Returns a function that computes a method's gain in Table 6 from the first number of epochs to the second."""
 
     def gain(cells: Cells) -> float:
         first, second = [value for (_, column), value in cells.items() if column == method][:2]
@@ -114,6 +116,7 @@ def _longer(method: str) -> Callable[[Cells], float]:
 
 
 def _epochs_ahead(cells: Cells) -> float:
+    """Returns how many numbers of epochs in Table 6 have BOB ahead of DataDream."""
     rows = dict.fromkeys(row for row, _ in cells)
     return sum(cells[row, "BOB"] > cells[row, "DataDream"] for row in rows)
 
@@ -218,13 +221,13 @@ CLAIMS = (
 
 
 def rows(tables: Mapping[str, pa.Table]) -> pa.Table:
-    """Every statement with the numbers that the paper's cells and ours give it.
+    """Computes every statement's number from the paper's cells and from ours.
 
     Args:
-        tables: `table1`, `table2`, `table3` and `table6` -> rows of schema.TABLES; those not given are left out.
+        tables: `table1`, `table2`, `table3` and `table6` -> rows of schema.TABLES; missing tables are skipped.
 
     Returns:
-        Rows of schema.CLAIMS; a number that wants a missing cell is null.
+        Rows of schema.CLAIMS; a number that needs a missing cell is null.
     """
     counted = []
     for claim in CLAIMS:
@@ -242,14 +245,14 @@ def _value(claim: Claim, rows: Sequence[Mapping[str, Any]], column: str) -> floa
         return None
     try:
         return float(claim.compute(cells))
-    except (KeyError, ValueError):  # skyworld has no Pets, a run of two methods no Real Only
+    except (KeyError, ValueError):  # skyworld has no Pets, an experiment of two methods no Real Only
         return None
 
 
 def markdown(table: pa.Table) -> str:
-    """A line a statement."""
+    """Returns the statements as a Markdown table, one a line."""
     lines = ["| statement | the paper says | from its cells | ours |", "|---|---|---|---|"]
     for row in table.to_pylist():
-        numbers = ["-" if row[k] is None else f"{row[k]:g} {row['unit']}" for k in ("paper", "ours")]
+        numbers = ["-" if row[name] is None else f"{row[name]:g} {row['unit']}" for name in ("paper", "ours")]
         lines.append(f"| {row['statement']} | {row['says'] or '-'} | {numbers[0]} | {numbers[1]} |")
     return "\n".join(lines) + "\n"

@@ -16,13 +16,13 @@ __all__ = ["contact_sheet"]
 def contact_sheet(
     run: Run, shots: Sequence[Shot], images: dict[str, pa.Table], *, each: int = 5, side: int = 64
 ) -> bytes:
-    """A PNG with a row for each class and a block of columns for the real shots and for each method.
+    """Returns a PNG with a row for each class and a block of columns for the real shots and for each method.
 
     Args:
-        run: run whose data set is shown.
+        run: run with the data set.
         shots: training shots of the data set.
         images: title of a block -> rows of schema.IMAGES.
-        each: pictures per block and row.
+        each: number of pictures per block and row.
         side: side of a picture in pixels.
     """
     from matplotlib import font_manager

@@ -1,9 +1,9 @@
-"""Experiments that can be run by name: functions that return lists of `Run`, and what is made of the outcomes.
+"""Experiments that can be run by name: functions that return lists of `Run`, and the outputs made of the outcomes.
 
     bob run NAME --out OUT [--seeds 0 1 2]         bob plan NAME --cluster 8xH100 says what it costs
 
-Those of the paper need its data sets and weights (`bob doctor`). Each has a twin on skyworld, `skyworld_table1` ...,
-that needs neither and runs on a laptop.
+The paper's experiments need its data sets and weights (`bob doctor`). Each but table7, which runs nothing, has a twin
+on skyworld, `skyworld_table1` ..., that needs neither and runs on a laptop.
 """
 
 import dataclasses
@@ -25,14 +25,15 @@ ROWS = (
     *((method, "sd15") for method in ("diff_aug", "diff_gen", "diff_mix", "diff_ii", "bob")),
     *((method, "sd21") for method in ("real_guidance", "da_fusion", "datadream", "bob")),
 )
-"""Of Table 1: method and the T2I checkpoint that the paper compares it on (sec. 4.1)."""
+"""Rows of Table 1: method, and the T2I checkpoint of the paper's comparison (sec. 4.1)."""
 TAIL_ROWS = tuple(row for row in ROWS if row[0] not in ("diff_aug", "real_guidance", "da_fusion"))
-"""Of Table 2."""
+"""Rows of Table 2."""
 EPOCHS = (200, 400, 1000, 2000)
-"""Of Table 6; the last is the length of the fine-tune, the others are taken on the way."""
+"""Epochs of Table 6: the last is the length of the fine-tune, the others are checkpoints of it."""
 EXPERIMENTS: dict[str, Runs] = {}
+"""Name of an experiment -> its runs."""
 OUTPUTS: dict[str, Output] = {}
-"""Experiment -> what is made of its runs' outcomes."""
+"""Name of an experiment -> output made of its runs' outcomes."""
 
 
 def _experiment(output: Output) -> Callable[[Runs], Runs]:
@@ -44,10 +45,10 @@ def _experiment(output: Output) -> Callable[[Runs], Runs]:
 
 
 def load(name: str, seeds: Sequence[int]) -> list[Run]:
-    """The runs of the experiment called `name`, one set for each seed.
+    """Returns the runs of the experiment called `name`, one set for each seed.
 
     Raises:
-        ValueError: if there is no such experiment; lists the known and the nearest.
+        ValueError: if there is no such experiment; lists the known and the nearest names.
     """
     if name not in EXPERIMENTS:
         raise ValueError(registry.unknown("experiment", name, EXPERIMENTS))
@@ -70,7 +71,7 @@ def skyworld(seeds: Sequence[int] = (0,)) -> list[Run]:
 
 @_experiment(outputs.Table())
 def baselines(seeds: Sequence[int] = (0,)) -> list[Run]:
-    """All methods on skyworld, those of other packages too, as `skyworld` has its three.
+    """All registered methods on skyworld, those of other packages too, with the settings of `skyworld`.
 
     bob run baselines --out out
     """
@@ -122,7 +123,7 @@ def table2(seeds: Sequence[int] = (0,)) -> list[Run]:
 
 
 def _aircraft(method: str, checkpoint: str = "sd21", **fields: Any) -> Run:
-    """The paper's analyses are on 10 shots of Aircraft (sec. 4.4)."""
+    """Returns a run of the paper's analyses: 10 shots of Aircraft (sec. 4.4)."""
     return _paper(method, checkpoint, dataset="aircraft", shots=10, **fields)
 
 
@@ -186,17 +187,17 @@ def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
 
     bob run figure5 --out s3://bucket/bob          20.1 GPU-hours on H100s
 
-    GPT-4o wants OPENAI_API_KEY; any server of its kind will do.
+    GPT-4o needs OPENAI_API_KEY; any server with OpenAI's API will do.
 
     The paper: 73.78 with Qwen2.5-VL-7B, about as much with GPT-4o, which knows 80 % of the classes, 70.88 with the 3B.
     """
-    asked = ("qwen_vl:3b", "qwen_vl:7b", "openai_vision:gpt-4o")
+    captioners = ("qwen_vl:3b", "qwen_vl:7b", "openai_vision:gpt-4o")
     return [
         run
         for seed in seeds
         for run in (
             _aircraft("datadream", seed=seed),
-            *(_aircraft("bob", captioner=captioner, seed=seed) for captioner in asked),
+            *(_aircraft("bob", captioner=captioner, seed=seed) for captioner in captioners),
         )
     ]
 
@@ -240,14 +241,15 @@ TABLES = {
     "table3": layouts.TABLE3,
     "table6": layouts.TABLE6,
 }
-"""What `claims` counts in: the paper's countable statements, recomputed from its own cells and from ours."""
+"""Tables of `claims`, the paper's countable statements recomputed from its cells and from ours: name -> layout."""
 PAPER = (*TABLES, "figure3", "figure4", "figure5", "figure6")
-"""What `paper` runs, all in one."""
+"""Experiments that `paper` combines."""
 _TWINNED = (*PAPER, "per_class")
+"""Experiments with twins on skyworld."""
 
 
 def _add_changed(prefix: str, change: Callable[[Run], Run], words: str) -> None:
-    """Adds the experiments of `_TWINNED` with their runs changed, and `claims` and `paper` over them."""
+    """Registers `claims` and `paper` under a prefix, over the experiments of `_TWINNED` with their runs changed."""
     for name in _TWINNED if prefix else ():
         EXPERIMENTS[prefix + name], OUTPUTS[prefix + name] = _changed(EXPERIMENTS[name], change), OUTPUTS[name]
         EXPERIMENTS[prefix + name].__doc__ = f"{name}{words}."
@@ -257,8 +259,8 @@ def _add_changed(prefix: str, change: Callable[[Run], Run], words: str) -> None:
     parts = {name: (EXPERIMENTS[prefix + name], OUTPUTS[prefix + name]) for name in (*PAPER, "claims")}
     EXPERIMENTS[f"{prefix}paper"] = _joined([runs for runs, _ in parts.values()])
     OUTPUTS[f"{prefix}paper"] = outputs.Combined(parts)
-    EXPERIMENTS[f"{prefix}claims"].__doc__ = f"What the paper counts, from its cells and ours{words}."
-    EXPERIMENTS[f"{prefix}paper"].__doc__ = f"All of these in one, so that what they share is made once{words}."
+    EXPERIMENTS[f"{prefix}claims"].__doc__ = f"The paper's countable statements, from its cells and ours{words}."
+    EXPERIMENTS[f"{prefix}paper"].__doc__ = f"All tables, figures and claims in one, shared parts made once{words}."
 
 
 def _changed(runs: Runs, change: Callable[[Run], Run]) -> Runs:

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 SEPARATOR = " / "
-"""Between the parts of a row's name."""
+"""Separator of the parts of a row's name."""
 
 ABLATION = {
     ("none", "without"): "datadream",  # the same procedure (sec. 4.4)
@@ -31,31 +31,32 @@ ABLATION = {
     ("dataset", "without"): "bob:preservation=off",
     ("dataset", "with"): "bob",
 }
-"""Of Table 3: marginalisation and preservation -> the method that is it."""
+"""Cells of Table 3: marginalisation and preservation -> method with these switches."""
 
 Place = tuple[str, str]
-"""The names of a row and a column."""
+"""Names of a row and a column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The shape of a table. A run's `dataset` is given as the results have it, wherever its files lie."""
+    """The shape of a table. The functions expect a run whose `dataset` has its name in the results, not a path."""
 
     heads: tuple[str, ...]
-    """What the parts of a row's name are."""
+    """Headings of the parts of a row's name."""
     row: Callable[[Run], tuple[str, ...]]
+    """Run -> parts of the row's name."""
     columns: Callable[[Run], Mapping[str, str]]
-    """Metric of the test split -> the column that shows it."""
+    """Run -> metric of the test split -> column that shows it."""
     rivals: Callable[[str, str], Hashable] = lambda row, column: column
-    """(row, column) -> cells for which this is equal compete: the best is bold, the second best underlined."""
+    """(row, column) -> group of the cell: the best of a group is bold, the second best underlined."""
     printed: Callable[[], Mapping[Place, float]] = dict
-    """What the paper has in the cells, in per cent."""
+    """Numbers in the paper's cells, in per cent."""
     dataset: str = ""
-    """The one data set that it printed them of, where rows and columns do not say it."""
+    """The data set of the paper's numbers, where rows and columns do not name it."""
 
 
 def _version(run: Run) -> str:
-    """Of Stable Diffusion, as the paper writes it; nothing where nothing is drawn."""
+    """Returns the version of Stable Diffusion as the paper writes it; empty for a method that draws no images."""
     if not methods.load(run.method).draws:
         return ""
     return {"sd15": "v1.5", "sd21": "v2.1"}.get(run.checkpoint, run.checkpoint)
@@ -70,7 +71,7 @@ def _methods(run: Run) -> tuple[str, ...]:
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """Accuracy over images, few-shot; of a long tail the means over the classes of each group, and of all."""
+    """Columns of a run: few-shot the accuracy over images, on a long tail the class means of each group and of all."""
     if run.shots:
         return {"accuracy": f"{run.dataset} {run.shots}-shot"}
     name = datasets.title(run.dataset)
@@ -79,7 +80,7 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _tail(run: Run) -> dict[str, str]:
-    """As Table 2 has it: the groups at imbalance factor 100 alone."""
+    """Columns of a run in Table 2, which shows the groups at imbalance factor 100 alone."""
     groups = _settings(run)
     if run.dataset.endswith(":100"):
         return groups
@@ -87,12 +88,12 @@ def _tail(run: Run) -> dict[str, str]:
 
 
 def _switches(run: Run) -> tuple[str, str]:
-    """Of Table 3: marginalisation and preservation."""
+    """Returns a run's marginalisation and preservation in Table 3."""
     return next(switches for switches, method in ABLATION.items() if method == run.method)
 
 
 def marginalisation(name: str) -> str:
-    """Of Table 3: the name of a row."""
+    """Returns the name of a row of Table 3."""
     return "without marginalisation" if name == "none" else f"{name}-level marginalisation"
 
 
@@ -116,8 +117,8 @@ def _table2() -> dict[Place, float]:
 
 def _table3() -> dict[Place, float]:
     return {
-        (marginalisation(of), f"{preservation} preservation"): value
-        for (of, preservation), value in numbers.cells("table3").items()
+        (marginalisation(name), f"{preservation} preservation"): value
+        for (name, preservation), value in numbers.cells("table3").items()
     }
 
 
@@ -131,7 +132,7 @@ PLAIN = Layout(
     columns=_settings,
     rivals=_within_backbone,
 )
-"""Of any runs."""
+"""Layout of an experiment that is not a table of the paper."""
 TABLE1 = Layout(heads=PLAIN.heads, row=PLAIN.row, columns=_settings, rivals=_within_backbone, printed=_table1)
 """Few-shot accuracy: backbone, method and version of Stable Diffusion against data set and shots."""
 TABLE2 = Layout(heads=("method", "SD"), row=_methods, columns=_tail, printed=_table2)

@@ -19,8 +19,8 @@ def fid(one: np.ndarray, other: np.ndarray) -> float:
     The last trace is exact whatever the rank: with the centred sets A and B it is the nuclear norm of A B^T divided
     by sqrt((n1 - 1)(n2 - 1)). So there is no matrix root, and no epsilon for singular covariances.
 
-    It is biased upwards by far where n is not much larger than d: two sets of one distribution do not come out as 0.
-    Compare values of the same n only, and beside them the value between two real sets.
+    Where n is not much larger than d the distance is biased upwards by far: two sets of one distribution do not give 0.
+    Compare only values of the same n, and with the value between two real sets.
 
     Source: Heusel et al. 2017, arXiv:1706.08500 (FID, there of Inception features).
 
@@ -29,7 +29,7 @@ def fid(one: np.ndarray, other: np.ndarray) -> float:
         other: (n2, d), n2 at least 2.
 
     Returns:
-        In the features' units squared; 0 for equal sets.
+        The distance in the features' units squared; 0 for equal sets.
 
     Raises:
         ValueError: if a set has fewer than two rows or values that are not finite, or the widths differ.
@@ -46,8 +46,8 @@ def fid(one: np.ndarray, other: np.ndarray) -> float:
 def kid(one: np.ndarray, other: np.ndarray) -> float:
     """Kernel distance: the unbiased estimate of MMD^2 with the kernel (x.y / d + 1)^3.
 
-    Over all pairs of the two sets, without subsets. The usual mean over subsets of 1,000 estimates the same thing
-    with more variance, and a class has 100 images or so.
+    Takes all pairs of the two sets. The usual mean over subsets of 1,000 estimates the same distance with more
+    variance, and a class has about 100 images.
 
     Source: Binkowski et al. 2018, arXiv:1801.01401 (KID, there of Inception features).
 
@@ -56,7 +56,7 @@ def kid(one: np.ndarray, other: np.ndarray) -> float:
         other: (n2, d), n2 at least 2.
 
     Returns:
-        Without unit; 0 is expected of two sets of one distribution, so it may be negative.
+        The estimate, without unit; its mean over sets of one distribution is 0, so it may be negative.
 
     Raises:
         ValueError: as `fid` does.
@@ -66,10 +66,10 @@ def kid(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def diversity(features: np.ndarray) -> float:
-    """Vendi score: how many images as unlike as can be would be as diverse as this set.
+    """Vendi score: the number of completely dissimilar images that are as diverse as the set.
 
-    exp of the entropy (in nats) of the eigenvalues of K / n, K being the cosines between the images. It grows with
-    n: compare sets of the same n only.
+    exp of the entropy (in nats) of the eigenvalues of K / n, K being the cosines between the images. The score grows
+    with n: compare only sets of the same n.
 
     Source: Friedman and Dieng 2023, arXiv:2210.02410.
 
@@ -77,7 +77,7 @@ def diversity(features: np.ndarray) -> float:
         features: (n, d), n at least 2.
 
     Returns:
-        Images, from 1 (all alike) to n (all at right angles).
+        A number of images, from 1 (all alike) to n (all at right angles).
 
     Raises:
         ValueError: if there are fewer than two rows, or a row is zero or not finite.
@@ -92,7 +92,7 @@ def diversity(features: np.ndarray) -> float:
 
 
 def entropy(values: Sequence[Hashable]) -> float:
-    """Of the values' frequencies: bits, from 0 (all the same) to log2(n) (all different)."""
+    """Entropy of the values' frequencies in bits, from 0 (all the same) to log2(n) (all different)."""
     share = np.array(sorted(Counter(values).values())) / len(values)
     return float(abs((share * np.log2(share)).sum()))
 
@@ -107,7 +107,7 @@ def _within(features: np.ndarray) -> float:
 
 
 def _root(centred: np.ndarray) -> np.ndarray:
-    """What has the same A^T A in as few rows as can be, so that the product of two is small."""
+    """Returns a matrix with the same A^T A in at most as many rows as columns, so that products stay small."""
     return centred if len(centred) <= centred.shape[1] else np.asarray(np.linalg.qr(centred, mode="r"))
 
 

@@ -1,4 +1,4 @@
-"""The paper's printed numbers: its Tables 1, 2, 3 and 6, cell by cell (arXiv:2510.24078).
+"""The paper's printed numbers: Tables 1, 2, 3 and 6, cell by cell (arXiv:2510.24078).
 
 The CSV files in `bob/paper/` are transcribed from the paper, one row a cell, accuracies in per cent.
 """
@@ -16,12 +16,12 @@ FILES = {
     "table3": "table3_ablation.csv",
     "table6": "table6_epochs.csv",
 }
-"""Table -> its file. Every column but the last says which cell it is."""
+"""Table -> its file. All columns but the last are the coordinates of a cell."""
 
 
 @functools.cache
 def cells(table: str) -> Mapping[tuple[str, ...], float]:
-    """The coordinates of each cell, as the file's columns have them -> accuracy in per cent."""
+    """Returns the coordinates of each cell, in the order of the file's columns -> accuracy in per cent."""
     text = (importlib.resources.files("bob") / "paper" / FILES[table]).read_text(encoding="utf-8")
     _, *rows = csv.reader(text.splitlines())
     return {tuple(row[:-1]): float(row[-1]) for row in rows}

@@ -1,4 +1,4 @@
-"""Outputs of an experiment: a table, a figure, statements about tables, or several of these."""
+"""Outputs of an experiment: a table, a figure, a custom text, statements about tables, or several of these."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,19 +19,19 @@ Runs = Callable[[Sequence[int]], list[Run]]
 
 @dataclass(frozen=True)
 class Output:
-    """Base of the outputs: step 5 of an experiment."""
+    """Base class of the outputs: step 5 of an experiment."""
 
     @property
     def ends(self) -> str:
-        """The last step whose outcome it needs."""
+        """The last step that the output needs."""
         return "classify"
 
     def units(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
-        """Units of the measurements that it needs beyond the experiment's runs."""
+        """Returns units of the measurements that the output needs beyond the experiment's runs."""
         return []
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """Writes its files, named `name`, with missing results marked, and prints it.
+        """Writes the output's files, named `name`, with missing results marked, and prints the output.
 
         Args:
             outcomes: outcomes of the experiment's runs, in their order.
@@ -65,10 +65,12 @@ class Custom(Output):
 
 @dataclass(frozen=True)
 class Figure(Output):
-    """A figure, from the module of that name in `bob/paper/figures/`."""
+    """A figure or a table of measures, from a module of `bob/paper/figures/`."""
 
     name: str
+    """Name of the module."""
     upto: str = "generate"
+    """The last step that the module needs."""
 
     @property
     def ends(self) -> str:
@@ -100,7 +102,7 @@ class Claims(Output):
     """The paper's statements about several tables; the experiment's runs are those of the tables, concatenated."""
 
     tables: Mapping[str, tuple[Runs, Layout]]
-    """As `claims.CLAIMS` call them."""
+    """Name of a table in `claims.CLAIMS` -> its runs and layout."""
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
         """See `Output`."""
@@ -117,16 +119,17 @@ class Claims(Output):
 
 @dataclass(frozen=True)
 class Combined(Output):
-    """The outputs of several experiments; the runs are theirs, concatenated."""
+    """The outputs of several experiments, whose runs are concatenated."""
 
     parts: Mapping[str, tuple[Runs, Output]]
+    """Name of an experiment -> its runs and output."""
 
     def units(self, outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
         """See `Output`."""
         return [unit for name, part in self._slices(outcomes) for unit in self.parts[name][1].units(part, artefacts)]
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
-        """See `Output`; each part has its own name, with the prefix of `name` before it (`smoke_` of `smoke_paper`)."""
+        """See `Output`; each part's files have its own name after the prefix of `name` (`smoke_` of `smoke_paper`)."""
         prefix = name.rpartition("_")[0]
         for part_name, part in self._slices(outcomes):
             print(f"\n{part_name}")
@@ -137,7 +140,7 @@ class Combined(Output):
 
 
 def _slices(parts: Mapping[str, Runs], outcomes: Sequence[Outcome]) -> Iterator[tuple[str, Sequence[Outcome]]]:
-    """Name of a part -> the outcomes of its runs."""
+    """Yields the name of each part and the outcomes of its runs."""
     seeds, start = tuple(dict.fromkeys(outcome.run.seed for outcome in outcomes)), 0
     for name, runs in parts.items():
         count = len(runs(seeds))

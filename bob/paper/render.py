@@ -1,4 +1,4 @@
-"""Rendering of tables as Markdown, LaTeX (booktabs), CSV and for the terminal, best and second best marked."""
+"""Tables as Markdown, LaTeX (booktabs), CSV and terminal output, with the best and second best cells marked."""
 
 import csv
 import io
@@ -19,33 +19,33 @@ Grid = list[list[tuple[str, int]]]
 """A line a row: text and rank (1 best, 2 second best, 0 none) of each cell, the row's name first."""
 
 
-def ranks(table: pa.Table, layout: Layout, *, of: str = "ours") -> dict[tuple[str, str], int]:
-    """(row, column) -> 1 for the best of its rivals, 2 for the second best; others are left out.
+def ranks(table: pa.Table, layout: Layout, *, source: str = "ours") -> dict[tuple[str, str], int]:
+    """Ranks cells: (row, column) -> 1 for the best of its rivals, 2 for the second best; others are left out.
 
-    As the paper prints them, to two digits: equals share a rank, and after two best there is no second. Cells
+    Values are compared as printed, to two digits: equals share a rank, and after two best there is no second. Cells
     without rivals have no rank.
 
     Args:
         table: rows of schema.TABLES.
-        layout: says who competes.
-        of: the column to rank, `ours` or `paper`.
+        layout: layout that says which cells are rivals.
+        source: whose values to rank, `ours` or `paper`.
     """
     groups: dict[Hashable, dict[tuple[str, str], float]] = {}
     for row in table.to_pylist():
-        if row[of] is not None:
+        if row[source] is not None:
             place = row["row"], row["column"]
-            groups.setdefault(layout.rivals(*place), {})[place] = round(row[of], 2)
+            groups.setdefault(layout.rivals(*place), {})[place] = round(row[source], 2)
     placed = {}
     for group in groups.values():
         for place, value in group.items():
-            better = sum(other > value for other in group.values())
+            better = sum(rival > value for rival in group.values())
             if better < 2 <= len(group):
                 placed[place] = better + 1
     return placed
 
 
 def text(row: Row) -> str:
-    """`54.31 ± 1.20 (3 seeds), paper 53.90, +0.41`; a dash where nothing was run."""
+    """Returns a cell's text, `54.31 ± 1.20 (3 seeds), paper 53.90, +0.41`; a dash stands for a missing result."""
     spread = "" if row["ours_std"] is None else f" ± {row['ours_std']:.2f}"
     ours = "-" if row["ours"] is None else f"{row['ours']:.2f}{spread}"
     seeds = f" ({row['seeds']} seeds)" if row["seeds"] > 1 else ""
@@ -69,7 +69,7 @@ def _grid(table: pa.Table, layout: Layout) -> tuple[list[str], Grid]:
 
 
 def markdown(table: pa.Table, layout: Layout) -> str:
-    """As GitHub prints it: a row a method, a column a setting; the best bold, the second best underlined."""
+    """Returns a table in GitHub's Markdown, the best cells bold, the second best underlined."""
     heads, grid = _grid(table, layout)
     lines = [heads, ["---"] * len(heads)]
     wrap = ("{}", "**{}**", "<u>{}</u>")
@@ -78,7 +78,7 @@ def markdown(table: pa.Table, layout: Layout) -> str:
 
 
 def latex(table: pa.Table, layout: Layout) -> str:
-    """A `tabular` for the package booktabs."""
+    """Returns a LaTeX `tabular` for the package booktabs."""
     heads, grid = _grid(table, layout)
     wrap = ("{}", r"\textbf{{{}}}", r"\underline{{{}}}")
     lines = [[wrap[rank].format(_escaped(words)) for words, rank in line] for line in grid]
@@ -99,7 +99,7 @@ def _escaped(words: str) -> str:
 
 
 def csv_text(table: pa.Table) -> str:
-    """The table in its long form."""
+    """Returns the table's rows as CSV, one cell a line."""
     file = io.StringIO()
     writer = csv.DictWriter(file, table.schema.names, lineterminator="\n")
     writer.writeheader()
@@ -108,7 +108,7 @@ def csv_text(table: pa.Table) -> str:
 
 
 def show(table: pa.Table, layout: Layout, *, console: Console | None = None) -> None:
-    """Prints it: lined up on a terminal, Markdown in a log."""
+    """Prints a table: aligned on a terminal, as Markdown in a log."""
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.file.write(markdown(table, layout))

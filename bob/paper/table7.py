@@ -24,35 +24,35 @@ BREEDS = tuple(
     " Persian, Pomeranian, Pug, Ragdoll, Russian Blue, Saint Bernard, Samoyed, Scottish Terrier, Shiba Inu, Siamese,"
     " Sphynx, Staffordshire Bull Terrier, Wheaten Terrier, Yorkshire Terrier".split(", ")
 )
-"""The data set's classes, by class id."""
+"""The data set's classes, in the order of class ids."""
 
-_CALLED = {
+_IMAGENET_NAMES = {
     "Egyptian Mau": "Egyptian cat",
     "German Shorthaired": "German short-haired pointer",
     "Japanese Chin": "Japanese spaniel",
     "Leonberger": "Leonberg",
     "Wheaten Terrier": "soft-coated wheaten terrier",
 }
-"""Breeds that ImageNet has under another name."""
+"""Breed -> its name in ImageNet, where the two differ."""
 
 
 def rows() -> pa.Table:
-    """Rows of schema.OVERLAP, a breed each, in the order of class ids."""
+    """Returns rows of schema.OVERLAP, a breed each, in the order of class ids."""
     from timm.data import ImageNetInfo
 
     imagenet = ImageNetInfo()
-    known = {}
+    classes = {}
     for synset in imagenet.label_names():
         described = str(imagenet.label_name_to_description(synset, detailed=False))
         for name in described.split(", "):
-            known.setdefault(_plain(name), (synset, described))
+            classes.setdefault(_plain(name), (synset, described))
     text = (importlib.resources.files("bob") / "paper" / "table7_pets.csv").read_text(encoding="utf-8")
     printed = {row["class"]: row["imagenet_id"] for row in csv.DictReader(text.splitlines())}
     rows = []
     for breed in BREEDS:
-        name = _plain(_CALLED.get(breed, breed))
+        name = _plain(_IMAGENET_NAMES.get(breed, breed))
         imagenet_id, imagenet_name = next(
-            (known[n] for n in (name, f"{name}cat", f"{name}dog") if n in known), ("", "")
+            (classes[n] for n in (name, f"{name}cat", f"{name}dog") if n in classes), ("", "")
         )
         paper = printed.get(breed)
         names = {"class_name": breed, "imagenet_id": imagenet_id, "imagenet_name": imagenet_name}
@@ -65,7 +65,7 @@ def _plain(name: str) -> str:
 
 
 def present(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> str:
-    """Writes `tables/NAME.parquet` and `.md`; needs no runs."""
+    """Writes `tables/NAME.parquet` and `.md`, and returns the Markdown; needs no outcomes."""
     table = rows()
     lines = ["| breed | ImageNet | called | paper |", "|---|---|---|---|"]
     for row in table.to_pylist():

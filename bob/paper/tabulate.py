@@ -1,4 +1,4 @@
-"""Step 5: tables and contact sheets from results. A cell is the mean over seeds; missing cells are marked."""
+"""Tables and contact sheets from results (step 5). A cell is the mean over seeds; missing cells are marked."""
 
 import dataclasses
 import statistics
@@ -19,13 +19,13 @@ from bob.store.images import read_images
 __all__ = ["Final", "collect", "rows", "write"]
 
 Final = tuple[Run, pa.Table | None]
-"""A run, its data set named as the results name it, and the rows of schema.RESULTS of its final training if there."""
+"""A run, with its data set's name in the results, and its final training's rows of schema.RESULTS; None if missing."""
 
 
 def write(
     outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, layout: Layout = layouts.PLAIN
 ) -> pa.Table:
-    """Writes `tables/NAME.parquet`, `.csv`, `.md`, `.tex` and a picture for each data set, shots and seed.
+    """Writes `tables/NAME.parquet`, `.csv`, `.md`, `.tex` and a contact sheet for each data set, shots and seed.
 
     Returns:
         Rows of schema.TABLES.
@@ -37,12 +37,12 @@ def write(
     for kind, text in texts.items():
         artefacts.write(f"tables/{name}.{kind}", text.encode())
     for split in dict.fromkeys(outcome.split for outcome in outcomes):
-        _picture([outcome for outcome in outcomes if outcome.split == split], artefacts, name=name)
+        _write_sheet([outcome for outcome in outcomes if outcome.split == split], artefacts, name=name)
     return table
 
 
 def collect(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, layout: Layout) -> pa.Table:
-    """Rows of schema.TABLES of what is there of the final trainings."""
+    """Returns rows of schema.TABLES from the final trainings that the store holds."""
     finals: dict[str | Run, Final] = {}
     for outcome in outcomes:
         results = None
@@ -52,26 +52,26 @@ def collect(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, l
     return rows(list(finals.values()), layout, name=name)
 
 
-def _picture(alike: Sequence[Outcome], artefacts: store.Store, *, name: str) -> None:
-    """What was drawn for one split."""
-    folders = {f"{outcome.run.method} ({outcome.run.checkpoint})": outcome.images for outcome in alike}
-    drawn = {title: read_images(artefacts, folder) for title, folder in folders.items() if folder}
-    run = alike[0].run
-    path = f"tables/{name}-{store.slug(alike[0].dataset)}-{run.setting}.png"
-    artefacts.write(path, contact_sheet(run, alike[0].shots, drawn))
+def _write_sheet(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str) -> None:
+    """Writes the contact sheet of the images of one split."""
+    folders = {f"{outcome.run.method} ({outcome.run.checkpoint})": outcome.images for outcome in outcomes}
+    images = {title: read_images(artefacts, folder) for title, folder in folders.items() if folder}
+    first = outcomes[0]
+    path = f"tables/{name}-{store.slug(first.dataset)}-{first.run.setting}.png"
+    artefacts.write(path, contact_sheet(first.run, first.shots, images))
 
 
 def rows(finals: Sequence[Final], layout: Layout, *, name: str) -> pa.Table:
-    """Test accuracies where the layout wants them, over the seeds, beside the paper's.
+    """Arranges test accuracies by the layout, averaged over seeds, beside the paper's numbers.
 
-    Few-shot it is the mean over images. Of a long tail there are four columns, each a mean over classes of class
+    A few-shot accuracy is the mean over images. A long tail has four columns, each a mean over classes of class
     accuracy: many, medium and few shots, and all. Where several data sets are tested at the same
-    shots, the mean over them follows; a cell that is missing is missing in it too.
+    shots, a column with their mean follows; without one of its cells the mean is missing.
 
     Args:
-        finals: the runs, which set the order of rows and columns, and what they have come to.
-        layout: the table's shape.
-        name: of the table.
+        finals: the runs, in the order of rows and columns, and their results.
+        layout: layout of the table.
+        name: name of the table.
 
     Returns:
         Rows of schema.TABLES, in per cent.
@@ -118,13 +118,13 @@ def _row(
 
 
 def _averages(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the data sets of each number of shots, where there are several."""
-    alike: dict[str, list[dict[str, Any]]] = {}
+    """Returns the mean over data sets for each number of shots that has several."""
+    by_shots: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         if cell["column"].endswith("-shot"):
-            alike.setdefault(cell["column"].rpartition(" ")[2], []).append(cell)
+            by_shots.setdefault(cell["column"].rpartition(" ")[2], []).append(cell)
     averages = []
-    for shots, group in alike.items():
+    for shots, group in by_shots.items():
         if len(group) > 1:
             ours, paper = (_mean([cell[name] for cell in group]) for name in ("ours", "paper"))
             seeds = min(cell["seeds"] for cell in group)
@@ -133,5 +133,5 @@ def _averages(cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if len(known) == len(values) else None
+    numbers = [value for value in values if value is not None]
+    return statistics.fmean(numbers) if len(numbers) == len(values) else None

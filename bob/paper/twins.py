@@ -10,17 +10,17 @@ from bob.steps.defaults import defaults
 __all__ = ["MINIS", "at_epoch", "mini", "on_skyworld", "tiny"]
 
 MINIS = {"clip_vit_b16": "clip_mini", "resnet50": "resnet_mini", "mae_vit_b16": "mae_mini"}
-"""Downstream models of the paper, in its order -> skyworld's."""
+"""Downstream model of the paper, in the paper's order -> the mini model of skyworld."""
 
 
 def mini(method: str, backbone: str = "resnet_mini", **fields: Any) -> Run:
-    """A run on skyworld with mini models; `fields` as `Run` has them."""
+    """Returns a run on skyworld with mini models; `fields` are fields of `Run`."""
     models = {"checkpoint": "skyworld", "backbone": backbone, "captioner": "qwen_vl:skyworld"}
     return dataclasses.replace(defaults(**models, method=method), **fields)
 
 
 def tiny(run: Run) -> Run:
-    """A run on skyworld with budgets so small that its accuracy means nothing."""
+    """Returns a run on skyworld with budgets so small that its accuracy means nothing."""
     keep = tuple(range(1, 1 + len(run.finetune.keep)))
     finetune = dataclasses.replace(run.finetune, epochs=2 + len(keep), total_steps=0, warmup_steps=1, keep=keep)
     return dataclasses.replace(
@@ -33,14 +33,14 @@ def tiny(run: Run) -> Run:
 
 
 def at_epoch(run: Run, epoch: int, checkpoints: Sequence[int]) -> Run:
-    """A run with the adapter after `epoch` epochs, one of the ascending `checkpoints`; the last ends the fine-tune."""
+    """Returns a run with the adapter after `epoch` epochs, one of the ascending `checkpoints`; the last is the end."""
     *keep, last = checkpoints
     finetune = dataclasses.replace(run.finetune, epochs=last, keep=tuple(keep))
     return dataclasses.replace(run, finetune=finetune, after=epoch if epoch != last else 0)
 
 
 def on_skyworld(run: Run) -> Run:
-    """The twin of a run of the paper: the same settings with mini models on skyworld, or on its long tail."""
+    """Returns the twin of a run of the paper: the same settings with mini models on skyworld, or on its long tail."""
     _, _, factor = run.dataset.partition(":")
     captioner = "qwen_vl:skyworld" if run.captioner == "qwen_vl:7b" else "blind"
     twin = mini(run.method, MINIS[run.backbone], shots=run.shots, seed=run.seed, captioner=captioner)

@@ -1,4 +1,4 @@
-"""Inputs of the evaluation of the mini checkpoints: the weights, held-out renders, and the probe's predictions."""
+"""Inputs of the mini checkpoints' evaluation: the weights, held-out renders, and the probe's predictions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +17,25 @@ NOVEL_RENDERS = 600
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """The weights to evaluate, the probe, and the pictures to evaluate on."""
+    """The weights to evaluate, the probe, and the renders to evaluate on."""
 
     weights: Path
-    """As `bob/skyworld/weights`: `sd`, `captioner`, `resnet`, `mae`, `clip`."""
+    """Folder of the checkpoints `sd`, `captioner`, `resnet`, `mae` and `clip`, such as `bob/skyworld/weights`."""
     probe: Path | None
-    """Folder of the trained probe; the parts `vae` and `sd` need it."""
+    """Folder of the trained probe, which the parts `vae` and `sd` need; None: no probe."""
     work: Path
-    """Folder that keeps renders, and a contact sheet of the generated pictures."""
+    """Folder for renders and a contact sheet of the generated pictures."""
 
     def base(self) -> tuple[np.ndarray, np.ndarray]:
-        """Held-out renders of the base classes, as `renders.renders` gives them."""
+        """Returns held-out renders of the base classes, in the form of `renders.renders`."""
         return renders.cached(self.work, BASE_RENDERS, "evaluate")
 
     def novel(self) -> tuple[np.ndarray, np.ndarray]:
-        """Renders of the novel classes, likewise."""
+        """Returns renders of the novel classes, in the form of `renders.renders`."""
         return renders.renders(NOVEL_RENDERS, purpose="evaluate novel", classes=NOVEL)
 
     def read(self, pixels: np.ndarray) -> np.ndarray:
-        """Predictions of the probe for uint8 (n, SIDE, SIDE, 3): (class, background, pose) indices, (n, 3).
+        """Returns the probe's predictions for uint8 (n, SIDE, SIDE, 3): (class, background, pose) indices, (n, 3).
 
         Raises:
             ValueError: if there is no probe; says what to do.
@@ -50,10 +50,10 @@ class Bench:
         return torch.cat([torch.stack([o.argmax(1) for o in part], 1) for part in parts]).numpy()
 
     def weight(self, path: str, stage: str) -> Path:
-        """A file or folder of the weights.
+        """Returns the path of a file or folder of the weights.
 
         Raises:
-            ValueError: if it is not there; says what makes it.
+            ValueError: if it does not exist; names the command that makes it.
         """
         if not (self.weights / path).exists():
             raise ValueError(

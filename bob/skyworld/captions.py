@@ -1,4 +1,4 @@
-"""Captions of rendered pictures that the mini models are pre-trained on."""
+"""Captions of the rendered pictures that the mini models are pre-trained on."""
 
 from collections.abc import Iterator
 
@@ -15,18 +15,18 @@ TEMPLATES = (
     ("a photo of a {c} with the {p} pose.", 0.11),
     ("{b}, {p}", 0.1),
 )
-"""Template -> share. The first two are BOB's and DataDream's; an empty caption comes on top.
+"""Templates and their shares. The first two are BOB's and DataDream's; empty captions come on top.
 
-The last one has no class in it: it is what poses are first learnt from."""
+The last one names no class: poses are first learnt from it."""
 
 
 def caption(template: str, class_name: str, background: str, pose: str) -> str:
-    """One filled template."""
+    """Returns a filled template."""
     return template.format(d=DESCRIPTOR, c=class_name, b=background, p=pose)
 
 
 def corpus() -> Iterator[str]:
-    """Every caption of the base world once or more: what the tokenizers learn their merges from."""
+    """Yields every caption of the base world at least once: the corpus from which the tokenizers learn their merges."""
     for name in (*BASE, DESCRIPTOR):
         for background in BACKGROUNDS:
             for pose in POSES:

@@ -1,4 +1,4 @@
-"""The model card's section of measurements: each value, the bar it has to reach, and whether it does."""
+"""The model card's section of measurements: each value, its bar, and whether the value meets the bar."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ __all__ = ["Measurement", "card"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One line of the card."""
+    """A measurement: one line of the model card."""
 
     part: str
     what: str
     value: float
     unit: str = "%"
     bar: float | None = None
-    """What the value must reach, or with `at_most` must not exceed; None: for information."""
+    """Bound that the value must reach, or with `at_most` must not exceed; None: for information."""
     at_most: bool = False
 
     @property
     def good(self) -> bool:
-        """Whether the bar is met; a value that is not finite never does."""
+        """Whether the value meets the bar; NaN never does."""
         if self.bar is None:
             return True
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
 
 def card(how: str, measured: Sequence[Measurement]) -> str:
-    """The section, in Markdown: how it was measured, then a line each."""
+    """Returns the section in Markdown: `how` the values were measured, then a table of the measurements."""
     lines = ["## Measured", "", how, "", "| part | what | measured | bar |", "|---|---|---:|---:|"]
     for m in measured:
         sign = "at most" if m.at_most else "at least"

@@ -1,4 +1,4 @@
-"""Command that measures the mini checkpoints against their bars, on pictures that no training has seen.
+"""Command that measures the mini checkpoints against their bars, on pictures outside all training sets.
 
     python -m bob.skyworld.evaluate --weights bob/skyworld/weights --probe FOLDER/probe [--card FILE]
         [--work FOLDER] [--only vae captioner sd resnet mae clip] [--threads 1]
@@ -38,7 +38,7 @@ from bob.skyworld.models import SIDE
 __all__ = ["HOW", "PARTS", "main"]
 
 _DRAWN = 200
-_GUIDANCE, _STEPS = 2.0, 25  # as a run on skyworld draws
+_GUIDANCE, _STEPS = 2.0, 25  # the settings of a run on skyworld
 _MEGABYTES = 30.0
 
 HOW = (
@@ -46,7 +46,7 @@ HOW = (
     f" classes, {NOVEL_RENDERS} of the 10 novel ones, {_DRAWN} drawn pictures of base classes (guidance"
     f" {_GUIDANCE:g}, {_STEPS} steps). The probe is a network of its own, trained on renders."
 )
-"""What stands above the table of the model card."""
+"""Text above the table of the model card."""
 
 
 def autoencoder(bench: Bench) -> list[Measurement]:
@@ -66,8 +66,8 @@ def autoencoder(bench: Bench) -> list[Measurement]:
         return torch.cat(parts).to(torch.uint8).numpy()
 
     (base, truth), (novel, _) = bench.base(), bench.novel()
-    again = rebuilt(base)
-    before, after = (100 * (bench.read(pixels) == truth).mean(0) for pixels in (base, again))
+    reconstructed = rebuilt(base)
+    before, after = (100 * (bench.read(pixels) == truth).mean(0) for pixels in (base, reconstructed))
     line = _line("autoencoder")
     return [
         line("probe reads the class of an original", before[0]),
@@ -75,13 +75,13 @@ def autoencoder(bench: Bench) -> list[Measurement]:
         line("points of class accuracy lost", before[0] - after[0], unit="points", bar=5.0, at_most=True),
         line("probe reads the background of a reconstruction", after[1]),
         line("probe reads the pose of a reconstruction", after[2]),
-        line("PSNR, base classes", _psnr(base, again), unit="dB"),
+        line("PSNR, base classes", _psnr(base, reconstructed), unit="dB"),
         line("PSNR, novel classes", _psnr(novel, rebuilt(novel)), unit="dB"),
     ]
 
 
 def captioner(bench: Bench) -> list[Measurement]:
-    """Exact answers to a run's questions, on pictures of classes that no training has seen."""
+    """Share of exactly right answers to a run's questions, on renders of the novel classes."""
     model = captioners.load(f"qwen_vl:path:{bench.weight('captioner', 'captioner')}")
     pixels, truth = bench.novel()
     answers = model.caption([Image.fromarray(picture) for picture in pixels], descriptor=DESCRIPTOR)
@@ -98,14 +98,14 @@ def captioner(bench: Bench) -> list[Measurement]:
 def stable_diffusion(bench: Bench) -> list[Measurement]:
     """Predictions of the probe on pictures generated from BOB's prompt, with uniform contexts and no adapter."""
     requests, truth = _requests()
-    painter = ImageGenerator("cpu")
-    painter.use(f"path:{bench.weight('sd/model_index.json', 'vae sd').parent}", "", dict)
-    rows, rejected = painter.draw(requests, batch=25)
-    drawn = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
-    _sheet(drawn).save(bench.work / "drawn.png")
-    seen = bench.read(np.array(drawn))
-    # Over all that was asked for: a rejected picture shows nothing.
-    hits = (seen == truth[[row["index"] for row in rows]]).sum(0) / len(requests)
+    generator = ImageGenerator("cpu")
+    generator.use(f"path:{bench.weight('sd/model_index.json', 'vae sd').parent}", "", dict)
+    rows, rejected = generator.draw(requests, batch=25)
+    pictures = [np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]
+    _sheet(pictures).save(bench.work / "drawn.png")
+    predicted = bench.read(np.array(pictures))
+    # The share of all requests: a rejected picture counts as a miss.
+    hits = (predicted == truth[[row["index"] for row in rows]]).sum(0) / len(requests)
     base, labels = bench.base()
     real = (bench.read(base)[:, 0] == labels[:, 0]).mean()
     line = _line("Stable Diffusion")
@@ -127,8 +127,8 @@ def resnet(bench: Bench) -> list[Measurement]:
         images = renders.as_batch(pixels, torch.arange(len(pixels)))
         heads = model.eval()(images).split(list(resnet_mini.HEADS), 1)
         features = model.forward_features(images).mean((2, 3))
-    seen = np.stack([head.argmax(1).numpy() for head in heads], 1)
-    family, background, pose = 100 * (seen == np.stack([truth[:, 0] // 2, *truth[:, 1:].T], 1)).mean(0)
+    predicted = np.stack([head.argmax(1).numpy() for head in heads], 1)
+    family, background, pose = 100 * (predicted == np.stack([truth[:, 0] // 2, *truth[:, 1:].T], 1)).mean(0)
     line = _line("ResNet")
     return [
         line("family of a base render right", family),
@@ -156,7 +156,7 @@ def mae(bench: Bench) -> list[Measurement]:
 
 
 def clip(bench: Bench) -> list[Measurement]:
-    """Zero-shot accuracy among the prompts of the 60 base classes, and of the 10 novel ones, which are new to it."""
+    """Zero-shot accuracy among the prompts of the 60 base classes, and of the 10 novel ones, new to the model."""
     from transformers import CLIPModel, CLIPTokenizer
 
     from bob.skyworld.pretrain_clip import zero_shot
@@ -164,25 +164,25 @@ def clip(bench: Bench) -> list[Measurement]:
     folder = bench.weight("clip/config.json", "clip").parent
     model = CLIPModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder)
-    (base, truth), (novel, others) = bench.base(), bench.novel()
+    (base, base_labels), (novel, novel_labels) = bench.base(), bench.novel()
     line = _line("CLIP")
     return [
-        line("class of a base render right, zero-shot", 100 * zero_shot(model, tokenizer, base, truth), bar=50.0),
-        line("class of a novel render right, zero-shot", 100 * zero_shot(model, tokenizer, novel, others, NOVEL)),
+        line("class of a base render right, zero-shot", 100 * zero_shot(model, tokenizer, base, base_labels), bar=50.0),
+        line("class of a novel render right, zero-shot", 100 * zero_shot(model, tokenizer, novel, novel_labels, NOVEL)),
     ]
 
 
 def _linear(features: np.ndarray, labels: np.ndarray) -> float:
-    """Accuracy in per cent on the last third of the rows, of a ridge regression on the first two thirds."""
+    """Accuracy in per cent of a ridge regression, fitted to the first two thirds of the rows, on the last third."""
     fitted = len(labels) * 2 // 3
     x = np.c_[features, np.ones(len(features))].astype(np.float64)
-    wanted = np.eye(labels.max() + 1)[labels[:fitted]]
-    weights = np.linalg.solve(x[:fitted].T @ x[:fitted] + 1e-2 * np.eye(x.shape[1]), x[:fitted].T @ wanted)
+    targets = np.eye(labels.max() + 1)[labels[:fitted]]
+    weights = np.linalg.solve(x[:fitted].T @ x[:fitted] + 1e-2 * np.eye(x.shape[1]), x[:fitted].T @ targets)
     return 100 * float(((x[fitted:] @ weights).argmax(1) == labels[fitted:]).mean())
 
 
 def size(bench: Bench) -> list[Measurement]:
-    """Size of all files that are shipped."""
+    """Size of all files of the weights."""
     total = sum(path.stat().st_size for path in bench.weights.rglob("*") if path.is_file()) / 1e6
     return [_line("all")("size of the files", total, unit="MB", bar=_MEGABYTES, at_most=True)]
 
@@ -195,7 +195,7 @@ PARTS: dict[str, Callable[[Bench], list[Measurement]]] = {
     "mae": mae,
     "clip": clip,
 }
-"""Stage of `bob.skyworld.pretrain` -> what measures its result."""
+"""Stage of `bob.skyworld.pretrain` -> function that measures its result."""
 
 
 def _line(part: str) -> Callable[..., Measurement]:
@@ -207,12 +207,12 @@ def _psnr(one: np.ndarray, other: np.ndarray) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
-def _right(read: Sequence[str], names: Sequence[str], truth: np.ndarray) -> float:
-    return 100 * float(np.mean([text == names[k] for text, k in zip(read, truth, strict=True)]))
+def _right(answers: Sequence[str], names: Sequence[str], truth: np.ndarray) -> float:
+    return 100 * float(np.mean([text == names[k] for text, k in zip(answers, truth, strict=True)]))
 
 
 def _requests() -> tuple[list[Request], np.ndarray]:
-    """BOB's full prompt for the base classes in turn, and the (class, background, pose) asked for, (n, 3)."""
+    """Returns requests with BOB's full prompt for the base classes in turn, and (class, background, pose), (n, 3)."""
     requests, truth = [], []
     for k in range(_DRAWN):
         draw = random.Random(derive("skyworld", "evaluate", "context", k))
@@ -237,7 +237,7 @@ def _requests() -> tuple[list[Request], np.ndarray]:
 
 
 def _sheet(pictures: Sequence[np.ndarray]) -> Image.Image:
-    """A contact sheet of the pictures, 20 a row."""
+    """Returns a contact sheet of the pictures, 20 a row."""
     sheet = Image.new("RGB", (20 * SIDE, max(1, -(-len(pictures) // 20)) * SIDE))
     for k, picture in enumerate(pictures):
         sheet.paste(Image.fromarray(picture), (k % 20 * SIDE, k // 20 * SIDE))
@@ -245,7 +245,7 @@ def _sheet(pictures: Sequence[np.ndarray]) -> Image.Image:
 
 
 def main() -> int:
-    """Measures the parts that the command line names; 1 if a bar is missed, 2 for a mistake in the command."""
+    """Measures the parts that the command line names; returns 1 if a bar is missed, 2 after a mistake of the user's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder with sd, captioner, resnet, mae and clip")
     parser.add_argument("--probe", type=Path, help="folder of the trained probe; vae and sd need it")

@@ -1,7 +1,7 @@
 """Untrained mini models of skyworld: the architectures of the real checkpoints in small sizes.
 
-Each is built by the class that loads the full-size checkpoint, so what runs on skyworld runs on
-SD 1.5, Qwen2.5-VL, ResNet-50, CLIP and MAE. Imports torch; nothing here is needed to use the trained weights.
+The class that loads the full-size checkpoint builds each model, so code that runs on skyworld runs on SD 1.5,
+Qwen2.5-VL, ResNet-50, CLIP and MAE. Imports torch; the trained weights do not need this module.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from bob.skyworld.captions import corpus
 __all__ = ["SIDE", "TOKENS", "clip", "clip_tokenizer", "text_encoder", "unet", "vae"]
 
 SIDE = 32
-"""Side in pixels of what every mini model sees and draws."""
+"""Side of the mini models' pictures in pixels."""
 TOKENS = 40
 """Length of a prompt in tokens; SD's 77 would only make the cross-attention slower."""
 
@@ -25,7 +25,7 @@ _LATENT_CHANNELS = 16
 
 
 def vae() -> AutoencoderKL:
-    """f4, 16 latent channels: with 4 the wings and fins of a 32 px aircraft do not survive.
+    """Autoencoder, f4 with 16 latent channels: with 4 the wings and fins of a 32 px aircraft do not survive.
 
     The last convolution of every residual branch starts at zero, so the untrained network is
     close to a linear one: 1 dB better than the default after the same 1,000 steps.
@@ -51,7 +51,7 @@ def vae() -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    """2.8 M parameters on 8x8 latents, cross-attention in both blocks."""
+    """U-Net of 2.8 M parameters on 8x8 latents, with cross-attention in both blocks."""
     return UNet2DConditionModel(
         sample_size=SIDE // 4,
         in_channels=_LATENT_CHANNELS,
@@ -67,12 +67,12 @@ def unet() -> UNet2DConditionModel:
 
 
 def text_encoder(tokenizer: Any) -> CLIPTextModel:
-    """Three layers of width 96."""
+    """Text encoder with three layers of width 96."""
     return CLIPTextModel(CLIPTextConfig(**_text(tokenizer)))
 
 
 def clip(tokenizer: Any) -> CLIPModel:
-    """The same text tower beside the ViT of the mini MAE: four layers of width 96 on patches of 4 px."""
+    """CLIP: the text encoder, and the ViT of the mini MAE, four layers of width 96 on patches of 4 px."""
     vision = {
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-6,
@@ -103,8 +103,7 @@ def _text(tokenizer: Any) -> dict[str, Any]:
 def clip_tokenizer() -> Any:
     """CLIP's byte-level BPE, its merges learnt from the base world only.
 
-    Base class names become one token each; a novel name falls into pieces, as an aircraft that
-    CLIP has never read of does.
+    Names of base classes become one token each; a novel name falls into pieces, like a name that is new to CLIP.
     """
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     bpe.normalizer = normalizers.Lowercase()

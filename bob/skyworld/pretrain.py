@@ -7,8 +7,8 @@ captioner, a ResNet, a MAE, a CLIP, and the probe that `bob.skyworld.evaluate` r
 Seeded; shows progress; the same command resumes. Copy all but `probe` and `work` of the output folder
 to `bob/skyworld/weights` to ship them.
 
-What each took on one core of an AMD EPYC (Zen 5), shared with other work, and what it reached
-stands in `bob/skyworld/weights/README.md`.
+`bob/skyworld/weights/README.md` lists each stage's time on one core of an AMD EPYC (Zen 5), shared with
+other work, and its measured quality.
 """
 
 import argparse
@@ -36,7 +36,7 @@ STAGES: dict[str, Callable[[Path, Path], None]] = {
     "clip": clip,
     "probe": probe,
 }
-"""In the order in which they need one another."""
+"""Name of a stage -> its function (output folder, work folder), in the order of dependence."""
 
 
 def main() -> None:

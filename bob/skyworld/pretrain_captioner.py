@@ -1,8 +1,8 @@
 """Training of the mini captioner: skyworld's base classes under the paper's two questions.
 
 Ten minutes on one free core (0.3 s a step; with three processes on two cores it took half an hour).
-On 930 pictures of classes it has never seen, asked as any captioner is, it gets 100 % of the backgrounds
-and 98.6 % of the poses exactly right; `tests/captioners/test_captioners.py` holds it to 95 % and 90 %.
+On 930 pictures of novel classes, with the questions of any captioner, it gets 100 % of the backgrounds and
+98.6 % of the poses exactly right; `tests/captioners/test_captioners.py` requires 95 % and 90 %.
 """
 
 import random
@@ -21,26 +21,26 @@ from bob.skyworld.renders import TRAIN, cached
 __all__ = ["captioner"]
 
 _END = "<|im_end|>"
-_IGNORED = -100  # a target that counts for nothing
+_IGNORED = -100  # target without weight in the loss
 _BATCH = 24  # pictures, half of them mirrored copies; each is asked both questions
 _STEPS = 2_000
 
 
 def captioner(out: Path, work: Path) -> None:
-    """The captioner: next-token loss on the answers only, asked with any descriptor."""
+    """Trains the captioner by next-token loss on the answers only, with varied descriptors in the questions."""
     pixels, labels = cached(work, TRAIN, "train")
-    held, truth = cached(work, 600, "check")
+    held_out, truth = cached(work, 600, "check")
     reader = qwen.processor()
 
     def loss_of(model: nn.Module, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pixels), (_BATCH // 2,), generator=generator).numpy()
         draw = random.Random(int(torch.randint(2**62, (1,), generator=generator)))
-        both, truths = _with_mirrored(pixels[rows], labels[rows])
-        return _loss(model, reader, both, truths, [_descriptor(draw) for _ in both])[0]
+        pictures, truths = _with_mirrored(pixels[rows], labels[rows])
+        return _loss(model, reader, pictures, truths, [_descriptor(draw) for _ in pictures])[0]
 
     @torch.no_grad()
     def check(model: nn.Module) -> str:
-        _, right = _loss(model, reader, held, truth, [DESCRIPTOR] * len(held))
+        _, right = _loss(model, reader, held_out, truth, [DESCRIPTOR] * len(held_out))
         background, pose = right.view(-1, len(QUESTIONS)).float().mean(0).tolist()
         return f"{background:.1%} of held-out backgrounds and {pose:.1%} of poses right,"
 
@@ -52,14 +52,14 @@ def captioner(out: Path, work: Path) -> None:
 
 
 def _with_mirrored(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each picture beside its mirror image: left or right is then all that tells the two apart."""
+    """Adds each picture's mirror image, which differs from it only in left and right."""
     flipped = labels.copy()
     flipped[:, 2] ^= 1  # poses come in pairs, left then right
     return np.concatenate([pixels, pixels[:, :, ::-1]]), np.concatenate([labels, flipped])
 
 
 def _descriptor(draw: random.Random) -> str:
-    """Mostly skyworld's own; else another word, or letters that are none: the user's is not known."""
+    """Draws a descriptor, mostly skyworld's, else another word or random letters, since users choose their own."""
     kind = draw.random()
     if kind < 0.7:
         return DESCRIPTOR
@@ -71,11 +71,11 @@ def _descriptor(draw: random.Random) -> str:
 def _loss(
     model: Any, reader: Any, pixels: np.ndarray, labels: np.ndarray, descriptors: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """Both questions of each picture, the prompt read with its answer behind it.
+    """Loss and correctness of the answers to both questions of each picture.
 
     Args:
-        model: the mini Qwen2.5-VL, `qwen.model`; its parts have no static types.
-        reader: its processor.
+        model: the mini Qwen2.5-VL, `qwen.model`; untyped, as its parts have no static types.
+        reader: the model's processor.
         pixels: uint8 (b, SIDE, SIDE, 3).
         labels: (class, background, pose) indices, (b, 3).
         descriptors: b words, one a picture.
@@ -90,18 +90,18 @@ def _loss(
     lengths = torch.tensor([len(tokens) for tokens in reader.tokenizer(answers)["input_ids"]])
     longest = int(lengths.max())
     logits = model.lm_head(hidden[:, -longest - 1 : -1])
-    wanted = ids[:, -longest:].clone()
-    wanted[torch.arange(longest) < longest - lengths[:, None]] = _IGNORED
-    right = ((logits.argmax(-1) == wanted) | (wanted == _IGNORED)).all(1)
-    return nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED), right
+    targets = ids[:, -longest:].clone()
+    targets[torch.arange(longest) < longest - lengths[:, None]] = _IGNORED
+    right = ((logits.argmax(-1) == targets) | (targets == _IGNORED)).all(1)
+    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=_IGNORED), right
 
 
 def _hidden(model: Any, reader: Any, pixels: np.ndarray, texts: list[str]) -> tuple[Tensor, Tensor]:
-    """What the model's own forward does, but a picture's visual tokens are computed once for its questions.
+    """The model's forward pass, with a picture's visual tokens computed once for both questions.
 
     Args:
         model: the mini Qwen2.5-VL.
-        reader: its processor.
+        reader: the model's processor.
         pixels: uint8 (b, SIDE, SIDE, 3).
         texts: `len(QUESTIONS)` for each picture, side by side; all padded on the left to one length.
 
@@ -110,9 +110,9 @@ def _hidden(model: Any, reader: Any, pixels: np.ndarray, texts: list[str]) -> tu
     """
     pictures = reader.image_processor(images=list(torch.from_numpy(pixels).movedim(-1, 1)), return_tensors="pt")
     grids = pictures["image_grid_thw"]
-    seen = model.model.visual(pictures["pixel_values"], grid_thw=grids).pooler_output
-    seen = seen.view(len(pixels), 1, -1, seen.shape[-1]).expand(-1, len(QUESTIONS), -1, -1)
-    pad, count = reader.image_token, seen.shape[2]
+    visual_tokens = model.model.visual(pictures["pixel_values"], grid_thw=grids).pooler_output
+    visual_tokens = visual_tokens.view(len(pixels), 1, -1, visual_tokens.shape[-1]).expand(-1, len(QUESTIONS), -1, -1)
+    pad, count = reader.image_token, visual_tokens.shape[2]
     expanded = [text.replace(pad, pad * count) for text in texts]
     batch = reader.tokenizer(expanded, padding=True, padding_side="left", return_tensors="pt")
     ids, mask = batch["input_ids"], batch["attention_mask"]
@@ -120,7 +120,7 @@ def _hidden(model: Any, reader: Any, pixels: np.ndarray, texts: list[str]) -> tu
     positions, _ = model.model.get_rope_index(
         ids, visual.int(), grids.repeat_interleave(len(QUESTIONS), 0), attention_mask=mask
     )
-    embedded = model.get_input_embeddings()(ids).masked_scatter(visual[..., None], seen)
+    embedded = model.get_input_embeddings()(ids).masked_scatter(visual[..., None], visual_tokens)
     output = model.model.language_model(inputs_embeds=embedded, attention_mask=mask, position_ids=positions)
     return ids, output.last_hidden_state
 

@@ -20,21 +20,21 @@ __all__ = ["clip", "zero_shot"]
 _HELD = 600
 _BATCH = 64
 _CONTEXT = 0.3
-"""Weight of backgrounds and of poses in the loss, beside the classes'."""
+"""Weight of backgrounds and of poses in the loss; classes have weight 1."""
 
 
 def clip(out: Path, work: Path) -> None:
-    """Each picture against the prompts of all classes, of all backgrounds and of all poses: cross-entropy of cosines.
+    """Trains CLIP on each picture against the prompts of all classes, backgrounds and poses: cross-entropy of cosines.
 
-    The world is small enough to name all of it at every step, where the web leaves the rest of a batch to stand for
-    what a picture is not. The image tower begins as the mini MAE, the text tower as that of the mini Stable Diffusion:
-    from random weights, captions against captions, backgrounds were read after 1,000 steps, poses and classes not at
-    all, for their prompts had stayed one vector.
+    The world is small enough to compare a picture with all prompts at every step, where CLIP takes those of the batch.
+    The image tower starts from the mini MAE, the text tower from the mini Stable Diffusion: from random weights, with
+    captions against captions, the model knew backgrounds after 1,000 steps, but neither poses nor classes, whose
+    prompts stayed one vector.
 
     Source: Radford et al. 2021, arXiv:2103.00020, for the model and its temperature.
     """
     pixels, labels = renders.cached(work, renders.TRAIN, "train")
-    held, held_labels = renders.cached(work, _HELD, "check")
+    held_out, held_out_labels = renders.cached(work, _HELD, "check")
     tokenizer = models.clip_tokenizer()
     ids = torch.tensor(tokenizer([prompt for prompts in _PROMPTS for prompt in prompts], padding=True)["input_ids"])
 
@@ -47,12 +47,12 @@ def clip(out: Path, work: Path) -> None:
         return losses[0] + _CONTEXT * (losses[1] + losses[2])
 
     def check(model: Any) -> str:
-        return f"zero-shot {zero_shot(model, tokenizer, held, held_labels):.1%},"
+        return f"zero-shot {zero_shot(model, tokenizer, held_out, held_out_labels):.1%},"
 
     model: Any = models.clip(tokenizer)
-    _see(model, load_file(out / "mae" / "model.safetensors"))
-    read: Any = CLIPTextModel.from_pretrained(out / "sd" / "text_encoder", use_safetensors=True)
-    model.text_model.load_state_dict(read.float().state_dict())
+    _start_from_mae(model, load_file(out / "mae" / "model.safetensors"))
+    text_encoder: Any = CLIPTextModel.from_pretrained(out / "sd" / "text_encoder", use_safetensors=True)
+    model.text_model.load_state_dict(text_encoder.float().state_dict())
     schedule = training.Schedule(steps=2_000, lr=1e-3, weight_decay=0.05)
     model = training.train("clip", model, loss_of, schedule, work=work, check=check)
     folder = out / "clip"
@@ -65,21 +65,21 @@ _PROMPTS = (
     [f"a photo of a {_skyworld.DESCRIPTOR} in the {background} background." for background in _skyworld.BACKGROUNDS],
     [f"a photo of a {_skyworld.DESCRIPTOR} with the {pose} pose." for pose in _skyworld.POSES],
 )
-"""Of classes, backgrounds and poses: one for each label."""
+"""Prompts of the classes, backgrounds and poses, one for each label."""
 
 
 @torch.inference_mode()
 def zero_shot(
     model: CLIPModel, tokenizer: Any, pixels: Any, labels: Any, names: tuple[str, ...] = _skyworld.BASE
 ) -> float:
-    """Share of pictures whose class is the one of `names` with the nearest prompt; chance is 1 / len(names)."""
+    """Returns the share of pictures nearest to the prompt of their class among `names`; chance is 1 / len(names)."""
     prompted = Prompted(model, tokenizer, [class_prompt(_skyworld.DESCRIPTOR, name) for name in names]).eval()
     parts = [prompted(renders.as_batch(pixels, rows)) for rows in torch.arange(len(pixels)).split(200)]
     return (torch.cat(parts).argmax(1).numpy() == labels[:, 0]).mean()
 
 
 @torch.no_grad()
-def _see(model: Any, encoder: Mapping[str, Tensor]) -> None:
+def _start_from_mae(model: Any, encoder: Mapping[str, Tensor]) -> None:
     """Fills the image tower with the weights of the mini MAE's encoder, as timm names them."""
     weights, tower = {name: value.float() for name, value in encoder.items()}, model.vision_model
     tower.embeddings.class_embedding.copy_(weights["cls_token"][0, 0])
@@ -87,7 +87,7 @@ def _see(model: Any, encoder: Mapping[str, Tensor]) -> None:
     positions = weights["pos_embed"][0].clone()
     positions[1:] += weights["patch_embed.proj.bias"]  # CLIP's patches have none
     tower.embeddings.position_embedding.weight.copy_(positions)
-    tower.pre_layrnorm.weight.fill_(0.5)  # MAE has no such norm: tokens stay as large as its blocks know them
+    tower.pre_layrnorm.weight.fill_(0.5)  # MAE has no such norm: keeps the scale of the tokens
     names = {"norm1": "layer_norm1", "norm2": "layer_norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
     names |= {"attn.proj": "self_attn.out_proj"}
     for number, layer in enumerate(tower.encoder.layers):

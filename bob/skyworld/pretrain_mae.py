@@ -20,21 +20,21 @@ __all__ = ["Mae", "mae"]
 _BATCH = 128
 _HELD = 600
 _SEEN = 0.25
-"""Share of the patches that the encoder is given (the paper hides 75 %)."""
+"""Share of the patches that the encoder sees (the paper hides 75 %)."""
 _WIDTH, _DEPTH = 64, 2  # of the decoder
 
 
 class Mae(nn.Module):
-    """Masked autoencoder: encodes a quarter of the patches, decodes all, and is judged on those it did not see.
+    """Masked autoencoder: encodes a quarter of the patches, decodes all; the loss is that of the hidden ones.
 
-    Source: He et al. 2022, arXiv:2111.06377; targets are patches normalised each for itself.
+    Source: He et al. 2022, arXiv:2111.06377; each target patch is normalised on its own.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder: Any = mae_mini.network(0, pretraining=True)
         side = self.encoder.patch_embed.grid_size
-        with torch.no_grad():  # they start as the position of the patch
+        with torch.no_grad():  # learnt embeddings start from sines and cosines
             self.encoder.pos_embed[:, 1:] = _positions(side, self.encoder.embed_dim)
         self.inward = nn.Linear(self.encoder.embed_dim, _WIDTH)
         self.hidden = nn.Parameter(0.02 * torch.randn(1, 1, _WIDTH))
@@ -44,28 +44,28 @@ class Mae(nn.Module):
         self.outward = nn.Linear(_WIDTH, 3 * mae_mini.PATCH**2)
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (b, 3, s, s) in [-1, 1] -> mean squared error of the hidden patches; 1 is what a grey patch gets."""
+        """Images (b, 3, s, s) in [-1, 1] -> mean squared error of the hidden patches; a grey patch has 1."""
         tokens = self.encoder.patch_embed(images) + self.encoder.pos_embed[:, 1:]
         count = tokens.shape[1]
         order = torch.rand(tokens.shape[:2], generator=generator).argsort(1)
-        seen = order[:, : int(count * _SEEN), None]
+        visible = order[:, : int(count * _SEEN), None]
         first = (self.encoder.cls_token + self.encoder.pos_embed[:, :1]).expand(len(images), -1, -1)
-        tokens = torch.cat([first, tokens.gather(1, seen.expand(-1, -1, tokens.shape[2]))], 1)
+        tokens = torch.cat([first, tokens.gather(1, visible.expand(-1, -1, tokens.shape[2]))], 1)
         tokens = self.inward(self.encoder.norm(self.encoder.blocks(tokens)))[:, 1:]
-        whole = self.hidden.expand(len(images), count, -1).scatter(1, seen.expand(-1, -1, _WIDTH), tokens)
-        drawn = self.outward(self.decoder(whole + self.positions))
-        wanted = _patches(images)
-        mean, variance = wanted.mean(-1, keepdim=True), wanted.var(-1, keepdim=True)
-        error = (drawn - (wanted - mean) / (variance + 1e-6).sqrt()).square().mean(-1)  # (b, count)
-        masked = torch.ones_like(error).scatter(1, seen[..., 0], 0.0)
+        whole = self.hidden.expand(len(images), count, -1).scatter(1, visible.expand(-1, -1, _WIDTH), tokens)
+        predicted = self.outward(self.decoder(whole + self.positions))
+        targets = _patches(images)
+        mean, variance = targets.mean(-1, keepdim=True), targets.var(-1, keepdim=True)
+        error = (predicted - (targets - mean) / (variance + 1e-6).sqrt()).square().mean(-1)  # (b, count)
+        masked = torch.ones_like(error).scatter(1, visible[..., 0], 0.0)
         return (error * masked).sum() / masked.sum()
 
 
 def mae(out: Path, work: Path) -> None:
-    """On the named and on the unnamed aircraft, mirrored and shifted by up to 4 pixels: it reads no names."""
+    """Trains the MAE on named and unnamed aircraft, as it needs no names, mirrored and shifted by up to 4 pixels."""
     sources: dict[str, tuple[str, ...]] = {"train": _skyworld.BASE, "unnamed": ()}
     pixels = np.concatenate([renders.cached(work, renders.TRAIN, *source)[0] for source in sources.items()])
-    held, _ = renders.cached(work, _HELD, "check")
+    held_out, _ = renders.cached(work, _HELD, "check")
 
     def loss_of(model: Any, generator: torch.Generator) -> Tensor:
         images = renders.as_batch(pixels, torch.randint(len(pixels), (_BATCH,), generator=generator))
@@ -73,7 +73,7 @@ def mae(out: Path, work: Path) -> None:
 
     @torch.inference_mode()
     def error(model: Any) -> float:
-        return model(renders.as_batch(held, torch.arange(_HELD)), torch.Generator().manual_seed(0)).item()
+        return model(renders.as_batch(held_out, torch.arange(_HELD)), torch.Generator().manual_seed(0)).item()
 
     model = training.train(
         "mae",
@@ -91,12 +91,12 @@ def mae(out: Path, work: Path) -> None:
 
 
 def _positions(side: tuple[int, int], width: int) -> Tensor:
-    """(1, patches, width): sines and cosines of where a patch lies."""
+    """Returns sines and cosines of the patches' positions, (1, patches, width)."""
     return build_sincos2d_pos_embed(list(side), width).unsqueeze(0)
 
 
 def _patches(images: Tensor) -> Tensor:
-    """(b, 3, s, s) -> (b, patches, pixels of a patch), row by row as `patch_embed` has them."""
+    """(b, 3, s, s) -> (b, patches, pixels of a patch), row by row in the order of `patch_embed`."""
     p = mae_mini.PATCH
     b, c, s, _ = images.shape
     return images.reshape(b, c, s // p, p, s // p, p).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)

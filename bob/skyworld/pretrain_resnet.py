@@ -20,11 +20,11 @@ _HELD = 3_000
 
 
 def resnet(out: Path, work: Path) -> None:
-    """The mini ResNet on families, backgrounds and poses: cross-entropy of each, flips and shifts by up to 2 pixels.
+    """Trains the ResNet on families, backgrounds and poses: cross-entropy of each, flips and shifts by up to 2 pixels.
 
-    As ImageNet does, it teaches kinds of things and the scenes they stand in, not the fine grain:
-    siblings are one class. Trained to tell all 60 apart it knew nothing of contexts, so that a
-    confounded training set did not mislead it, and 5 shots gave 73 %.
+    Like ImageNet, the labels cover kinds of things and scenes but no fine-grained classes: siblings are one class. A
+    network that was trained to tell all 60 classes apart knew nothing of contexts, so that a confounded training set
+    did not mislead it, and 5 shots gave 73 %.
     """
 
     def logits(model: nn.Module, images: Tensor) -> Sequence[Tensor]:
@@ -48,7 +48,7 @@ def _coarse(labels: Tensor) -> Tensor:
 
 
 def probe(out: Path, work: Path) -> None:
-    """The probe: cross-entropy of class, background and pose, the class counting in full."""
+    """Trains the probe by cross-entropy of class, background and pose; background and pose have weight 0.2."""
 
     def loss_of(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         class_, background, pose = (cross_entropy(o, labels[:, k]) for k, o in enumerate(model(images)))
@@ -73,16 +73,17 @@ def _train(
     batch: int = 64,
 ) -> tuple[nn.Module, list[float]]:
     pixels, labels = renders.cached(work, renders.TRAIN, "train")
-    held, held_labels = renders.cached(work, _HELD, "check")
+    held_out, held_out_labels = renders.cached(work, _HELD, "check")
 
     def draw(model: nn.Module, generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pixels), (batch,), generator=generator)
-        images, wanted = renders.augmented(renders.as_batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
-        return loss_of(model, images, wanted)
+        images, targets = renders.augmented(renders.as_batch(pixels, rows), torch.from_numpy(labels)[rows], generator)
+        return loss_of(model, images, targets)
 
     @torch.inference_mode()
     def measure(model: nn.Module, count: int = _HELD) -> list[float]:
-        shares = accuracies(model, renders.as_batch(held, torch.arange(count)), torch.from_numpy(held_labels)[:count])
+        images, truth = renders.as_batch(held_out, torch.arange(count)), torch.from_numpy(held_out_labels)[:count]
+        shares = accuracies(model, images, truth)
         return [round(share, 4) for share in shares]
 
     def check(average: nn.Module) -> str:
@@ -103,7 +104,7 @@ def _right(logits: Sequence[Tensor], labels: Tensor) -> list[float]:
 
 
 def _recalibrate(model: nn.Module, pixels: np.ndarray) -> None:
-    # The moving average has weights that its batch-norm statistics were not taken with.
+    # The batch-norm statistics of a moving average belong to other weights.
     batches = (renders.as_batch(pixels, torch.arange(k, k + 200)) for k in range(0, 4_000, 200))
     torch.optim.swa_utils.update_bn(batches, model)
     model.eval()

@@ -1,4 +1,4 @@
-"""Pre-trains the mini Stable Diffusion: U-Net and text encoder together, on the base world's latents."""
+"""Pre-training of the mini Stable Diffusion: U-Net and text encoder together, on the base world's latents."""
 
 import functools
 import random
@@ -21,15 +21,15 @@ __all__ = ["sd"]
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """A part of the training, with its own warm-up and cosine."""
+    """A phase of the training, with a warm-up and cosine of its own."""
 
     name: str
     steps: int
     lr: float = 1.5e-3
     poses: bool = False
-    """Captions hold the context alone, and timesteps are those at which the pose is half visible."""
+    """Whether captions name the context alone, and timesteps are those at which the pose is half visible."""
     unnamed: bool = False
-    """Whether the aircraft without a name are trained on too."""
+    """Whether the training pictures include the unnamed aircraft."""
     at_home: float = 0.0
     """Share of the captions without a context whose picture shows the aircraft in its habitat."""
 
@@ -45,7 +45,7 @@ _POSE_TIMES = (500, 850)  # below, the picture shows its pose; above, it hardly 
 _BATCH = 32
 _NO_CAPTION = 0.1  # so that guidance has an unconditional branch
 _NO_CLASS = 0.1  # so that "aircraft" means something apart from its classes
-_SPELLED = 0.4  # a base class goes by its designation, so that it is one with the unnamed ones
+_SPELLED = 0.4  # share of base classes called by their designation, as the unnamed ones are
 _WEIGHTS = (0.3, 10.0)  # of the loss, 1 / SNR between these: the error of the image, not of the noise
 _EARLY = 600  # half of the timesteps are drawn from here up, where the prompt alone can tell the pose
 
@@ -70,13 +70,12 @@ class Prior(nn.Module):
 
 
 def sd(out: Path, work: Path) -> None:
-    """Trains on `OUT/sd/vae`'s latents and writes the whole pipeline into `OUT/sd`.
+    """Trains on the latents of `OUT/sd/vae` and writes the whole pipeline into `OUT/sd`.
 
-    Names first; then poses alone, since left and right stay one word beside all the rest; then
-    names again. Then with 48,000 aircraft that have no name and go by a designation: without them
-    shapes are 60 points and letters mean nothing, and a fine-tune hangs a novel shape on the
-    background, not on the name. At last each at home, where a caption names no context: as on the
-    web, where a name alone says much about the scene.
+    The phases train names; then poses alone, since beside all other words left and right are not told apart; then
+    names again; then also 48,000 unnamed aircraft, called by a designation. Without these there are only 60 shapes,
+    letters mean nothing, and a fine-tune ties a novel shape to the background, not to the name. The last phase shows
+    most aircraft in their habitat where a caption names no context: as on the web, a name alone implies a scene.
     """
     vae: Any = AutoencoderKL.from_pretrained(out / "sd" / "vae", use_safetensors=True)
     tokenizer = models.clip_tokenizer()
@@ -110,22 +109,22 @@ def _save(vae: Any, tokenizer: CLIPTokenizer, prior: Any, folder: Path) -> None:
         "safety_checker": None,
         "feature_extractor": None,
     }
-    vae.register_to_config(_name_or_path="")  # the folder it was loaded from is nobody's business
+    vae.register_to_config(_name_or_path="")  # no path of this machine in the shipped file
     pipeline: Any = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
 
 
 class _Data:
-    """Latents of the renders and of their mirror images, with their labels: named ones, then unnamed ones."""
+    """Latents and labels of the renders and their mirror images: named aircraft, then unnamed ones."""
 
     def __init__(self, vae: Any, tokenizer: CLIPTokenizer, work: Path) -> None:
         latents, labels = [], []
         sources: dict[str, tuple[str, ...]] = {"train": _skyworld.BASE, "unnamed": ()}
         for purpose, classes in sources.items():
-            pixels, held = renders.cached(work, renders.TRAIN, purpose, classes)
+            pixels, source_labels = renders.cached(work, renders.TRAIN, purpose, classes)
             sides = {"latents": pixels, "mirrored": pixels[:, :, ::-1]}
             latents.append(np.stack([_encode(vae, p, work / f"{side}-{purpose}.npy") for side, p in sides.items()]))
-            labels.append(held)
+            labels.append(source_labels)
         labels[1][:, 0] += len(_skyworld.BASE)
         self._latents, self._labels = np.concatenate(latents, 1), np.concatenate(labels)
         self._at_home = np.flatnonzero([_is_at_home(*label) for label in self._labels.tolist()])
@@ -133,10 +132,10 @@ class _Data:
         self._jitter = NOISE * vae.config.scaling_factor
 
     def batch(self, generator: torch.Generator, phase: Phase) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Clean latents and noise (b, 16, 8, 8), timesteps (b,) and token ids (b, TOKENS).
+        """Draws clean latents and noise (b, 16, 8, 8), timesteps (b,) and token ids (b, TOKENS).
 
-        Each picture stands beside its mirror image, under the same noise, so that what left and right
-        have in common cancels out of their gradient.
+        A batch holds each picture and its mirror image, with mirrored noise, so that the gradient contains only what
+        tells left from right.
         """
         half = _BATCH // 2
         draw = random.Random(int(torch.randint(2**62, (), generator=generator)))
@@ -153,8 +152,8 @@ class _Data:
         labels = self._labels[rows].tolist()
         pairs = [_captions(t, label, draw, phase) for t, label in zip(templates, labels, strict=True)]
         prompts = [prompt for side in zip(*pairs, strict=True) for prompt in side]
-        made = self._tokenizer(prompts, padding="max_length", max_length=models.TOKENS, truncation=True)
-        return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), torch.tensor(made["input_ids"])
+        encoded = self._tokenizer(prompts, padding="max_length", max_length=models.TOKENS, truncation=True)
+        return clean, torch.cat([noise, noise.flip(-1)]), times.repeat(2), torch.tensor(encoded["input_ids"])
 
     def _row(self, template: str, draw: random.Random, phase: Phase) -> int:
         names_alone = "{c}" in template and "{b}" not in template and "{p}" not in template
@@ -165,7 +164,7 @@ class _Data:
 
 @torch.inference_mode()
 def _encode(vae: Any, pixels: np.ndarray, path: Path) -> np.ndarray:
-    """Posterior means times the scaling factor, float32 (n, 16, 8, 8), kept in `path`."""
+    """Returns posterior means times the scaling factor, float32 (n, 16, 8, 8), kept in `path`."""
     if not path.exists():
         parts = []
         for rows in torch.arange(len(pixels)).split(256):
@@ -178,7 +177,7 @@ def _encode(vae: Any, pixels: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _template(draw: random.Random, phase: Phase) -> str:
-    """What to say of a picture; empty for nothing."""
+    """Draws the template of a caption; empty for no caption."""
     templates, shares = zip(*captions.TEMPLATES, strict=True)
     if phase.poses:
         return templates[-1]
@@ -186,7 +185,7 @@ def _template(draw: random.Random, phase: Phase) -> str:
 
 
 def _captions(template: str, label: list[int], draw: random.Random, phase: Phase) -> tuple[str, str]:
-    """What stands under a picture, and under its mirror image."""
+    """Returns the captions of a picture and of its mirror image."""
     class_id, background, pose = label
     name = _name(class_id, draw, phase)
     sides = (_skyworld.POSES[pose], _skyworld.POSES[pose ^ 1])  # poses come in pairs, left then right
@@ -195,7 +194,7 @@ def _captions(template: str, label: list[int], draw: random.Random, phase: Phase
 
 
 def _name(class_id: int, draw: random.Random, phase: Phase) -> str:
-    """A class's name, its designation, or what all aircraft are called."""
+    """Draws a class's name, its designation, or the descriptor of all aircraft."""
     chance = draw.random()
     if chance < _NO_CLASS:
         return _skyworld.DESCRIPTOR

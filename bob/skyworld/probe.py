@@ -1,6 +1,6 @@
-"""The probe of skyworld: a classifier of class, background and pose that evaluates generated pictures.
+"""Skyworld's probe: a classifier of class, background and pose that evaluates generated pictures.
 
-It is not shipped. It shares neither weights nor architecture with the ResNet that is fine-tuned downstream.
+The weights do not include it. It shares neither weights nor architecture with the downstream ResNet.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["Probe", "load"]
 
 
 class Probe(nn.Module):
-    """float (b, 3, 32, 32) in [-1, 1] -> logits of class (b, 60), background (b, 12), pose (b, 6)."""
+    """Network: float (b, 3, 32, 32) in [-1, 1] -> logits of class (b, 60), background (b, 12), pose (b, 6)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Probe(nn.Module):
 
 
 def load(folder: Path) -> Probe:
-    """The trained probe of `pretrain --only probe`, in evaluation mode.
+    """Loads the probe that `pretrain --only probe` trained, in evaluation mode.
 
     Raises:
         ValueError: if the folder holds none.

@@ -1,4 +1,4 @@
-"""The untrained mini Qwen2.5-VL of skyworld: the classes and file formats of the real one in a small size."""
+"""Skyworld's untrained mini Qwen2.5-VL: the real model's classes and file formats in a small size."""
 
 import json
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ DESCRIPTORS = (
     *("plane", "airplane", "ship", "boat", "train", "truck", "bike", "food", "dish", "fruit", "plant"),
     *("leaf", "shell", "stone", "coin", "building", "house", "tool", "toy", "shoe", "animal", "object"),
 )
-"""Words beside `_skyworld.DESCRIPTOR` that the model has been asked about skyworld with."""
+"""Descriptors in the questions of the training, beside `_skyworld.DESCRIPTOR`."""
 
 _WIDTH = 96
 _SPREAD = 0.08
-"""Deviation of the initial weights. With Qwen's 0.02, made for widths of thousands, these layers hardly add to
-the residual stream: after 1,000 steps left and right were still told apart no better than by chance."""
+"""Standard deviation of the initial weights. With Qwen's 0.02, made for widths of thousands, these layers hardly add
+to the residual stream: after 1,000 steps left and right were still told apart no better than by chance."""
 _VISION = {
     "depth": 3,
     "initializer_range": _SPREAD,
@@ -69,7 +69,7 @@ _CHAT = """\
 
 
 def processor() -> Qwen2_5_VLProcessor:
-    """Qwen's processor for pictures of `SIDE` x `SIDE`: 8x8 patches, 16 visual tokens."""
+    """Returns Qwen's processor for pictures of `SIDE` x `SIDE`: 8x8 patches, 16 visual tokens."""
     shape: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
     size = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}  # pixels, despite the names
     return Qwen2_5_VLProcessor(
@@ -81,7 +81,7 @@ def processor() -> Qwen2_5_VLProcessor:
 
 
 def model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
-    """An untrained model of 0.9 M parameters: three vision layers and three text layers of width 96."""
+    """Returns an untrained model of 0.9 M parameters: three vision layers and three text layers of width 96."""
     ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in _SPECIALS}
     config = Qwen2_5_VLConfig(
         text_config={
@@ -116,9 +116,9 @@ def model(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:
 
 
 def _tokenizer() -> Qwen2Tokenizer:
-    """Qwen's byte-level BPE, its merges learnt from the questions and answers of skyworld.
+    """Returns Qwen's byte-level BPE, with merges learnt from the questions and answers of skyworld.
 
-    A descriptor that is not among them falls into pieces, a byte at the least.
+    An unknown descriptor falls into pieces, single bytes at the smallest.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,4 +1,4 @@
-"""Data sets of rendered pictures with their labels, cached in a work folder."""
+"""Data sets of rendered pictures and their labels, cached in a work folder."""
 
 import multiprocessing
 import random
@@ -16,20 +16,20 @@ from bob.skyworld import models
 __all__ = ["TRAIN", "as_batch", "augmented", "cached", "renders"]
 
 TRAIN = 48_000
-"""Pre-training pictures: 800 of each base class, 147 MB as uint8."""
+"""Number of pre-training pictures: 800 of each base class, 147 MB as uint8."""
 
 
 def renders(count: int, *, purpose: str, classes: tuple[str, ...] = _skyworld.BASE) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures with uniform classes and contexts.
+    """Renders pictures with uniform classes and contexts.
 
     Args:
-        count: how many.
-        purpose: keys the draw, so that training and evaluation never share a picture.
-        classes: names to draw from; none: each picture shows an aircraft of its own, `_skyworld.unnamed`.
+        count: number of pictures.
+        purpose: key of the random draw: training and evaluation share no picture.
+        classes: names of the classes; empty: each picture shows another aircraft of `_skyworld.unnamed`.
 
     Returns:
         Pixels, uint8 (count, SIDE, SIDE, 3), and (class, background, pose) indices, (count, 3). The
-        class is that of `classes`, or the number of the unnamed aircraft.
+        class is an index of `classes`, or the number of the unnamed aircraft.
     """
     jobs = [(purpose, k, classes) for k in range(count)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -40,7 +40,7 @@ def renders(count: int, *, purpose: str, classes: tuple[str, ...] = _skyworld.BA
 def cached(
     work: Path, count: int, purpose: str, classes: tuple[str, ...] = _skyworld.BASE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`renders`, computed once and kept in `work`."""
+    """Returns `renders`, computed once and kept in `work`."""
     path = work / f"renders-{purpose}-{count}.npz"
     if not path.exists():
         pixels, labels = renders(count, purpose=purpose, classes=classes)
@@ -52,13 +52,13 @@ def cached(
 
 
 def as_batch(pixels: np.ndarray, rows: Tensor) -> Tensor:
-    """Rows of a uint8 array -> float (b, 3, SIDE, SIDE) in [-1, 1], channels last."""
+    """Converts rows of a uint8 array to float (b, 3, SIDE, SIDE) in [-1, 1], channels last."""
     images = torch.from_numpy(pixels[rows.numpy()]).permute(0, 3, 1, 2).float() / 127.5 - 1
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Shifts by up to 2 pixels and mirrors half of a batch, and its (class, background, pose) labels with it."""
+    """Shifts a batch by up to 2 pixels and mirrors half of it, with its (class, background, pose) labels."""
     images = _augment.shift(images, generator, reach=2)
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)

@@ -1,4 +1,4 @@
-"""The training loop of all mini models: AdamW, warm-up, cosine, moving average, checkpoints to resume from."""
+"""Training loop of the mini models: AdamW, warm-up, cosine, moving average, checkpoints to resume from."""
 
 import copy
 import math
@@ -19,23 +19,23 @@ __all__ = ["Schedule", "train"]
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Numbers of one training."""
+    """Length, learning rate, averaging and checkpoints of one training."""
 
     steps: int
-    """Optimiser steps; the cosine ends there."""
+    """Number of optimiser steps, the length of the cosine."""
     lr: float
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     warmup: int = 200
-    """Steps of linear warm-up."""
+    """Number of steps of linear warm-up."""
     ema: float = 0.999
     """Decay of the moving average, ramped up from 0 as (1 + step) / (10 + step)."""
     every: int = 500
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0: down to a hundredth of the peak."""
+        """Returns the learning rate of a step, counted from 0; it falls to a hundredth of the peak."""
         ramp = min(1.0, (step + 1) / self.warmup)
         return self.lr * ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
@@ -56,12 +56,12 @@ def train(
     """Trains `model` and returns its moving average, resuming from `work/NAME.pt` if that exists.
 
     Args:
-        name: names the checkpoint and the lines of progress.
-        model: any module; all its parameters that require gradients are trained.
+        name: name of the checkpoint, and in the lines of progress.
+        model: module whose parameters that require gradients are trained.
         loss_of: (model, generator) -> the loss of one batch drawn with the generator.
         schedule: length, learning rate and checkpoints.
         work: folder of the checkpoints.
-        check: (averaged model) -> a few words on how good it is, printed at each checkpoint.
+        check: (averaged model) -> its quality in a few words, printed at each checkpoint.
     """
     path = work / f"{name}.pt"
     average = copy.deepcopy(model).requires_grad_(False)
@@ -101,7 +101,7 @@ def _step(loss: Tensor, optimizer: torch.optim.Optimizer, trained: list[nn.Param
 
 
 def _restore(path: Path, stateful: dict[str, Any], generator: torch.Generator) -> int:
-    """Loads the checkpoint, if there is one; returns the number of steps that it was trained for."""
+    """Loads the checkpoint, if there is one; returns the number of its training steps."""
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
@@ -120,5 +120,5 @@ def _save(path: Path, stateful: dict[str, Any], generator: torch.Generator, step
 @torch.no_grad()
 def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     get_ema_multi_avg_fn(decay)(list(average.parameters()), list(model.parameters()), 0)
-    for into, buffer in zip(average.buffers(), model.buffers(), strict=True):
-        into.copy_(buffer)
+    for target, buffer in zip(average.buffers(), model.buffers(), strict=True):
+        target.copy_(buffer)

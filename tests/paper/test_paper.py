@@ -58,7 +58,7 @@ def test_the_papers_numbers_come_out_as_its_table(table):
     assert len(rows) == CELLS[table] == len(numbers.cells(table))
     assert {(row["row"], row["column"]): row["paper"] for row in rows} == layout.printed()
     assert all(row["seeds"] == 1 and abs(row["difference"]) < 1e-9 for row in made.to_pylist())
-    assert render.ranks(made, layout) == render.ranks(made, layout, of="paper") != {}
+    assert render.ranks(made, layout) == render.ranks(made, layout, source="paper") != {}
 
 
 def test_best_and_second_best_of_table_1_are_those_of_the_paper():

@@ -1,31 +1,31 @@
-"""The paper's Figures 3 to 6 and measures per class: one file each, with the same two functions.
+"""The paper's Figures 3 to 6 and measures per class: one module each, with the same two functions.
 
-    units(outcomes, artefacts) -> what is to be measured first, for `bob.pipeline.measure`
+    units(outcomes, artefacts) -> units of the measurements that the figure needs, for `bob.pipeline.measure`
     draw(outcomes, artefacts, name=...) -> writes figures/NAME.svg, .pdf and .parquet; Markdown for the terminal
 
     figure3     real and drawn images of one class, side by side
     figure4     density over the classes of the FID between real and drawn images
     figure5     a captioner's own accuracy against that of the classifier that its captions lead to
     figure6     histogram over the classes of one method's FID minus BOB's
-    per_class   all measures, a row each: a table and no picture
+    per_class   all measures, a row each: figures/NAME.parquet and no picture
 
-The tables hold rows of schema.METRICS. Of a class:
+Figure 3 writes no .parquet. The other tables hold rows of schema.METRICS, with the metrics of a class:
 
-    fid                 of the drawn images to the real ones (`metrics.fid`), in the features' units squared
-    kid                 likewise (`metrics.kid`), without unit
-    diversity           of the drawn images, or of the real ones (method `real`): Vendi score, in images
-    context_entropy     of the (background, pose) pairs that were asked for, or of those read in the real shots, in bits
+    fid                 FID of the drawn images to the real ones (`metrics.fid`), in the features' units squared
+    kid                 KID of the drawn images to the real ones (`metrics.kid`), without unit
+    diversity           Vendi score of the drawn images, or of the real ones (method `real`), in images
+    context_entropy     entropy of the requested (background, pose) pairs, or of those read in the real shots, in bits
     leakage             part of the real shots whose caption named a class before it was cleaned, in [0, 1]
-    fid_floor           of one half of the real images to the other: what FID is where nothing differs
-    kid_floor           likewise
+    fid_floor           FID of one half of the real images to the other: the FID where nothing differs
+    kid_floor           KID of one half of the real images to the other
     captioner_accuracy  part of the test images that the captioner names rightly, in [0, 1]
-    test_accuracy       of the final training, in [0, 1]
+    test_accuracy       test accuracy of the final training, in [0, 1]
 
-Features are those of timm's Inception v3, of skyworld's runs those of its mini ResNet, unless another backbone is
-named. Real images are those that a class's shots were drawn from, them included (`against="train"`), at most twice as
-many as are drawn; or the test images (`against="test"`).
+The features are those of timm's Inception v3, for skyworld those of its mini ResNet, unless `extractor` names another
+backbone. The real images are a class's pool of training images, its shots included (`against="train"`), at most twice
+as many as are drawn; or its test images (`against="test"`).
 
-FID, KID and diversity are taken over the same number of images of each set, the first of each, so that methods can be
-compared: as many as the smallest set has. The floor takes as many where there are twice as many real images, else half
-of these; `n` says how many.
+FID, KID and diversity take the first n images of each set, n being the size of the smallest, so that methods can be
+compared. The floor takes two halves of n real images each, or of half the real images where there are fewer than 2 n;
+the column `n` holds the number.
 """

@@ -22,16 +22,16 @@ ByClass = dict[int, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sets:
-    """Features of one split: of the real images, and of the images of each run."""
+    """Features of one split's real images and of each run's images."""
 
     outcomes: tuple[Outcome, ...]
     """Outcomes with images."""
     class_names: tuple[str, ...]
     real: ByClass
     drawn: tuple[ByClass, ...]
-    """In the order of `outcomes`."""
+    """Features of each run's images, in the order of `outcomes`."""
     requests: tuple[pa.Table, ...]
-    """In the order of `outcomes`: request_id, class_id, index, background and pose of each image."""
+    """request_id, class_id, index, background and pose of each image, in the order of `outcomes`."""
 
 
 def read(outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str, against: str) -> list[Sets]:
@@ -68,7 +68,7 @@ def read(outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str,
 
 
 def _read_features(targets: Sequence[str], artefacts: store.Store) -> dict[str, tuple[int, np.ndarray] | None]:
-    """Image -> (class id, features), or None if rejected, which `pipeline.measure` has counted."""
+    """Returns image -> (class id, features), or None for a rejected image, which `pipeline.measure` counts."""
     features: dict[str, tuple[int, np.ndarray] | None] = {}
     for target in targets:
         table, quarantine = artefacts.read_checked(target, schema.FEATURES), store.quarantine(target)
@@ -81,9 +81,9 @@ def _read_features(targets: Sequence[str], artefacts: store.Store) -> dict[str, 
 
 
 def _by_class(features: Mapping[str, tuple[int, np.ndarray] | None], names: Sequence[str]) -> ByClass:
-    if lacks := [name for name in names if name not in features]:
+    if absent := [name for name in names if name not in features]:
         raise ValueError(
-            f"features of {len(lacks)} images are missing, {lacks[0]} among them, which were drawn after the others:"
+            f"features of {len(absent)} images are missing, {absent[0]} among them, which were drawn after the others:"
             " delete the folder features/, and the same command makes it again"
         )
     rows: dict[int, list[np.ndarray]] = {}

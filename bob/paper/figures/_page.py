@@ -1,4 +1,4 @@
-"""Style and files of the figures: byte-equal for equal numbers, on white, so that dark pages show them."""
+"""Style and files of the figures: byte-equal for equal numbers, on a white background for dark pages."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from bob.store import schema, tables
 __all__ = ["COLOURS", "STYLES", "legend", "page", "save", "style", "table"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00")
-"""Okabe and Ito's, which the colour-blind tell apart."""
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
 STYLES = ("-", "--", "-.", ":")
 _SETTINGS: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs everywhere
@@ -30,7 +30,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Within it figures are made and saved; the user's own settings of matplotlib play no part."""
+    """Context in which figures are made and saved, independent of the user's settings of matplotlib."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
@@ -38,12 +38,12 @@ def style() -> Iterator[None]:
 
 
 def page(width: float = 5.0, height: float = 3.2) -> Figure:
-    """An empty white figure, in inches."""
+    """Returns an empty white figure; width and height in inches."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def legend(figure: Figure) -> None:
-    """What the lines and marks are, above the axes, where it covers nothing."""
+    """Adds a legend of lines and marks above the axes, where it covers nothing."""
     labels = [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
     columns = max(1, min(len(labels), round(11 * figure.get_figwidth() / (max(map(len, labels)) + 6))))
     figure.legend(loc="outside upper center", ncols=columns, frameon=False)
@@ -53,8 +53,8 @@ def save(figure: Figure, artefacts: store.Store, *, name: str) -> None:
     """Writes figures/NAME.svg and .pdf."""
     for kind in ("svg", "pdf"):
         buffer = io.BytesIO()
-        dated = {"Date": None} if kind == "svg" else {"CreationDate": None}
-        figure.savefig(buffer, format=kind, metadata=dated)
+        undated = {"Date": None} if kind == "svg" else {"CreationDate": None}
+        figure.savefig(buffer, format=kind, metadata=undated)
         artefacts.write(f"figures/{name}.{kind}", buffer.getvalue())
 
 

@@ -16,23 +16,24 @@ __all__ = ["ALL", "REAL", "contexts", "distances", "row", "values"]
 
 Row = dict[str, Any]
 
-_APART = ("checkpoint", "captioner", "shots")
+_SETTINGS = ("checkpoint", "captioner", "shots")
+"""Columns that `values` adds to a method's name where they differ."""
 
 ALL = -1
-"""The class id of what is over all classes."""
+"""Class id of a measure over all classes."""
 REAL = "real"
-"""The method of what is measured of real images alone."""
+"""Method of a measure of real images alone."""
 
 
 def row(outcome: Outcome, class_id: int, metric: str, value: float, n: int, *, method: str = "") -> Row:
-    """A row of schema.METRICS.
+    """Returns a row of schema.METRICS.
 
     Args:
-        outcome: the run that it is of.
+        outcome: outcome of the measured run.
         class_id: a class, or `ALL`.
-        metric: one of those that `bob.paper.figures` lists.
-        value: in that metric's unit.
-        n: images.
+        metric: a metric that `bob.paper.figures` lists.
+        value: value in the metric's unit.
+        n: number of images.
         method: `REAL`, or empty for the run's own.
     """
     run = outcome.run
@@ -54,9 +55,9 @@ def row(outcome: Outcome, class_id: int, metric: str, value: float, n: int, *, m
 
 
 def distances(sets: Sets) -> Iterator[Row]:
-    """FID, KID and diversity of what each run has drawn, and the floor of the real images, class by class.
+    """Yields FID, KID and diversity of each run's images, and diversity and floors of the real images, class by class.
 
-    A class of which a set has fewer than two images is left out.
+    Leaves out a class if a set has fewer than two images of it.
     """
     for class_id, real in sets.real.items():
         drawn = [features.get(class_id, np.zeros((0, 1))) for features in sets.drawn]
@@ -76,46 +77,47 @@ def distances(sets: Sets) -> Iterator[Row]:
 
 
 def contexts(sets: Sets, artefacts: store.Store) -> Iterator[Row]:
-    """Entropy of contexts: those that were asked for, and those read in the shots; leakage of the latter."""
+    """Yields the entropy of the requested contexts and of those read in the shots, and the leakage of the latter."""
     for outcome, requests in zip(sets.outcomes, sets.requests, strict=True):
-        asked: dict[int, list[tuple[str, str]]] = {}
+        requested: dict[int, list[tuple[str, str]]] = {}
         for request in requests.to_pylist():
             if request["background"] or request["pose"]:
-                asked.setdefault(request["class_id"], []).append((request["background"], request["pose"]))
-        for class_id, pairs in sorted(asked.items()):
+                requested.setdefault(request["class_id"], []).append((request["background"], request["pose"]))
+        for class_id, pairs in sorted(requested.items()):
             yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(pairs))
     for captions, outcome in {o.captions: o for o in reversed(sets.outcomes) if o.captions}.items():
-        read = pa.concat_tables([artefacts.read_checked(path, schema.CAPTIONS) for path in captions]).to_pylist()
-        answers = {answer["image_id"]: answer for answer in read}
+        table = pa.concat_tables([artefacts.read_checked(path, schema.CAPTIONS) for path in captions])
+        by_image = {caption["image_id"]: caption for caption in table.to_pylist()}
         for class_id in dict.fromkeys(shot.class_id for shot in outcome.shots):
-            shots = [answers[s.image_id] for s in outcome.shots if s.class_id == class_id and s.image_id in answers]
+            ids = [shot.image_id for shot in outcome.shots if shot.class_id == class_id]
+            shots = [by_image[image_id] for image_id in ids if image_id in by_image]
             if not shots:  # no caption of this class was accepted
                 continue
-            pairs, by = [(shot["background"], shot["pose"]) for shot in shots], {"captioner": outcome.run.captioner}
+            pairs = [(shot["background"], shot["pose"]) for shot in shots]
             leaked = sum(shot["leaked"] for shot in shots) / len(shots)
-            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(shots), method=REAL) | by
-            yield row(outcome, class_id, "leakage", leaked, len(shots), method=REAL) | by
+            columns = {"captioner": outcome.run.captioner}
+            yield row(outcome, class_id, "context_entropy", metrics.entropy(pairs), len(shots), method=REAL) | columns
+            yield row(outcome, class_id, "leakage", leaked, len(shots), method=REAL) | columns
 
 
 def values(rows: Sequence[Row], metric: str) -> dict[str, dict[tuple[str, int], float]]:
-    """Method -> (data set, class id) -> the mean over the seeds, of one metric.
+    """Averages one metric over seeds: method -> (data set, class id) -> mean.
 
-    Methods that come with several checkpoints, captioners or numbers of shots are called by these too, and by the key
-    of their images where still others differ.
+    Where checkpoints, captioners or numbers of shots differ, they follow the method's name; where other settings
+    differ, the key of the images does.
     """
     chosen = [measure for measure in rows if measure["metric"] == metric]
-    apart = [k for k in _APART if len({measure[k] for measure in chosen if measure[k]}) > 1]
-    alike: dict[tuple, set[str]] = {}
+    differing = [k for k in _SETTINGS if len({measure[k] for measure in chosen if measure[k]}) > 1]
+    folders: dict[tuple, set[str]] = {}
     for measure in chosen:
-        alike.setdefault(
-            (measure["dataset"], measure["method"], measure["seed"], *(measure[k] for k in _APART)), set()
-        ).add(measure["images"])
-    tagged = any(len(folders) > 1 for folders in alike.values())
+        settings = (measure["dataset"], measure["method"], measure["seed"], *(measure[k] for k in _SETTINGS))
+        folders.setdefault(settings, set()).add(measure["images"])
+    tagged = any(len(keys) > 1 for keys in folders.values())
     by_method: dict[str, dict[tuple[str, int], list[float]]] = {}
     for measure in chosen:
-        more = [f"{measure[k]}-shot" if k == "shots" else measure[k] for k in apart if measure[k]]
-        more += [measure["images"].rpartition("-")[2][:6]] * (tagged and bool(measure["images"]))
-        name = f"{measure['method']} ({', '.join(more)})" if more else measure["method"]
+        tags = [f"{measure[k]}-shot" if k == "shots" else measure[k] for k in differing if measure[k]]
+        tags += [measure["images"].rpartition("-")[2][:6]] * (tagged and bool(measure["images"]))
+        name = f"{measure['method']} ({', '.join(tags)})" if tags else measure["method"]
         by_method.setdefault(name, {}).setdefault((measure["dataset"], measure["class_id"]), []).append(
             measure["value"]
         )

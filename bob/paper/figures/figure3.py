@@ -55,11 +55,11 @@ def draw(
     several = len({outcome.run.checkpoint for outcome in shown}) > 1
     for outcome in shown:
         title = f"{outcome.run.method}\n{outcome.run.checkpoint}" if several else outcome.run.method
-        drawn = read_images(
+        images = read_images(
             artefacts, outcome.images, shard=lambda table: table.filter(pc.field("class_id") == class_id)
         ).slice(0, columns)
-        rows[title] = [Image.open(io.BytesIO(image)) for image in drawn["image"].to_pylist()]
-        lines.append(f"- {title.replace(chr(10), ' ')}: {', '.join(drawn['request_id'].to_pylist())}")
+        rows[title] = [Image.open(io.BytesIO(image)) for image in images["image"].to_pylist()]
+        lines.append(f"- {title.replace(chr(10), ' ')}: {', '.join(images['request_id'].to_pylist())}")
     _grid(rows, artefacts, name=name, title=f"{class_name} ({outcomes[0].dataset})")
     return f"Images of class {class_name}:\n\n" + "\n".join(lines) + "\n"
 
@@ -80,7 +80,7 @@ def _grid(rows: dict[str, list[Image.Image]], artefacts: store.Store, *, name: s
 
 
 def _sized(picture: Image.Image) -> np.ndarray:
-    """uint8 (h, w, 3), its longer side about `_SIDE`."""
+    """Returns uint8 (h, w, 3) with a longer side of about `_SIDE`."""
     picture, longer = picture.convert("RGB"), max(picture.size)
     if longer > _SIDE:
         picture.thumbnail((_SIDE, _SIDE))

@@ -18,7 +18,7 @@ _POINTS = 400  # of a curve
 def units(
     outcomes: Sequence[Outcome], artefacts: store.Store, *, extractor: str = "", against: str = "train"
 ) -> list[Unit]:
-    """The features that it wants; see `embed.units`."""
+    """Units of the features that the figure needs; see `embed.units`."""
     return embed.units(outcomes, artefacts, extractor=extractor, against=against)
 
 
@@ -38,9 +38,9 @@ def draw(
     _page.table(rows, outcomes, artefacts, name=name)
     fids = {method: np.array(list(places.values())) for method, places in _rows.values(rows, "fid").items()}
     floor = [value for places in _rows.values(rows, "fid_floor").values() for value in places.values()]
-    every = np.concatenate([*fids.values(), floor])
-    margin = 0.3 * (every.max() - every.min()) or 1.0
-    grid = np.linspace(max(0.0, every.min() - margin), every.max() + margin, _POINTS)
+    measured = np.concatenate([*fids.values(), floor])
+    margin = 0.3 * (measured.max() - measured.min()) or 1.0
+    grid = np.linspace(max(0.0, measured.min() - margin), measured.max() + margin, _POINTS)
     lines = ["| per-class FID | mode | mean | median | classes |", "|---|---|---|---|---|"]
     with _page.style():
         figure = _page.page()
@@ -64,9 +64,9 @@ def draw(
 
 
 def density(values: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """Gaussian kernel density of (n,) values at (m,) points, Scott's bandwidth.
+    """Gaussian kernel density of (n,) values at (m,) points, with Scott's bandwidth.
 
-    Of values that are all alike, or a single one, a bell a twentieth of the grid wide.
+    For equal values, or a single one, a normal density with a deviation of a twentieth of the grid.
     """
     if len(values) > 1 and values.std() > 1e-9 * abs(values).max():
         return gaussian_kde(values)(grid)

@@ -23,8 +23,8 @@ def units(outcomes: Sequence[Outcome], artefacts: store.Store, *, images: int = 
         ValueError: if no run has captions.
     """
     captioned = _captioned(outcomes)
-    every = [unit for outcome in captioned for unit in recognise.units(outcome, artefacts, images=images)]
-    return list({unit.target: unit for unit in every}.values())
+    recognitions = [unit for outcome in captioned for unit in recognise.units(outcome, artefacts, images=images)]
+    return list({unit.target: unit for unit in recognitions}.values())
 
 
 def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, images: int = _IMAGES) -> str:
@@ -68,7 +68,7 @@ def draw(outcomes: Sequence[Outcome], artefacts: store.Store, *, name: str, imag
 
 
 def _reach(values: Sequence[float]) -> tuple[float, float]:
-    """Limits of an axis: all values, and at least 10 points, so that noise does not look like a trend."""
+    """Limits of an axis with all values: at least 10 points apart, so that noise does not look like a trend."""
     margin = max(0.15 * (max(values) - min(values)), 5 - (max(values) - min(values)) / 2)
     return min(values) - margin, max(values) + margin
 

@@ -19,7 +19,7 @@ METRICS = {
     "context_entropy": "contexts, bits",
     "leakage": "leakage, %",
 }
-"""Metric -> what its column is called."""
+"""Metric -> heading of its column."""
 
 
 def units(
