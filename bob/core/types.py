@@ -95,14 +95,6 @@ class Tuning:
         """Returns the number of pairs in an epoch, from the prompts of all pairs."""
         return self.each * len(set(prompts)) if self.each else len(prompts)
 
-    @classmethod
-    def parse(cls, plain: Mapping[str, Any]) -> "Tuning":
-        """From what a JSON file says of it."""
-        fields: dict[str, Any] = dict(plain)
-        fields["tokens"] = tuple(Token(**token) for token in plain["tokens"])
-        fields["templates"] = tuple(plain["templates"])
-        return cls(**fields)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:

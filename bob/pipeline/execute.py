@@ -23,14 +23,12 @@ from bob.steps.cell import Cell
 from bob.store import schema
 
 __all__ = [
-    "UPTO",
     "Executor",
     "Report",
     "check",
     "execute",
     "measure",
     "outcome",
-    "split",
 ]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
