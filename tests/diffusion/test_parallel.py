@@ -1,7 +1,7 @@
 """Processes that share a fine-tune's batches: the adapter of one process, up to the order of sums."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,10 @@ def share(rank: int, count: int, folder: str, checkpoint: str) -> None:
     dist.destroy_process_group()
 
 
-def shared(folder: Path, checkpoint: str, states: dict[str, bytes | None]) -> Iterator[tuple[str, Any, Any]]:
+def shared(folder: Path, checkpoint: str, states: Mapping[str, bytes | None]) -> Iterator[tuple[str, Any, Any]]:
     """(name of the tuning, what process 0 made, what process 1 made) of fine-tunes by two processes."""
     folder.mkdir()
-    torch.save(states, folder / "work")
+    torch.save(dict(states), folder / "work")
     torch.multiprocessing.spawn(share, (2, str(folder), checkpoint), nprocs=2)  # pyright: ignore
     for name in states:
         yield name, *(torch.load(folder / f"{name}-{rank}") for rank in range(2))
