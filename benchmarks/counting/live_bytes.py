@@ -1,9 +1,10 @@
 """Counts the bytes of live tensors on torch's meta device, where a model has shapes and no numbers.
 
 A model of any size runs forward and backward in seconds without memory, and each tensor's bytes are known from its
-creation to its release. Two things that a GPU does otherwise are replaced: attention is torch's memory-efficient one,
-which saves its inputs, its output and the logarithms of the sums, and never the scores; and `autocast` casts as
-torch.autocast("cuda", bfloat16) does, which torch does not offer for the meta device.
+creation to its release. Three things that a GPU does otherwise are replaced: attention is torch's memory-efficient
+one, which saves its inputs, its output and the logarithms of the sums, and never the scores; dropout is the fused one,
+which saves a byte an element; and `autocast` casts as torch.autocast("cuda", bfloat16) does, which torch does not offer
+for the meta device.
 """
 
 import contextlib
@@ -96,6 +97,7 @@ def autocast(precision: str) -> Iterator[None]:
     """Inside the block modules compute in `bfloat16` by autocast, or in `float32`; attention is memory-efficient."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_efficient_attention(torch.bfloat16 if precision == "bfloat16" else None))
+        stack.enter_context(mock.patch.object(functional, "dropout", _fused_dropout))
         # A model may leave torch's own autocast for a product of few numbers, which is not worth counting.
         stack.enter_context(mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()))
         if precision == "bfloat16":
@@ -105,6 +107,10 @@ def autocast(precision: str) -> Iterator[None]:
                         changed = _casting(getattr(module, name), dtype)
                         stack.enter_context(mock.patch.object(module, name, changed))
         yield
+
+
+def _fused_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    return torch.native_dropout(input, p, True)[0] if training and p else input
 
 
 def _casting(function: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:

@@ -119,7 +119,10 @@ def _others(table: Any) -> Iterator[str]:
         figures = footprint.weights / 1e9, footprint.image / 1e9, footprint.bytes(images) / 1e9, footprint.flops / 1e9
         yield f"| {name} | " + " | ".join(f"{figure:,.3g}" for figure in figures) + " |"
     yield ""
-    yield "Drawing: GB that an image adds in each phase of a batch, of which the largest counts."
+    yield (
+        "Drawing: GB that an image adds in each phase of a batch, of which the largest counts. The VAE dominates: its"
+        " outer blocks hold 128 to 256 channels at the picture's full size, for all of the batch at once."
+    )
     yield ""
     yield "| | two evaluations of the U-Net | VAE decodes | VAE encodes two sources (Diff-II) |"
     yield "|---" * 4 + "|"

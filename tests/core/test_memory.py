@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from benchmarks.counting import diffusion, others
-from benchmarks.counting.live_bytes import peak
+from benchmarks.counting.live_bytes import autocast, peak
 from bob import methods
 from bob.core import memory, registry
 from bob.core.budget import Budget
@@ -134,6 +134,30 @@ def test_the_table_is_part_of_the_package():
     assert json.loads((ROOT / "bob/core/memory_table.json").read_text(encoding="utf-8")) == memory._table()
 
 
+def test_dropout_saves_a_byte_an_element_as_on_a_gpu():
+    import torch
+
+    x = torch.empty(1024, 1024, device="meta", requires_grad=True)  # 4 MiB, not the step's
+
+    def work() -> torch.Tensor:
+        with autocast("float32"):
+            return torch.nn.functional.dropout(x, 0.1, training=True)
+
+    assert peak(work) == 5 * 2**20
+
+
+def test_attention_saves_no_scores():
+    import torch
+
+    x = torch.empty(1, 8, 4096, 64, device="meta", requires_grad=True)
+
+    def work() -> torch.Tensor:
+        with autocast("float32"):
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x)
+
+    assert x.nbytes < peak(work) < 1.1 * x.nbytes  # the scores would take 64 times as much
+
+
 def test_live_bytes_are_those_that_python_holds():
     """Against a sum that can be done by hand: two products of which one is released."""
     import torch
@@ -145,7 +169,7 @@ def test_live_bytes_are_those_that_python_holds():
         c = b + 1  # 8 MiB
         return c.view(-1)  # no new bytes
 
-    assert peak(work, torch.nn.Identity()) == 8 * 2**20
+    assert peak(work) == 8 * 2**20
 
 
 # -- splitting a batch ----------------------------------------------------------------------------
