@@ -47,6 +47,8 @@ class _Ask:
     model: str
     footprint: Footprint
     batch: int
+    most: int = 0
+    """Most images of a micro-batch; 0: no micro-batches."""
     what: str = ""
     precision: str = "float32"
 
@@ -88,8 +90,9 @@ def _finetune(unit: Unit, _: Mapping[str, int]) -> _Ask | None:
         model=work.checkpoint,
         footprint=footprint,
         batch=work.settings.batch,
+        most=work.settings.micro_batch or work.settings.batch,
         what=_trained(work.tuning),
-        precision=getattr(work.settings, "precision", "float32"),
+        precision=work.settings.precision,
     )
 
 
@@ -127,8 +130,9 @@ def _trained(tuning: Tuning) -> str:
 def _need(ask: _Ask, card: Card) -> Need:
     footprint, images, checkpointing, sharing = ask.footprint, ask.batch, False, 1
     try:
-        if ask.step == "finetune":
-            chosen = memory.micro_batch(footprint, free=card.bytes, batch=ask.batch, precision=ask.precision)
+        if ask.most:
+            most = min(ask.most, ask.batch)
+            chosen = memory.micro_batch(footprint, free=card.bytes, batch=most, precision=ask.precision)
             images, checkpointing = chosen.images, chosen.checkpointing
         elif ask.step == "classify":  # its batch is not split
             sharing = memory.side_by_side(footprint, free=card.bytes, images=images)

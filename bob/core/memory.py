@@ -115,8 +115,7 @@ def finetune(architecture: str, tuning: Tuning, settings: FinetuneSettings) -> F
     entry = _table()["finetune"].get(architecture)
     if entry is None:
         return None
-    # Not in every version of the settings; TF32 occupies what float32 does.
-    precision = "bfloat16" if getattr(settings, "precision", "") == "bfloat16" else "float32"
+    precision = "bfloat16" if settings.precision == "bfloat16" else "float32"  # TF32 takes what float32 takes
     parts = _parts(tuning)
     counted = entry["steps"][f"{parts} {precision}"]
     sides = sorted(map(int, counted))
