@@ -32,8 +32,7 @@ class Timm(Backbone):
         import timm
 
         config: Any = timm.get_pretrained_cfg(self.model)
-        hub = f"timm/{config.architecture}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id or ""
-        weights = _timm.find(self.name, hub=hub)
+        weights = _timm.find(self.name, hub=self.hub)
         model = timm.create_model(self.model, pretrained=False, num_classes=len(class_names))
         return _timm.fresh_head(model, weights, head=config.classifier)
 
@@ -55,8 +54,16 @@ def _make(model: str) -> Timm:
         raise ValueError(f"timm has no pre-trained model {model!r}; near it are {near or 'none of its names'}")
     if not isinstance(config.classifier, str) or len(set(config.input_size[1:])) > 1:
         raise ValueError(f"timm:{model} has no single linear head, or wants pictures that are not square: take another")
-    size = config.input_size[-1]
-    return Timm(name=f"timm:{model}", model=model, size=size, kept=max(size, _KEPT), mean=config.mean, std=config.std)
+    size, hub = config.input_size[-1], config.hf_hub_id or ""
+    return Timm(
+        name=f"timm:{model}",
+        model=model,
+        hub=f"timm/{config.architecture}.{config.tag}" if hub == "timm/" else hub,
+        size=size,
+        kept=max(size, _KEPT),
+        mean=config.mean,
+        std=config.std,
+    )
 
 
 backbone = Family(make=_make, example="vit_base_patch14_dinov2")
