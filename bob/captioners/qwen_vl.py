@@ -106,6 +106,6 @@ captioner = Loader(
     load=_load,
     revision=_revision,
     weights=weights,
-    origins={name: (origin.hub_id, origin.licence) for name, origin in CHECKPOINTS.items()}
-    | {"skyworld": ("", "Apache-2.0")},
+    origins={name: (origin.hub_id, origin.revision, origin.licence) for name, origin in CHECKPOINTS.items()}
+    | {"skyworld": ("", "", "Apache-2.0")},
 )

@@ -108,7 +108,7 @@ def _identity(data: Data, training: Training, backbone: backbones.Backbone) -> s
     """Hash of all that a state depends on. Its arguments and their order must stay, or no saved state resumes."""
     which = (training.point, training.settings, training.epochs, training.seed, training.mixup, training.with_test)
     sizes = [data.copies, *map(len, (data.real, data.synthetic, data.val))]
-    return store.key(STEPS["classify"].version, backbone.name, backbone.revision, *which, sizes)
+    return store.key(STEPS["classify"].version, backbone.name, backbone.identity, *which, sizes)
 
 
 def _epoch_row(trainer: "Trainer", epoch: int) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
     coordinates = Coordinates(dataset=cell.training.dataset, **{name: getattr(run, name) for name in names})
     budget, backbone = cell.training.budget, backbones.load(run.backbone)
     copies = budget.copies if cell.images else budget.alone
-    identity = [STEPS["classify"].version, backbone.revision]
+    identity = [STEPS["classify"].version, backbone.identity]
     parts = [*identity, asdict(coordinates), run.sweep, cell.split, cell.images, cell.method.mixup, copies]
     inputs = store.plain(parts)  # manifests are JSON: the sweep's settings have to keep their name
     return {

@@ -152,7 +152,7 @@ def drawn_units(outcome: Outcome, artefacts: store.Store, extractor: str) -> Ite
 
 
 def _identity(extractor: str) -> list[str | int]:
-    return [STEPS["embed"].version, extractor, backbones.load(extractor).revision]
+    return [STEPS["embed"].version, extractor, backbones.load(extractor).identity]
 
 
 class EmbedWorker:
