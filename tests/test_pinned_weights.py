@@ -1,4 +1,4 @@
-"""Weights on the hub: each is pinned by a commit, is loaded at that commit, and changes keys when the commit changes."""
+"""Weights on the hub: each is pinned by a commit, is loaded at that commit, and another commit changes the keys."""
 
 import dataclasses
 import functools

@@ -24,10 +24,8 @@ def find(name: str, *, hub: str = "", commit: str = "", packaged: Path | None = 
     Raises:
         ValueError: if none of these has the weights; says which places were searched and what to do.
     """
-    folders, folder_name = (
-        [packaged] if packaged else [],
-        name.removesuffix(f"@{commit}").replace(":", "-").replace("/", "-"),
-    )
+    folders = [packaged] if packaged else []
+    folder_name = name.removesuffix(f"@{commit}").replace(":", "-").replace("/", "-")
     if root := os.environ.get("BOB_MODELS"):
         folders.insert(0, Path(root) / folder_name)
     for folder in folders:
