@@ -116,7 +116,7 @@ def test_alone_is_a_whole_gpu_or_all_cpus_of_a_node() -> None:
     assert sharing.trainings(units("resnet50"), AUTO, [node("L4", gpus=4)]).alone.count == 4
     for share in (AUTO, Share(gpus=0)):
         alone = sharing.trainings(units("resnet50"), share, [Nodes(has={"CPU": 8.0}, now=2)]).alone
-        assert (alone.gpus, alone.cpus, alone.count) == (0.0, 8.0, 1)
+        assert (alone.gpus, alone.cpus, alone.count, alone.threads) == (0.0, 8.0, 1, 1)  # threads as beside others
 
 
 def test_only_trainings_have_an_automatic_share() -> None:
