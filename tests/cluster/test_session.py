@@ -1,12 +1,17 @@
-"""Answers of a unit's process: a process that has lost its GPU ends, and what is a failure, a mistake or neither."""
+"""Answers of a unit's process: what is a failure, a mistake or neither; and one that has lost its GPU ends."""
 
+import json
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from bob.cluster import data, session
+from bob.cluster.resources import Share
 from bob.cluster.session import CROWDED, attempt, received
 from bob.core import batching
 from bob.core.types import Receipt, Unit
@@ -76,3 +81,47 @@ def test_want_of_memory_beside_others_is_neither_a_mistake_nor_a_failure() -> No
         received(attempt(broken(ValueError("a mistake")), UNIT))
     with pytest.raises(RuntimeError, match="a fault"):
         received(attempt(broken(RuntimeError("a fault")), UNIT))
+
+
+class Actor:
+    """An actor of Ray Data in whose processes the GPU is lost, so many times in all."""
+
+    folder, times = "", 0
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"answer": [json.dumps(attempt(self.work, workers.unpacked(text))) for text in batch["unit"]]}
+
+    def work(self, unit: Unit) -> Receipt:
+        import uuid
+
+        if len(list(Path(self.folder).iterdir())) < self.times:
+            Path(self.folder, uuid.uuid4().hex).touch()
+            raise torch.AcceleratorError(LOST)
+        return Receipt(target=unit.target, label=unit.label, size=unit.size)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ray_starts_a_unit_again_where_the_gpu_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bounded number of times: a GPU that is broken for good ends the job."""
+    import ray
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(data, "_Actor", Actor)
+    monkeypatch.setattr(data, "LOSSES", 2)
+    units = [Unit(step="generate", target=f"images/{k}", label="x", size=1) for k in range(3)]
+    session.start()
+    try:
+        slots = session.slots("generate", 3, Share(cpus=1))
+        Actor.folder, Actor.times = str(tmp_path), 2
+        receipts = list(data.run("generate", units, Store(str(tmp_path / "out")), slots))
+        assert {receipt.target for receipt in receipts} == {unit.target for unit in units}
+        Actor.times = 1000
+        with pytest.raises(RuntimeError, match="step generate: the process of a unit was lost 3 times"):
+            list(data.run("generate", units, Store(str(tmp_path / "out")), slots))
+    finally:
+        ray.shutdown()
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
