@@ -22,7 +22,8 @@ from bob.cluster.sharing import trainings as fit_trainings
 from bob.core import malloc
 from bob.core.types import Receipt, Unit
 
-__all__ = ["CROWDED", "LOSSES", "attempt", "joins", "received", "settle", "slots", "start", "trainings"]
+__all__ = ["CROWDED", "LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots"]
+__all__ += ["start", "trainings"]
 
 CROWDED = "crowded"
 """Key of an answer of `attempt` that says that memory ran out beside other processes, and how."""
@@ -158,6 +159,11 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
             sys.stderr.flush()
             os._exit(_LOST_GPU)  # no clean-up: CUDA does not answer any more
         return {"target": unit.target, "failure": traceback.format_exc()}
+
+
+def is_receipt(answer: dict[str, Any]) -> bool:
+    """Whether an answer of `attempt` is a receipt, and not the text of an exception."""
+    return not answer.keys() & {"mistake", "failure", CROWDED}
 
 
 def received(answer: dict[str, Any]) -> Receipt:
