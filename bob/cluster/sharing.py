@@ -17,6 +17,7 @@ measured."""
 
 _CARDS = {
     "accelerator_type:L4": "L4",
+    "accelerator_type:L40S": "L40S",
     "accelerator_type:A10G": "A10G",
     "accelerator_type:A100": "A100-40",  # Ray does not tell the sizes apart
     "accelerator_type:H100": "H100",
