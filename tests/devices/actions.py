@@ -14,13 +14,16 @@ from safetensors.torch import save
 from bob import backbones, captioners, datasets
 from bob.classifier.data import Data
 from bob.classifier.embedder import Embedder
-from bob.classifier.trainer import Training, train
+from bob.classifier.trainer import Trainer, Training, train
 from bob.core.settings import FinetuneSettings, Point
 from bob.core.types import Filter, Request, Token, Tuning
 from bob.diffusion import checkpoints, lora, textual_inversion, training
 from bob.diffusion.image_generator import ImageGenerator
 
-__all__ = ["CLASSES", "KINDS", "TUNINGS", "adapters", "classify", "draw", "finetune", "pictures", "shots"]
+__all__ = [
+    *("CLASSES", "KINDS", "TUNINGS", "WORD", "adapters", "caption", "classify", "data", "draw", "embed", "finetune"),
+    *("picture", "pictures", "ready", "request", "score", "shots", "trainer"),
+]
 
 CLASSES = ("Egret", "Teal", "Zephyr", "Mistral")
 
@@ -102,16 +105,19 @@ def score(generator: ImageGenerator, rows: list[dict[str, Any]]) -> list[float]:
     return [row["score"] for row in generator.score(rows, rule)]
 
 
-def finetune(tuning: Tuning, device: str, *, steps: int = 2, **settings: Any) -> tuple[Any, list[float]]:
-    """The pipeline after a few steps on three pairs, and the losses."""
-    pipeline = checkpoints.load("skyworld", device=torch.device(device), dtype=torch.float32)
+def finetune(
+    tuning: Tuning, device: str = "", *, pipeline: Any = None, steps: int = 2, **settings: Any
+) -> tuple[Any, list[float]]:
+    """The pipeline, skyworld's or a given one, after a few steps on three pairs, and the losses."""
+    pipeline = pipeline or checkpoints.load("skyworld", device=torch.device(device), dtype=torch.float32)
     text = " ".join(token.name for token in tuning.tokens) or "Zephyr"
     pairs = training.Pairs([picture(name, width=40) for name in "abc"], [f"a photo of a {text}"] * 3)
+    fixed = {"total_steps": steps, "batch": 2, "rank": 2, "warmup_steps": 0, "lr": 1e-3}
     losses: list[float] = []
     training.train(
         pipeline,
         pairs,
-        settings=FinetuneSettings(total_steps=steps, batch=2, rank=2, warmup_steps=0, lr=1e-3, **settings),
+        settings=FinetuneSettings(**fixed | settings),
         seed=0,
         tuning=tuning,
         callbacks=training.Callbacks(report=lambda _, loss: losses.append(loss)),
@@ -119,15 +125,14 @@ def finetune(tuning: Tuning, device: str, *, steps: int = 2, **settings: Any) ->
     return pipeline, losses
 
 
-def classify(name: str, device: str, *, images: int = 8, epochs: int = 1, **settings: Any) -> list[dict[str, Any]]:
-    """Rows of a training on noise, with validation and test."""
-    backbone, rng = backbones.load(name), np.random.default_rng(0)
-    labels = np.arange(images) % len(CLASSES)
+def data(side: int, images: int) -> Data:
+    """Noise: so many real and so many synthetic pictures, and as many to validate and to test on."""
+    rng, labels = np.random.default_rng(0), np.arange(images) % len(CLASSES)
 
     def noise() -> np.ndarray:
-        return rng.integers(0, 256, (images, backbone.kept, backbone.kept, 3), dtype=np.uint8)
+        return rng.integers(0, 256, (images, side, side, 3), dtype=np.uint8)
 
-    data = Data(
+    return Data(
         class_names=CLASSES,
         descriptor="aircraft",
         real=noise(),
@@ -138,16 +143,30 @@ def classify(name: str, device: str, *, images: int = 8, epochs: int = 1, **sett
         synthetic_labels=np.eye(len(CLASSES), dtype=np.float32)[labels],
         test=lambda: (noise(), labels),
     )
-    decay = backbone.sweep.layer_decays[0]
-    chosen = Training(
+
+
+def _training(name: str, *, epochs: int = 1, **settings: Any) -> Training:
+    sweep = backbones.load(name).sweep
+    return Training(
         backbone=name,
-        point=Point(lr=1e-3, weight_decay=0.05, lam=0.5, layer_decay=decay),
-        settings=dataclasses.replace(backbone.sweep, **{"batch": 8, "mix_probability": 1.0} | settings),
+        point=Point(lr=1e-3, weight_decay=0.05, lam=0.5, layer_decay=sweep.layer_decays[0]),
+        settings=dataclasses.replace(sweep, **{"batch": 8, "mix_probability": 1.0} | settings),
         epochs=epochs,
         seed=0,
         with_test=True,
     )
-    return list(train(data, chosen, device=device))
+
+
+def classify(name: str, device: str, *, images: int = 8, **settings: Any) -> list[dict[str, Any]]:
+    """Rows of a training on noise, with validation and test."""
+    side = backbones.load(name).kept
+    return list(train(data(side, images), _training(name, **settings), device=device))
+
+
+def trainer(name: str, device: str, *, images: int = 8, **settings: Any) -> Trainer:
+    """What trains on noise."""
+    side = backbones.load(name).kept
+    return Trainer(data(side, images), _training(name, **settings), torch.device(device))
 
 
 def embed(name: str, device: str) -> np.ndarray:

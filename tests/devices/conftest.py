@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.devices import pretended_gpu
+pytest.register_assert_rewrite("tests.devices.checks", "tests.devices.actions")
+
+from tests.devices import pretended_gpu  # noqa: E402
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 Inside `PretendedGpu` all code that asks for a GPU gets such tensors, computes real numbers with them, and meets the
 errors of a real one: a call that mixes devices raises, and so does numpy on a tensor of the GPU. Each wait of the CPU
 for the GPU is noted with the place in the code that causes it.
+
+For models at full size the tensors can do without numbers: they lie on the meta device, take no memory, and give zeros
+to whoever reads them. (Torch's FakeTensorMode has no backward pass where torch is built for CUDA and finds no GPU.)
 """
 
 import contextlib
@@ -25,7 +28,7 @@ from tests.paths import ROOT
 
 __all__ = ["GpuTensor", "PretendedGpu", "Wait", "install"]
 
-_GPU, _CPU = torch.device("cuda", 0), torch.device("cpu")
+_GPU, _CPU, _NOWHERE = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 
 _MIXES = {"to", "type_as", "cpu", "copy_", "set_", "__set__", "__getitem__", "__setitem__", "is_set_to"}
 _MIXES |= {"_has_compatible_shallow_copy_type", "swap_tensors", "__get__"}
@@ -59,10 +62,12 @@ class Wait:
 class GpuTensor(Tensor):
     """Numbers in the CPU's memory that say that they lie on `cuda:0`."""
 
-    device = property(lambda self: _GPU)
-    is_cuda = property(lambda self: True)
-    is_cpu = property(lambda self: False)
-    get_device = lambda self: 0  # noqa: E731
+    device = property(lambda self: PretendedGpu.shown or _GPU)
+    is_cuda = property(lambda self: self.device == _GPU)
+    is_cpu = property(lambda self: self.device == _CPU)
+
+    def get_device(self) -> int:
+        return 0
 
     def numpy(self, **_: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
@@ -92,9 +97,17 @@ class PretendedGpu(TorchFunctionMode):
     """Context in which `cuda` is a pretended GPU."""
 
     _active: "list[PretendedGpu]" = []  # noqa: RUF012
+    shown: torch.device | None = None
+    """The device that holds the tensors, while torch's own code computes with them and asks for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, numbers: bool = True) -> None:
+        """Not yet active.
+
+        Args:
+            numbers: whether its tensors hold numbers; without, a read gives zeros.
+        """
         super().__init__()
+        self._below = _CPU if numbers else _NOWHERE
         self.waits: list[Wait] = []
         """In order."""
         self._watched = False
@@ -119,21 +132,26 @@ class PretendedGpu(TorchFunctionMode):
         """Notes a wait at the place where the program is."""
         self.waits.append(Wait(operation=operation, **_place()))
 
-    def unexpected(self, allowed: Mapping[str, int]) -> list[str]:
-        """The waits, in words, beyond the allowed number of each place.
+    def require(self, allowed: Mapping[str, int]) -> None:
+        """Checks that the CPU waited in the named functions only.
 
         Args:
-            allowed: qualified name of a function in this repository -> waits that it, or what it calls, may cause.
+            allowed: qualified name of a function in this repository -> most waits in it and in what it calls.
+
+        Raises:
+            AssertionError: if it waited elsewhere, or more often.
         """
-        left, found = Counter(allowed), []
+        left, found = Counter(allowed), Counter[str]()
         for wait in self.waits:
             name = next((name for name in wait.functions if left[name] > 0), None)
             if name is None:
                 via = f" by way of {wait.library}" if wait.library else ""
-                found.append(f"{wait.operation} at {wait.place} in {wait.functions[0]}{via}")
+                found[f"{wait.operation} at {wait.place} in {wait.functions[0]}{via}"] += 1
             else:
                 left[name] -= 1
-        return found
+        if found:
+            words = (f"{count} x {place}" if count > 1 else place for place, count in found.items())
+            raise AssertionError(f"the CPU waits for the GPU: {'; '.join(words)}")
 
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What a function of torch gives where `cuda` is a pretended GPU."""
@@ -151,12 +169,29 @@ class PretendedGpu(TorchFunctionMode):
         _refuse_mixture(name, args, ours, theirs)
         _refuse_generator(name, leaves, asked or (_GPU if ours else None))
         onto = asked or (_GPU if (isinstance(args[0], GpuTensor) if name in _OWN_DEVICE else ours) else _CPU)
-        if ours and name == "tolist" or (onto == _CPU and _is_copy(name, args, kwargs)):
+        copies = (ours and name == "tolist") or (onto == _CPU and _is_copy(name, args, kwargs))
+        if copies and not kwargs.get("non_blocking"):
             self.note(name)
-        args, kwargs = tree_map(_on_cpu, (args, kwargs))
-        with torch._C.DisableTorchFunction(), self._watching(ours, theirs):
+        args, kwargs = self._carried(args, kwargs, copies=copies, indexes=name in ("__getitem__", "__setitem__"))
+        with torch._C.DisableTorchFunction(), self._watching(ours, theirs), self.inside():
             result = func(*args, **kwargs)
         return tree_map(_moved(GpuTensor if onto == _GPU else Tensor), result)
+
+    def _carried(self, args: Any, kwargs: Any, *, copies: bool, indexes: bool) -> tuple[Any, Any]:
+        """A call's arguments as the device that holds the tensors takes them."""
+
+        def carried(leaf: Any) -> Any:
+            if isinstance(leaf, torch.device | str) and str(leaf).partition(":")[0] == "cuda":
+                return self._below
+            if self._below == _CPU or not isinstance(leaf, Tensor):
+                return leaf
+            with torch._C.DisableTorchFunction():
+                if copies and isinstance(leaf, GpuTensor):
+                    return torch.zeros(leaf.shape, dtype=leaf.dtype)
+                return leaf.to(_NOWHERE) if indexes and ours and leaf.dim() else leaf
+
+        ours = bool(args) and isinstance(args[0], GpuTensor)
+        return tree_map(carried, (args, kwargs))
 
     def _backward(self, loss: Tensor) -> None:
         """Runs `loss.backward()` so that what autograd calls again, as checkpointing does, is watched too."""
@@ -167,6 +202,15 @@ class PretendedGpu(TorchFunctionMode):
             torch.autograd.graph._engine_run_backward(
                 (loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True
             )
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Shows the device that holds the tensors."""
+        before, PretendedGpu.shown = PretendedGpu.shown, self._below
+        try:
+            yield
+        finally:
+            PretendedGpu.shown = before
 
     @contextlib.contextmanager
     def _watching(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Iterator[None]:
@@ -199,7 +243,10 @@ class _Reads(TorchDispatchMode):
         read = [args[0]] if name in _READS and args else _masks(args) if name in _INDEXES else []
         if any(id(tensor) not in self._theirs for tensor in read):
             self._gpu.note(name)
-        return func(*args, **(kwargs or {}))
+            if name == "_local_scalar_dense" and args[0].is_meta:
+                return torch.zeros((), dtype=args[0].dtype).item()
+        with self._gpu.inside():
+            return func(*args, **(kwargs or {}))
 
 
 def _masks(args: Sequence[Any]) -> list[Tensor]:
@@ -243,13 +290,9 @@ def _refuse_generator(name: str, leaves: Sequence[Any], onto: torch.device | Non
 def _is_copy(name: str, args: Any, kwargs: Any) -> bool:
     """Whether a call whose result lies on the CPU copies numbers of the GPU there, and waits for them."""
     position = {"to": 0, "cpu": 0, "type_as": 0, "tensor": 0, "as_tensor": 0, "copy_": 1, "__setitem__": 2}
-    if name not in position or kwargs.get("non_blocking"):
+    if name not in position:
         return False
     return len(args) > position[name] and isinstance(args[position[name]], GpuTensor)
-
-
-def _on_cpu(leaf: Any) -> Any:
-    return _CPU if isinstance(leaf, torch.device | str) and str(leaf).partition(":")[0] == "cuda" else leaf
 
 
 def _moved(kind: type[Tensor]) -> Callable[[Any], Any]:
@@ -290,9 +333,9 @@ def _grouped(group: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def install(patch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
+def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[PretendedGpu]:
     """Makes torch's own questions about GPUs answer as if there were one; gives the active `PretendedGpu`."""
-    gpu, autocast = PretendedGpu(), torch.autocast
+    gpu, autocast = PretendedGpu(numbers=numbers), torch.autocast
     answers: dict[str, Any] = {
         "is_available": True,
         "device_count": 1,

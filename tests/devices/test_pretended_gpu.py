@@ -1,8 +1,4 @@
-"""All work of the steps on a pretended GPU: devices, dtypes, the CPU's results, and no wait inside a step.
-
-Each test names the functions in which the CPU may wait for the GPU, and how often: at the ends of laps, epochs and
-batches. Whatever waits elsewhere, or more often, fails it.
-"""
+"""All work of the steps on a pretended GPU: devices, dtypes, the CPU's results, and no wait inside a step."""
 
 import numpy as np
 import pytest
@@ -10,16 +6,10 @@ import torch
 
 from bob.diffusion import sampling, textual_inversion
 from bob.diffusion.image_generator import ImageGenerator
-from tests.devices import actions
-from tests.devices.pretended_gpu import GpuTensor, PretendedGpu
+from tests.devices import actions, checks
+from tests.devices.pretended_gpu import GpuTensor
 
 MINIS = ("resnet_mini", "clip_mini", "mae_mini")
-
-LAPS = {"Stopwatch.switch": 18}
-"""Of one batch: denoise, decode and write; encode inside denoise, once a prompt and picture."""
-
-BATCH = LAPS | {"_decoded": 2}
-"""A batch's finiteness and its pixels."""
 
 
 # -- the pretended GPU itself ------------------------------------------------------------------------
@@ -58,8 +48,9 @@ def test_a_wait_is_noted_where_it_happens(gpu, do, operation, inference):
     (wait,) = gpu.waits
     assert wait.operation == operation
     assert wait.place.startswith("tests/devices/test_pretended_gpu.py:")
-    assert "<lambda>" in gpu.unexpected({})[0]
-    assert gpu.unexpected({"<lambda>": 1}) == []
+    gpu.require({"<lambda>": 1})
+    with pytest.raises(AssertionError, match=rf"waits for the GPU: {operation} at tests.* in <lambda>$"):
+        gpu.require({})
 
 
 @pytest.mark.parametrize(
@@ -133,33 +124,9 @@ def wanted() -> dict[str, np.ndarray]:
     return {kind: actions.pictures(actions.draw(generator, **fields)) for kind, fields in actions.KINDS.items()}
 
 
-def on_gpu(generator: ImageGenerator) -> bool:
-    """Whether all weights that draw lie on the GPU in float16."""
-    parts = (generator._pipeline.unet, generator._pipeline.text_encoder, generator._pipeline.vae)
-    held = [tensor for part in parts for tensor in part.state_dict().values() if tensor.is_floating_point()]
-    return all(tensor.is_cuda and tensor.dtype == torch.float16 for tensor in held)
-
-
 @pytest.mark.parametrize("kind", actions.KINDS)
 def test_draws(gpu, wanted, kind):
-    check_drawing(gpu, wanted[kind], kind)
-
-
-def check_drawing(gpu: PretendedGpu, wanted: np.ndarray, kind: str) -> None:
-    """The CPU's pictures but for float16's rounding, without a wait in the loop over the steps."""
-    generator = actions.ready("cuda")
-    assert on_gpu(generator)
-    gpu.waits.clear()
-    rows = actions.draw(generator, **actions.KINDS[kind])
-    assert not gpu.unexpected(BATCH | {"Sources.inverted": 1}), gpu.unexpected(BATCH | {"Sources.inverted": 1})
-    assert_alike(actions.pictures(rows), wanted)
-
-
-def assert_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Equal but for what float16 rounds."""
-    apart = np.abs(ours - theirs)
-    assert apart.max() <= 12
-    assert apart.mean() < 1
+    checks.drawing(gpu, wanted[kind], kind)
 
 
 def test_latents_are_float16_on_the_gpu(gpu):
@@ -179,31 +146,21 @@ def test_adapters_are_swapped(gpu):
         by.use("skyworld", name, lambda: adapters[name])
         gpu.waits.clear()
         rows = actions.draw(by, prompt=f"a {actions.WORD.name} aircraft", steps=2)
-        assert not gpu.unexpected(BATCH), gpu.unexpected(BATCH)
+        gpu.require(checks.BATCH)
         return actions.pictures(rows)
 
     found = {}
     for name in ("LoRA", "word", "both"):
         found[name] = drawn(generator, name)
-        assert on_gpu(generator), name
-        assert_alike(found[name], drawn(control, name))
+        assert checks.on_gpu(generator), name
+        checks.alike(found[name], drawn(control, name))
     found[""] = drawn(generator, "")
     assert np.array_equal(drawn(generator, "word"), found["word"]), "the clean weights are not restored"
     assert len({picture.tobytes() for picture in found.values()}) == 4
 
 
 def test_clip_scores(gpu):
-    check_scoring(gpu)
-
-
-def check_scoring(gpu: PretendedGpu) -> None:
-    """The CPU's scores, with one wait a batch and two where the texts are encoded."""
-    generators = [actions.ready(device) for device in ("cpu", "cuda")]
-    rows = actions.draw(generators[0])
-    gpu.waits.clear()
-    ours, theirs = (actions.score(generator, rows) for generator in reversed(generators))
-    assert not gpu.unexpected({"ClipScorer._encoded": 2, "ClipScorer.scores": 1})
-    assert np.allclose(ours, theirs, atol=1e-4)
+    checks.scoring(gpu)
 
 
 # -- fine-tuning -------------------------------------------------------------------------------------
@@ -211,23 +168,7 @@ def check_scoring(gpu: PretendedGpu) -> None:
 
 @pytest.mark.parametrize("tuning", actions.TUNINGS)
 def test_finetunes(gpu, tuning):
-    check_finetune(gpu, tuning)
-
-
-def check_finetune(gpu: PretendedGpu, tuning: str) -> None:
-    """The CPU's losses and weights, all trained weights on the GPU in float32; the losses are read once, at the end."""
-    theirs, losses = actions.finetune(actions.TUNINGS[tuning], "cpu")
-    gpu.waits.clear()
-    ours, found = actions.finetune(actions.TUNINGS[tuning], "cuda")
-    assert not gpu.unexpected({"_Milestones.__call__": 1}), gpu.unexpected({"_Milestones.__call__": 1})
-    assert np.allclose(found, losses, rtol=1e-4)
-    for part in ("unet", "text_encoder"):
-        one, other = getattr(ours, part), getattr(theirs, part)
-        for name, parameter in one.named_parameters():
-            assert parameter.is_cuda
-            assert parameter.dtype == torch.float32
-            if parameter.requires_grad:
-                assert torch.allclose(parameter.cpu(), other.get_parameter(name), atol=2e-4), name
+    checks.finetune(gpu, tuning)
 
 
 def test_learned_words_are_saved_from_the_gpu(gpu):
@@ -244,49 +185,13 @@ def test_learned_words_are_saved_from_the_gpu(gpu):
 @pytest.mark.parametrize("name", MINIS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_trains_and_evaluates(gpu, name, precision):
-    check_training(gpu, name, precision)
-
-
-def check_training(gpu: PretendedGpu, name: str, precision: str) -> None:
-    """The CPU's losses; a wait for each epoch's loss, validation and test, none for a step: there are four an epoch."""
-    fields = {"batch": 4, "precision": precision, "mixup_alpha": 0.8}
-    theirs = actions.classify(name, "cpu", epochs=2, **fields)
-    gpu.waits.clear()
-    ours = actions.classify(name, "cuda", epochs=2, **fields)
-    tested = sum("test_accuracy" in row for row in ours)
-    allowed = {"Trainer.run_epoch": 2, "Trainer.logits": 2 + tested}
-    assert not gpu.unexpected(allowed), gpu.unexpected(allowed)
-    for one, other in zip(ours, theirs, strict=True):
-        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+    checks.training(gpu, name, precision)
 
 
 @pytest.mark.parametrize("name", MINIS)
 def test_extracts_features(gpu, name):
-    check_embedding(gpu, name)
-
-
-def check_embedding(gpu: PretendedGpu, name: str) -> None:
-    """The CPU's features, with one wait a batch."""
-    theirs = actions.embed(name, "cpu")
-    gpu.waits.clear()
-    ours = actions.embed(name, "cuda")
-    assert not gpu.unexpected({"Embedder._features": 1}), gpu.unexpected({"Embedder._features": 1})
-    assert np.allclose(ours, theirs, atol=1e-4)
+    checks.embedding(gpu, name)
 
 
 def test_captions_and_recognises(gpu):
-    check_captions(gpu)
-
-
-def check_captions(gpu: PretendedGpu) -> None:
-    """The CPU's captions in bfloat16. Inside a library's call the model waits at each token; we add three a picture."""
-    _, captions, recognised = actions.caption("cpu")
-    gpu.waits.clear()
-    model, ours, found = actions.caption("cuda")
-    assert {parameter.dtype for parameter in model.model.parameters()} == {torch.bfloat16}
-    assert all(parameter.is_cuda for parameter in model.model.parameters())
-    assert ours == captions
-    assert [one.guess for one in found] == [one.guess for one in recognised]
-    gpu.waits = [wait for wait in gpu.waits if not wait.library]
-    assert not gpu.unexpected({"QwenVL._likeliest": 3 * len(found)})
+    checks.captions(gpu)
