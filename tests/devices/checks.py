@@ -8,11 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from bob import backbones
 from bob.diffusion.image_generator import ImageGenerator
+from bob.diffusion.training import adapter
 from tests.devices import actions
 from tests.devices.pretended_gpu import PretendedGpu
 
-__all__ = ["BATCH", "alike", "captions", "drawing", "embedding", "finetune", "on_gpu", "scoring", "training"]
+__all__ = [
+    "BATCH",
+    "alike",
+    "augmentation",
+    "captions",
+    "drawing",
+    "embedding",
+    "finetune",
+    "on_gpu",
+    "scoring",
+    "training",
+]
 
 LAPS = {"Stopwatch.switch": 18}
 """Of one batch: denoise, decode and write; encode inside denoise, once a prompt and picture."""
@@ -62,6 +75,10 @@ def finetune(gpu: PretendedGpu, tuning: str) -> None:
     ours, found = actions.finetune(actions.TUNINGS[tuning], "cuda")
     gpu.require({"_Milestones.__call__": 1})
     assert np.allclose(found, losses, rtol=1e-4)
+    files, wanted = (adapter(pipeline, actions.TUNINGS[tuning]) for pipeline in (ours, theirs))
+    assert {name: len(content) for name, content in files.items()} == {
+        name: len(content) for name, content in wanted.items()
+    }
     for part in ("unet", "text_encoder"):
         one, other = getattr(ours, part), getattr(theirs, part)
         for name, parameter in one.named_parameters():
@@ -83,6 +100,26 @@ def training(gpu: PretendedGpu, name: str, precision: str) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
+
+
+def augmentation(gpu: PretendedGpu, name: str) -> None:
+    """The CPU's pictures, with all randomness from the CPU's generator, and no wait."""
+    backbone = backbones.load(name)
+    side = backbone.kept
+    kept = torch.rand((6, 3, side, side), generator=torch.Generator().manual_seed(0))
+
+    def augmented(images: torch.Tensor) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        return [backbone.augment(images, generator), backbone.view(images)]
+
+    theirs, waited = augmented(kept), len(gpu.waits)
+    ours = augmented(kept.to("cuda"))
+    gpu.waits = gpu.waits[waited:]
+    gpu.require({})
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.is_cuda
+        assert one.dtype == torch.float32
+        assert (one.cpu() - other).abs().max() <= 1e-4
 
 
 def embedding(gpu: PretendedGpu, name: str) -> None:

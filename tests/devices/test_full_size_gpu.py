@@ -1,4 +1,4 @@
-"""The paper's models at full size on a GPU without numbers: devices, dtypes and shapes of real steps, and their waits."""
+"""The paper's models at full size on a GPU without numbers: devices, dtypes, shapes and waits of real steps."""
 
 from collections.abc import Iterator
 from typing import Any

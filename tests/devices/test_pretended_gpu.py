@@ -188,6 +188,11 @@ def test_trains_and_evaluates(gpu, name, precision):
     checks.training(gpu, name, precision)
 
 
+@pytest.mark.parametrize("name", ["resnet50", "mae_vit_b16", "clip_vit_b16"])
+def test_augments_at_full_size(gpu, name):
+    checks.augmentation(gpu, name)
+
+
 @pytest.mark.parametrize("name", MINIS)
 def test_extracts_features(gpu, name):
     checks.embedding(gpu, name)
