@@ -106,7 +106,7 @@ def augmentation(gpu: PretendedGpu, name: str) -> None:
     """The CPU's pictures, with all randomness from the CPU's generator, and no wait."""
     backbone = backbones.load(name)
     side = backbone.kept
-    kept = torch.rand((6, 3, side, side), generator=torch.Generator().manual_seed(0))
+    kept = torch.rand((16, 3, side, side), generator=torch.Generator().manual_seed(0))
 
     def augmented(images: torch.Tensor) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Gives each of Ray's worker processes a pretended GPU. Python imports this file itself where its folder is on the path.
+"""Gives each of Ray's worker processes a pretended GPU. Python imports this file where its folder is on the path.
 
 A process that never imports torch is left alone. Each unit that a worker does adds a line to a file of its process in
 the folder that $PRETENDED_GPU_LOG names: the step, what the process sees, and how much was computed on the GPU.
