@@ -5,11 +5,13 @@ folder in diffusers' format. `simulated:SECONDS` is no checkpoint but rehearses 
 each batch of noise takes that many seconds.
 """
 
+import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bob.core import registry
 from bob.core.settings import DrawSettings, FinetuneSettings
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "load", "revision", "settings", "simulated", "source"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "architecture", "load", "recognise", "revision", "settings", "simulated"]
+__all__ += ["source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,13 @@ CHECKPOINTS = {
     ),
 }
 """Short name -> checkpoint. Default settings are the paper's; skyworld's fit a laptop."""
+
+_ARCHITECTURES = {
+    ((320, 640, 1280, 1280), 768, 64): "sd15",
+    ((320, 640, 1280, 1280), 1024, 64): "sd21",
+    ((64, 96), 96, 8): "skyworld",
+}
+"""(channels, width of the prompt's tokens, side of the latents) of the U-Net -> key of its network in `memory`."""
 
 _SIMULATED = Checkpoint(repository="", revision="1", licence="", clip="clip_mini", mini=True)
 
@@ -164,3 +174,25 @@ def load(name: str, *, device: "torch.device", dtype: "torch.dtype") -> "StableD
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def architecture(name: str) -> str:
+    """Key of a checkpoint's network in `memory`: `sd15`, `sd21`, `skyworld`; empty if it is another, or unknown.
+
+    The configuration of its U-Net identifies the network of `path:FOLDER`; its weights may be any.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if not name.startswith("path:"):
+        return name if settings(name) is CHECKPOINTS.get(name) else ""
+    config = Path(name.removeprefix("path:")).expanduser() / "unet" / "config.json"
+    if not config.is_file():
+        return ""
+    return recognise(json.loads(config.read_text(encoding="utf-8")))
+
+
+def recognise(config: Mapping[str, Any]) -> str:
+    """The same of the configuration of a U-Net, as diffusers has it."""
+    channels = tuple(config.get("block_out_channels", ()))
+    return _ARCHITECTURES.get((channels, config.get("cross_attention_dim"), config.get("sample_size")), "")
