@@ -9,7 +9,7 @@ import torch
 from bob import backbones
 from bob.backbones import _timm
 from bob.core.types import Tuning
-from bob.diffusion import circle, sampling, training
+from bob.diffusion import circle, micro_batches, sampling, training
 from tests.devices import actions, checks, full_size, pretended_gpu
 from tests.devices.pretended_gpu import PretendedGpu
 
@@ -61,6 +61,7 @@ class Seen:
 def test_a_step_of_a_finetune(gpu, monkeypatch, name, tuning, side, card):
     """On cards of so many GB: where the batch does not fit, in micro-batches or with gradient checkpointing."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (int(0.95e9 * card), int(1e9 * card)))
+    monkeypatch.setattr(micro_batches, "_known", {})
     pipeline = full_size.pipeline(name, torch.float32)
     seen = Seen(pipeline.unet)
     given = actions.TUNINGS[tuning]
