@@ -19,7 +19,7 @@ from bob import backbones, store
 from bob.classifier import loss
 from bob.classifier.data import Arrays, Data
 from bob.classifier.results import failure
-from bob.core import batching, training_state
+from bob.core import batching, precision, training_state
 from bob.core.seeds import derive
 from bob.core.settings import Point, SweepSettings
 from bob.core.step_table import STEPS
@@ -150,9 +150,11 @@ class Trainer:
         self.data, self.training, self.device = data, training, device
         self.backbone = backbone = backbones.load(training.backbone)
         point, settings = training.point, training.settings
-        self.dtype = _dtype(settings.precision, device)
+        self.precision = settings.precision
+        if self.precision == "auto":
+            self.precision = "bfloat16" if device.type == "cuda" else "float32"
         # Scales the loss so that small gradients are not 0 in float16; skips a step whose gradients overflow.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.step = 0
         self.batcher = batching.AdaptiveBatcher("evaluating")
         with _seeded(derive("classify", "head", training.seed), device):
@@ -196,7 +198,8 @@ class Trainer:
         total, overflowed = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         count = 0
         self.model.train()
-        with _seeded(seed, self.device):  # dropout knows the global generator only
+        # Dropout knows the global generator only.
+        with _seeded(seed, self.device), precision.arithmetic(self.precision, self.device):
             for real, synthetic in batches:
                 self._set_learning_rate(len(batches))
                 batch_loss = self._loss(real, synthetic, generator)
@@ -236,7 +239,7 @@ class Trainer:
     def _forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> float32 logits."""
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with precision.autocast(self.precision, self.device):
             return self.model(images).float()
 
     def _floats(self, pixels: np.ndarray) -> Tensor:
@@ -265,14 +268,8 @@ class Trainer:
         def forward(rows: Sequence[int]) -> Tensor:
             return self._forward(self.backbone.view(self._floats(pixels[list(rows)])))
 
-        return torch.cat(list(self.batcher.map(range(len(pixels)), forward, size=_EVALUATION_BATCH))).cpu()
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    """dtype of the forward pass; `auto` is bfloat16 on a GPU and float32 on a CPU."""
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    return getattr(torch, precision)
+        with precision.arithmetic(self.precision, self.device):
+            return torch.cat(list(self.batcher.map(range(len(pixels)), forward, size=_EVALUATION_BATCH))).cpu()
 
 
 @contextlib.contextmanager

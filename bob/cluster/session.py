@@ -22,8 +22,7 @@ from bob.cluster.sharing import trainings as fit_trainings
 from bob.core import malloc
 from bob.core.types import Receipt, Unit
 
-__all__ = ["CROWDED", "LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots"]
-__all__ += ["start", "trainings"]
+__all__ = ["CROWDED", "LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots", "start", "trainings"]
 
 CROWDED = "crowded"
 """Key of an answer of `attempt` that says that memory ran out beside other processes, and how."""
@@ -163,7 +162,7 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
 
 def is_receipt(answer: dict[str, Any]) -> bool:
     """Whether an answer of `attempt` is a receipt, and not the text of an exception."""
-    return not answer.keys() & {"mistake", "failure", CROWDED}
+    return not {"mistake", "failure", CROWDED} & answer.keys()
 
 
 def received(answer: dict[str, Any]) -> Receipt:

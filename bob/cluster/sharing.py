@@ -109,9 +109,8 @@ def _most(unit: Unit, groups: Sequence[Nodes]) -> tuple[int, str]:
         return 1, (
             f"{what} is not known, so each training takes a whole GPU: --resources.classify.gpus 0.25 makes four share"
         )
-    return min(
-        memory.side_by_side(footprint, free=memory.CARDS[name].bytes, images=work.sweep.batch) for name in found
-    ), ""
+    sizes = [memory.CARDS[name].bytes for name in found]
+    return min(memory.side_by_side(footprint, free=size, images=work.sweep.batch) for size in sizes), ""
 
 
 def _part(many: int) -> float:
