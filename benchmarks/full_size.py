@@ -21,16 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request
-from bob.diffusion import checkpoints, lora, sampling
+from bob.diffusion import checkpoints, lora, random_weights, sampling
 from bob.diffusion.image_generator import ImageGenerator
 from bob.diffusion.training import Pairs, train
-from bob.skyworld import models
 
 _PROMPT = "a aircraft photo of a Boeing 737 in the grey runway background with the level left pose."
 _CPU = torch.device("cpu")
@@ -70,42 +68,7 @@ def _timed(rows: list[tuple[str, float, float]], name: str, do: Callable[[], Any
 
 
 def _random(folder: Path) -> str:
-    """SD 1.5 as the hub's configuration files describe it; its tokenizer is skyworld's, cut to CLIP's length."""
-    torch.manual_seed(0)
-    tokenizer = models.clip_tokenizer()
-    tokenizer.model_max_length = 77
-    unet = UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-    )
-    text = CLIPTextConfig(
-        vocab_size=49_408,
-        max_position_embeddings=77,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    blocks: dict[str, Any] = {  # diffusers types each of these as a tuple of length one
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (128, 256, 512, 512),
-    }
-    build: Any = StableDiffusionPipeline
-    build(
-        vae=AutoencoderKL(**blocks, layers_per_block=2, latent_channels=4, sample_size=512),
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=PNDMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    random_weights.write("sd15", folder, half=False)
     return f"path:{folder}"
 
 

@@ -8,12 +8,11 @@ import math
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPModel
 
 from bob import backbones
+from bob.backbones import _random_weights
 from bob.classifier.data import Data
 from bob.classifier.trainer import Training, train
 from bob.core.settings import Point
@@ -22,24 +21,6 @@ from bob.skyworld import models
 CLASSES = ("Zephyr", "Mistral", "Egret")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def write(name: str, folder) -> None:
-    """Random weights in the files of the real ones, in half their size."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if name == "clip_vit_b16":
-            tokenizer = models.clip_tokenizer()
-            tokenizer.model_max_length = 77
-            ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-            clip = CLIPModel(CLIPConfig(text_config=ends, vision_config={"patch_size": 16}))
-            clip.half().save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            return
-        full = {"resnet50": "resnet50.tv_in1k", "mae_vit_b16": "vit_base_patch16_224.mae"}
-        model = timm.create_model(full[name], pretrained=False)  # MAE: as published, without a head
-        folder.mkdir()
-        save_file({key: held.half() for key, held in model.state_dict().items()}, folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +32,7 @@ def folder(tmp_path_factory):
 def backbone(request, folder, monkeypatch) -> backbones.Backbone:
     monkeypatch.setenv("BOB_MODELS", str(folder))
     if not (folder / request.param).exists():
-        write(request.param, folder / request.param)
+        _random_weights.write(backbones.load(request.param), folder / request.param)
     return backbones.load(request.param)
 
 
