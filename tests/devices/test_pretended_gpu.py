@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bob.diffusion import sampling
+from bob.core.memory import MicroBatch
+from bob.diffusion import micro_batches, sampling
 from bob.diffusion.image_generator import ImageGenerator
 from tests.devices import actions, checks
 from tests.devices.pretended_gpu import GpuTensor
@@ -161,6 +162,20 @@ def test_clip_scores(gpu):
 @pytest.mark.parametrize("tuning", actions.TUNINGS)
 def test_finetunes(gpu, tuning):
     checks.finetune(gpu, tuning)
+
+
+@pytest.mark.parametrize("tuning", ["LoRA", "words"])
+def test_finetunes_with_gradient_checkpointing(gpu, monkeypatch, tuning):
+    chosen = []
+
+    def smallest(*_: object, **__: object) -> MicroBatch:
+        chosen.append(MicroBatch(images=1, checkpointing=True))
+        return chosen[0]
+
+    monkeypatch.setattr(micro_batches.memory, "micro_batch", smallest)
+    monkeypatch.setattr(micro_batches, "_known", {})
+    checks.finetune(gpu, tuning)
+    assert chosen
 
 
 # -- classifiers, features, captions -----------------------------------------------------------------
