@@ -1,0 +1,121 @@
+"""`bob rehearse`: measures one unit of each step and model of an experiment, cut to a few batches, on this machine."""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from bob import cluster, store
+from bob.commands import devices, rehearsed, submit
+from bob.commands.rehearse import report
+from bob.commands.rehearse.kinds import Kind, kinds
+from bob.commands.rehearsed import Rehearsal, Trial
+from bob.core import malloc
+from bob.core.settings import Run
+from bob.paper import experiments
+
+__all__ = ["RehearseCommand", "rehearse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearseCommand:
+    """Measures what an experiment costs on this machine before it runs: a few batches of each step and model, at their
+    real size.
+
+    Weights that are missing are replaced by random ones of the same architecture, and pictures by noise: neither
+    changes the cost. `bob plan EXPERIMENT --cluster 8xH100 --measured OUT` then reckons with the measured rates.
+
+        bob rehearse table1 --out out
+        bob rehearse skyworld --out out --device cpu
+    """
+
+    experiment: tyro.conf.Positional[str]
+    """Name of an experiment, as table1 or skyworld."""
+    out: str = "out"
+    """Store that receives the measurements, below rehearsal/: a folder, s3://bucket/prefix or gs://bucket/prefix."""
+    device: str = "auto"
+    """Device to measure: cpu, of which one thread computes, or cuda; auto takes a GPU if there is one."""
+    seconds: float = 5.0
+    """Least time that each measurement takes, after two batches that are not timed."""
+
+    def main(self, arguments: Sequence[str]) -> int:
+        """Measures, prints a table and writes the rates; returns the exit code."""
+        if not self.seconds > 0:
+            raise ValueError(f"--seconds must be positive, got {self.seconds}")
+        if cluster.in_job():
+            submit.require_shared(self.out)
+        start, runs, artefacts = time.monotonic(), experiments.load(self.experiment, (0,)), store.Store(self.out)
+        artefacts.require_writable()
+        upto = experiments.OUTPUTS[self.experiment].ends
+        done = rehearse(
+            runs, artefacts, device=devices.find(self.device), seconds=self.seconds, name=self.experiment, upto=upto
+        )
+        report.show(done)
+        if not done:
+            raise ValueError(f"nothing of {self.experiment} could be rehearsed on this machine: see the lines above")
+        print(f"rehearsed in {time.monotonic() - start:.0f} s; rates for `bob plan --measured {artefacts.place()}`")
+        return 0
+
+
+def rehearse(
+    runs: Sequence[Run], artefacts: store.Store, *, device: str, seconds: float, name: str, upto: str
+) -> list[Rehearsal]:
+    """Measures each kind of work of runs and writes the rates; prints a line for each, also for those that fail.
+
+    Random weights are deleted at the end. They and the rates lie below `rehearsal/`, which no run reads.
+
+    Args:
+        runs: runs of an experiment.
+        artefacts: the store of the rates.
+        device: torch's name of the device.
+        seconds: least time of each measurement.
+        name: the experiment's name.
+        upto: the last step of the runs, one of `walk.UPTO`.
+    """
+    with malloc.importing():
+        from bob.commands.rehearse.meter import device_name, one_thread
+    done: list[Rehearsal] = []
+    groups: dict[tuple[str, str], list[Kind]] = {}
+    for kind in kinds(runs, artefacts, upto=upto):
+        groups.setdefault((kind.step, kind.model), []).append(kind)
+    with _scratch(artefacts) as folder, one_thread(device):
+        for (step, model), group in groups.items():
+            measured = list(_measured(group, Path(folder), device=device, seconds=seconds))
+            if measured:
+                random = any(is_random for _, is_random in measured)
+                trials = tuple(trial for trial, _ in measured)
+                named = device_name(device)
+                rehearsal = Rehearsal(
+                    step=step, model=model, device=named, random=random, experiment=name, trials=trials
+                )
+                rehearsed.write(rehearsal, artefacts)
+                done.append(rehearsal)
+    return done
+
+
+def _scratch(artefacts: store.Store) -> tempfile.TemporaryDirectory:
+    """Folder of random weights: below the store's `rehearsal/`, or of a bucket in the temporary folder."""
+    parent = None
+    if "://" not in artefacts.root:
+        parent = Path(artefacts.root, rehearsed.FOLDER)
+        parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=".weights-", dir=parent)
+
+
+def _measured(group: Sequence[Kind], folder: Path, *, device: str, seconds: float) -> Iterator[tuple[Trial, bool]]:
+    """Yields the measurement of each kind that can be measured, and whether its weights are random."""
+    with malloc.importing():
+        from bob.commands.rehearse import weights
+        from bob.commands.rehearse.trials import trial
+    for kind in group:
+        title = report.title(kind.step, kind.model, kind.name)
+        print(f"{title}: {kind.unit.label}", flush=True)
+        try:
+            with weights.ready(kind.step, kind.model, folder=folder, device=device) as random:
+                yield trial(kind, device=device, seconds=seconds), random
+        except Exception as error:  # one that cannot be measured does not keep the others from it
+            words = str(error).strip().partition("\n")[0] or type(error).__name__
+            print(f"{title}: NOT REHEARSED: {words}", flush=True)
