@@ -1,5 +1,6 @@
 """`bob rehearse`: measures one unit of each step and model of an experiment, cut to a few batches, on this machine."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,14 +20,20 @@ from bob.paper import experiments
 
 __all__ = ["RehearseCommand", "rehearse"]
 
+_WEIGHTS = ".weights-"
+"""How the folders of random weights begin."""
+_STALE = 86_400.0
+"""Seconds after which such a folder is no longer in use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RehearseCommand:
     """Measures what an experiment costs on this machine before it runs: a few batches of each step and model, at their
     real size.
 
-    Weights that are missing are replaced by random ones of the same architecture, and pictures by noise: neither
-    changes the cost. `bob plan EXPERIMENT --cluster 8xH100 --measured OUT` then reckons with the measured rates.
+    Random weights of the same architecture stand in for missing ones, and noise for missing pictures. They cost the
+    same, but for a captioner, whose random answers are as long as answers may be. `bob plan EXPERIMENT --cluster 8xH100
+    --measured OUT` then reckons with the measured rates.
 
         bob rehearse table1 --out out
         bob rehearse skyworld --out out --device cpu
@@ -53,9 +60,9 @@ class RehearseCommand:
         done = rehearse(
             runs, artefacts, device=devices.find(self.device), seconds=self.seconds, name=self.experiment, upto=upto
         )
-        report.show(done)
         if not done:
             raise ValueError(f"nothing of {self.experiment} could be rehearsed on this machine: see the lines above")
+        report.show(done)
         print(f"rehearsed in {time.monotonic() - start:.0f} s; rates for `bob plan --measured {artefacts.place()}`")
         return 0
 
@@ -102,20 +109,24 @@ def _scratch(artefacts: store.Store) -> tempfile.TemporaryDirectory:
     if "://" not in artefacts.root:
         parent = Path(artefacts.root, rehearsed.FOLDER)
         parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(prefix=".weights-", dir=parent)
+        for left in parent.glob(f"{_WEIGHTS}*"):  # by a rehearsal that was killed
+            if time.time() - left.stat().st_mtime > _STALE:
+                shutil.rmtree(left, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=_WEIGHTS, dir=parent)
 
 
 def _measured(group: Sequence[Kind], folder: Path, *, device: str, seconds: float) -> Iterator[tuple[Trial, bool]]:
     """Yields the measurement of each kind that can be measured, and whether its weights are random."""
     with malloc.importing():
         from bob.commands.rehearse import weights
-        from bob.commands.rehearse.trials import trial
+        from bob.commands.rehearse.trials import forecast, trial
     for kind in group:
         title = report.title(kind.step, kind.model, kind.name)
         print(f"{title}: {kind.unit.label}", flush=True)
         try:
+            predicted = forecast(kind, device=device, seconds=seconds)  # before large weights are written
             with weights.ready(kind.step, kind.model, folder=folder, device=device) as random:
-                yield trial(kind, device=device, seconds=seconds), random
+                yield trial(kind, device=device, seconds=seconds, predicted=predicted), random
         except Exception as error:  # one that cannot be measured does not keep the others from it
             words = str(error).strip().partition("\n")[0] or type(error).__name__
             print(f"{title}: NOT REHEARSED: {words}", flush=True)

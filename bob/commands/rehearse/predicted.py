@@ -16,7 +16,9 @@ from bob.diffusion import checkpoints
 __all__ = ["Prediction", "predict", "require_feasible"]
 
 _PATIENCE = 10
-"""A rehearsal that takes more than this many times its `--seconds` on a CPU is refused."""
+"""A measurement that takes more than this many times its `--seconds` on a CPU, and more than `_ALLOWED`, is refused."""
+_ALLOWED = 60.0
+"""Seconds that every measurement may take."""
 _ROUNDS = 3
 """Rounds that a measurement has at least."""
 _EFFICIENCY = 0.5
@@ -64,9 +66,11 @@ def require_feasible(prediction: Prediction, *, device: str, precision: str, sec
     if device.startswith("cuda"):
         return
     round_ = prediction.flops / (_EFFICIENCY * peak(device, precision))
-    if _ROUNDS * round_ > _PATIENCE * seconds:
+    if _ROUNDS * round_ > max(_ALLOWED, _PATIENCE * seconds):
         least = math.ceil(_ROUNDS * round_ / _PATIENCE)
-        raise ValueError(f"one batch takes about {round_:.0f} s on this device: give --seconds {least} to wait for it")
+        raise ValueError(
+            f"one round of it takes about {round_:,.0f} s on this device: give --seconds {least} to wait for it"
+        )
     free = _available()
     if free is not None and prediction.bytes > free:
         raise ValueError(f"it needs {prediction.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free")

@@ -24,7 +24,7 @@ from bob.core.types import Request, Shot
 from bob.diffusion import checkpoints, training
 from bob.diffusion.image_generator import ImageGenerator
 
-__all__ = ["trial"]
+__all__ = ["forecast", "trial"]
 
 _PICTURES = 16  # of a caption batch, as in `bob.steps.caption`
 _BATCHES = {True: 16, False: 1}
@@ -38,21 +38,42 @@ class _Ended(Exception):
     """Ends a fine-tune whose rounds are done."""
 
 
-def trial(kind: Kind, *, device: str, seconds: float) -> Trial:
+def forecast(kind: Kind, *, device: str, seconds: float) -> int:
+    """Peak bytes that the memory model gives for a kind of work; 0 where it does not know the model.
+
+    Args:
+        kind: the work; its weights need not be there.
+        device: torch's name of the device.
+        seconds: least time of the timed part.
+
+    Raises:
+        ValueError: if it is not worth trying on this device; says why.
+    """
+    if kind.step == "generate" and checkpoints.simulated(kind.model) is not None:
+        raise ValueError("a simulated checkpoint computes nothing")
+    if kind.step == "caption" and registry.load("captioner", kind.model.partition(":")[0]).remote:
+        raise ValueError("a server answers, which has no rate of this machine")
+    precision = _precision(kind, device)
+    prediction = predict(kind, images=_images(kind, device), device=device, precision=precision)
+    if prediction is None:
+        return 0
+    require_feasible(prediction, device=device, precision=precision, seconds=seconds)
+    return prediction.bytes
+
+
+def trial(kind: Kind, *, device: str, seconds: float, predicted: int = 0) -> Trial:
     """Measures one kind of work.
 
     Args:
         kind: the work, whose weights the loaders find.
         device: torch's name of the device.
         seconds: least time of the timed part.
+        predicted: bytes that `forecast` returned, for the report.
 
     Raises:
         ValueError: if it cannot be done on this device; says why.
     """
     precision = _precision(kind, device)
-    prediction = predict(kind, images=_images(kind, device), device=device, precision=precision)
-    if prediction is not None:
-        require_feasible(prediction, device=device, precision=precision, seconds=seconds)
     with Peak(device) as memory, Rounds(device, seconds=seconds) as rounds:
         images, note = _TRIALS[kind.step](kind, device, rounds)
     return Trial(
@@ -63,7 +84,7 @@ def trial(kind: Kind, *, device: str, seconds: float) -> Trial:
         seconds=rounds.seconds,
         images=images,
         bytes=memory.bytes,
-        predicted=prediction.bytes if prediction else 0,
+        predicted=predicted,
         flops=rounds.flops,
         precision=precision,
         peak=peak(device, precision),
@@ -96,9 +117,6 @@ def _precision(kind: Kind, device: str) -> str:
 
 def _caption(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     """Answers about one batch of pictures a round."""
-    name = kind.model.partition(":")[0]
-    if registry.load("captioner", name).remote:
-        raise ValueError("a server answers, which has no rate of this machine")
     captioner, batcher = captioners.load(kind.model, device=device), batching.AdaptiveBatcher("captioning")
     shots = kind.unit.work.shots[:_PICTURES]
     pictures = [_opener(kind)(shot) for shot in shots]
@@ -148,8 +166,6 @@ def _generate(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
 
     An adapter is fused, so drawing costs no more with it.
     """
-    if checkpoints.simulated(kind.model) is not None:
-        raise ValueError("a simulated checkpoint computes nothing")
     cell, batch = kind.cell, kind.unit.work.batch
     requests = _alike(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed), batch)
     shots, generator = {shot.image_id: shot for shot in cell.training.shots}, ImageGenerator(device)
