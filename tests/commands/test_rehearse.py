@@ -25,7 +25,8 @@ STEPS = ("caption", "finetune", "generate", "classify")
 
 
 def rehearsed_of(runs: list[Run], artefacts: Store) -> dict[str, Rehearsal]:
-    done = rehearse(runs, artefacts, device="cpu", seconds=0.01, name="tiny", upto="classify")
+    found = kinds(runs, artefacts, upto="classify")
+    done = rehearse(found, artefacts, device="cpu", seconds=0.01, experiment="tiny")
     return {rehearsal.step: rehearsal for rehearsal in done}
 
 
@@ -331,7 +332,8 @@ def test_resnet50_at_full_size(local, monkeypatch):
     """25.6 M random parameters, 64 pictures of 224 x 224 a step, on one CPU."""
     monkeypatch.delenv("BOB_DATA", raising=False)
     runs = [r for r in experiments.load("table1", (0,)) if (r.method, r.backbone) == ("real_only", "resnet50")]
-    (found,) = rehearse(runs[:1], local, device="cpu", seconds=60.0, name="table1", upto="classify")
+    chosen = kinds(runs[:1], local, upto="classify")
+    (found,) = rehearse(chosen, local, device="cpu", seconds=60.0, experiment="table1")
     (one,) = found.trials
     assert (found.step, found.model, found.random, one.images) == ("classify", "resnet50", True, 64)
     assert one.flops == pytest.approx(24.3e9, rel=0.1)

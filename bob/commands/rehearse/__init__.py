@@ -15,7 +15,6 @@ from bob.commands.rehearse import report
 from bob.commands.rehearse.kinds import Kind, kinds
 from bob.commands.rehearsed import Rehearsal, Trial
 from bob.core import malloc
-from bob.core.settings import Run
 from bob.paper import experiments
 
 __all__ = ["RehearseCommand", "rehearse"]
@@ -56,10 +55,9 @@ class RehearseCommand:
             submit.require_shared(self.out)
         start, runs, artefacts = time.monotonic(), experiments.load(self.experiment, (0,)), store.Store(self.out)
         artefacts.require_writable()
-        upto = experiments.OUTPUTS[self.experiment].ends
-        done = rehearse(
-            runs, artefacts, device=devices.find(self.device), seconds=self.seconds, name=self.experiment, upto=upto
-        )
+        found = kinds(runs, artefacts, upto=experiments.OUTPUTS[self.experiment].ends)
+        device = devices.find(self.device)
+        done = rehearse(found, artefacts, device=device, seconds=self.seconds, experiment=self.experiment)
         if not done:
             raise ValueError(f"nothing of {self.experiment} could be rehearsed on this machine: see the lines above")
         report.show(done)
@@ -68,25 +66,24 @@ class RehearseCommand:
 
 
 def rehearse(
-    runs: Sequence[Run], artefacts: store.Store, *, device: str, seconds: float, name: str, upto: str
+    found: Sequence[Kind], artefacts: store.Store, *, device: str, seconds: float, experiment: str
 ) -> list[Rehearsal]:
-    """Measures each kind of work of runs and writes the rates; prints a line for each, also for those that fail.
+    """Measures each kind of work and writes the rates; prints a line for each, also for those that fail.
 
     Random weights are deleted at the end. They and the rates lie below `rehearsal/`, which no run reads.
 
     Args:
-        runs: runs of an experiment.
+        found: the kinds of work of an experiment.
         artefacts: the store of the rates.
         device: torch's name of the device.
         seconds: least time of each measurement.
-        name: the experiment's name.
-        upto: the last step of the runs, one of `walk.UPTO`.
+        experiment: name of the experiment.
     """
     with malloc.importing():
         from bob.commands.rehearse.meter import device_name, one_thread
     done: list[Rehearsal] = []
     groups: dict[tuple[str, str], list[Kind]] = {}
-    for kind in kinds(runs, artefacts, upto=upto):
+    for kind in found:
         groups.setdefault((kind.step, kind.model), []).append(kind)
     with _scratch(artefacts) as folder, one_thread(device):
         for (step, model), group in groups.items():
@@ -94,12 +91,9 @@ def rehearse(
             if measured:
                 random = any(is_random for _, is_random in measured)
                 trials = tuple(trial for trial, _ in measured)
-                named = device_name(device)
-                rehearsal = Rehearsal(
-                    step=step, model=model, device=named, random=random, experiment=name, trials=trials
-                )
-                rehearsed.write(rehearsal, artefacts)
-                done.append(rehearsal)
+                names = {"step": step, "model": model, "device": device_name(device), "experiment": experiment}
+                done.append(Rehearsal(**names, random=random, trials=trials))
+                rehearsed.write(done[-1], artefacts)
     return done
 
 

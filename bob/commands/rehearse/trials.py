@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from bob.core.types import Request, Shot
 from bob.diffusion import checkpoints, training
 from bob.diffusion.image_generator import ImageGenerator
 
-__all__ = ["forecast", "trial"]
+__all__ = ["forecast", "of_each_setting", "opener", "trial"]
 
 _PICTURES = 16  # of a caption batch, as in `bob.steps.caption`
 _BATCHES = {True: 16, False: 1}
@@ -119,7 +119,7 @@ def _caption(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     """Answers about one batch of pictures a round."""
     captioner, batcher = captioners.load(kind.model, device=device), batching.AdaptiveBatcher("captioning")
     shots = kind.unit.work.shots[:_PICTURES]
-    pictures = [_opener(kind)(shot) for shot in shots]
+    pictures = [opener(kind)(shot) for shot in shots]
     ask = functools.partial(captioner.caption, descriptor=kind.cell.training.descriptor)
     done = False
     while not done:
@@ -137,7 +137,7 @@ def _finetune(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     pairs = _fewest(work.pairs, lambda some: work.tuning.epoch([p.prompt for p in some]), work.settings.batch)
     images = min(work.settings.batch, work.tuning.epoch([pair.prompt for pair in pairs]))
     shots = {shot.image_id: shot for shot in work.shots}
-    opened = functools.cache(lambda image_id: _opener(kind)(shots[image_id]))
+    opened = functools.cache(lambda image_id: opener(kind)(shots[image_id]))
 
     def ended(done: int, loss: float) -> None:
         if rounds.tick(images):
@@ -167,11 +167,9 @@ def _generate(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     An adapter is fused, so drawing costs no more with it.
     """
     cell, batch = kind.cell, kind.unit.work.batch
-    requests = _alike(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed), batch)
+    requests = of_each_setting(cell.method.requests(cell.training, draw=cell.run.draw, seed=cell.run.seed), batch)
     shots, generator = {shot.image_id: shot for shot in cell.training.shots}, ImageGenerator(device)
-    generator.use(
-        kind.model, "", dict, dataset=cell.run.dataset, source=lambda image_id: _opener(kind)(shots[image_id])
-    )
+    generator.use(kind.model, "", dict, dataset=cell.run.dataset, source=lambda image_id: opener(kind)(shots[image_id]))
     work, done, rejected = len(requests) * rates.evaluations(map(vars, requests)), False, list[Any]()
     while not done:
         _, rejected = generator.draw(requests, batch=batch)
@@ -180,7 +178,7 @@ def _generate(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     return batch, "; ".join(filter(None, notes))
 
 
-def _alike(requests: Any, batch: int) -> list[Request]:
+def of_each_setting(requests: Iterable[Request], batch: int) -> list[Request]:
     """One batch of each sampling setting among the requests of the first class."""
     of_class: list[Request] = []
     for request in requests:
@@ -242,7 +240,7 @@ def _noise(training_set: Any, side: int, *, real: int, synthetic: int, val: int)
     )
 
 
-def _opener(kind: Kind) -> Callable[[Shot], Image.Image]:
+def opener(kind: Kind) -> Callable[[Shot], Image.Image]:
     """Opens the pictures of the data set; those of one that is missing are noise in the shape of a photograph."""
     if kind.dataset is not None:
         return kind.dataset.open
