@@ -56,7 +56,7 @@ class Stock:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints and writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--device", default="auto", help="cuda or cpu; auto: a GPU")
     parser.add_argument("--experiment", default="table1", help="the experiment whose steps and models are measured")
     parser.add_argument("--checkpoint", default="sd21", help="the checkpoint that stock diffusers is measured with")
@@ -191,11 +191,9 @@ def _pixels(kind: Kind, side: int, images: int) -> tuple[torch.Tensor, list[str]
     """Pictures float32 (images, 3, side, side) in [-1, 1], squashed to squares, and their prompts."""
     work = kind.unit.work
     shots, pairs = {shot.image_id: shot for shot in work.shots}, (work.pairs * images)[:images]
-    pictures = [
-        opener(kind)(shots[pair.image_id]).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
-        for pair in pairs
-    ]
-    stacked = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures]))
+    pictures = [opener(kind)(shots[pair.image_id]).convert("RGB") for pair in pairs]
+    squares = [np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR)) for picture in pictures]
+    stacked = torch.from_numpy(np.stack(squares))
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1, [pair.prompt for pair in pairs]
 
 
@@ -219,10 +217,8 @@ def _report(
     took: float,
 ) -> str:
     words = " ".join(["python", "benchmarks/gpu.py", *sys.argv[1:]])
-    table = [
-        "| | ours, a second | stock | ours / stock | at once | GB | share of peak |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = "| | ours, a second | stock | ours / stock | at once | GB | share of peak |"
+    table = [columns, "|---|---|---|---|---|---|---|"]
     for step, trial, stock in rows:
         share = f"{stock.flops * stock.per_second / trial.peak:.0%}" if trial.peak else "-"
         table.append(

@@ -23,6 +23,8 @@ _ROUNDS = 3
 """Rounds that a measurement has at least."""
 _EFFICIENCY = 0.5
 """Share of the peak that is assumed for the forecast."""
+_CORE = 3e10
+"""FLOP/s that a CPU's core has at least: if fewer are measured, other processes occupy it for the moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def require_feasible(prediction: Prediction, *, device: str, precision: str, sec
     """
     if device.startswith("cuda"):
         return
-    round_ = prediction.flops / (_EFFICIENCY * peak(device, precision))
+    round_ = prediction.flops / (_EFFICIENCY * max(_CORE, peak(device, precision)))
     if _ROUNDS * round_ > max(_ALLOWED, _PATIENCE * seconds):
         least = math.ceil(_ROUNDS * round_ / _PATIENCE)
         raise ValueError(
