@@ -333,7 +333,7 @@ def test_resnet50_at_full_size(local, monkeypatch):
     monkeypatch.delenv("BOB_DATA", raising=False)
     runs = [r for r in experiments.load("table1", (0,)) if (r.method, r.backbone) == ("real_only", "resnet50")]
     chosen = kinds(runs[:1], local, upto="classify")
-    (found,) = rehearse(chosen, local, device="cpu", seconds=60.0, experiment="table1")
+    (found,) = rehearse(chosen, local, device="cpu", seconds=35.0, experiment="table1")
     (one,) = found.trials
     assert (found.step, found.model, found.random, one.images) == ("classify", "resnet50", True, 64)
     assert one.flops == pytest.approx(24.3e9, rel=0.1)
