@@ -5,11 +5,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Nodes", "Resources", "Share", "Slots", "fit"]
+__all__ = ["FinetuneShare", "Nodes", "Resources", "Share", "Slots", "fit"]
 
 _BESIDE_GPU = {"finetune": 1.0, "classify": 0.5}
 """Default CPUs of a unit on a GPU. The other steps run in actors of Ray Data and leave CPUs to Data's own tasks:
 without a GPU they reserve half a CPU."""
+
+_MOST_WORKERS = 1_000
+"""Upper limit of a fine-tune's processes: a greater number is a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,25 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneShare(Share):
+    """Share of each of the processes that train one adapter."""
+
+    workers: int = 1
+    """Processes, each with a share of its own, that divide every batch of a fine-tune among them; changes no result but
+    by the order of sums."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(f"workers of a fine-tune must lie in [1, {_MOST_WORKERS}], got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """Resources of each step's units on a cluster: big GPUs for captions, any for images, parts for classifiers."""
 
     caption: Share = Share()
-    finetune: Share = Share()
+    finetune: FinetuneShare = FinetuneShare()
     generate: Share = Share()
     embed: Share = Share(gpus=0.5)
     recognise: Share = Share()
@@ -75,6 +92,8 @@ class Slots:
     """The driver's working directory, the base of the user's relative paths."""
     resource: str = ""
     """Resource that the node must have."""
+    workers: int = 1
+    """Processes of one unit, each with these resources."""
 
     @property
     def device(self) -> str:
@@ -102,15 +121,17 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     gpus = share.gpus if any(group.has.get("GPU") for group in fitting) else 0.0
     cpus = share.cpus or (_BESIDE_GPU.get(step, 0.0) if gpus else 1.0)
     capacities = [_units(group.has, gpus=gpus, cpus=cpus) for group in fitting]
-    total = sum(capacity * (group.now + group.more) for capacity, group in zip(capacities, fitting, strict=True))
+    workers = share.workers if isinstance(share, FinetuneShare) else 1
+    places = sum(capacity * (group.now + group.more) for capacity, group in zip(capacities, fitting, strict=True))
+    total = places // workers
     if not total:
         raise ValueError(_misfit(step, share, gpus, cpus, nodes))
     count = max(1, min(units, total, share.most or total))
     threads = max(1, int(cpus))
     if not gpus and not share.cpus:  # fewer units than CPUs
-        threads = max(1, min(int(max(group.has.get("CPU", 0.0) for group in fitting)), total // count))
+        threads = max(1, min(int(max(group.has.get("CPU", 0.0) for group in fitting)), places // (count * workers)))
         cpus = float(threads) if step in _BESIDE_GPU else 0.5
-    now = sum(capacity * group.now for capacity, group in zip(capacities, fitting, strict=True))
+    now = sum(capacity * group.now for capacity, group in zip(capacities, fitting, strict=True)) // workers
     return Slots(
         count=count,
         now=max(1, min(count, now)),
@@ -119,6 +140,7 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
         threads=threads,
         cwd=os.getcwd(),
         resource=share.resource,
+        workers=workers,
     )
 
 
@@ -130,6 +152,8 @@ def _units(has: Mapping[str, float], *, gpus: float, cpus: float) -> int:
 
 def _misfit(step: str, share: Share, gpus: float, cpus: float, nodes: Sequence[Nodes]) -> str:
     needs = [f"{gpus:g} GPUs"] * bool(gpus) + [f"{cpus:g} CPUs"] * bool(cpus) + [share.resource] * bool(share.resource)
+    if isinstance(share, FinetuneShare) and share.workers > 1:
+        needs[0] = f"{share.workers} workers of {needs[0]}"
     groups = "; ".join(sorted({_described(group.has) for group in nodes if group.now or group.more})) or "none"
     return (
         f"a unit of step {step} needs {' and '.join(needs)} on one node, and this cluster neither has such a node nor"

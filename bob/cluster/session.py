@@ -19,7 +19,7 @@ from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.core import malloc
 from bob.core.types import Receipt, Unit
 
-__all__ = ["LOSSES", "attempt", "joins", "received", "settle", "slots", "start"]
+__all__ = ["LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots", "start"]
 
 LOSSES = 20
 """Number of lost processes of one unit after which the job fails."""
@@ -131,6 +131,11 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
         return {"target": unit.target, "mistake": str(error)}
     except Exception:  # the driver raises it
         return {"target": unit.target, "failure": traceback.format_exc()}
+
+
+def is_receipt(answer: dict[str, Any]) -> bool:
+    """Whether an answer of `attempt` is a receipt, and not the text of an exception."""
+    return "mistake" not in answer and "failure" not in answer
 
 
 def received(answer: dict[str, Any]) -> Receipt:

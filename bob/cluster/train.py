@@ -1,4 +1,7 @@
-"""Fine-tunes on Ray Train: one trainer per unit, named by the unit's key, so that Train finds its checkpoint."""
+"""Fine-tunes on Ray Train: one trainer per unit, named by the unit's key, so that Train finds its checkpoint.
+
+A trainer has one process, or several that share each batch (`bob.diffusion.parallel`).
+"""
 
 import dataclasses
 import json
@@ -10,10 +13,11 @@ from typing import Any
 import ray.exceptions
 import ray.train
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
-from bob.cluster.session import LOSSES, attempt, received, settle
+from bob.cluster.session import LOSSES, attempt, is_receipt, received, settle
 from bob.core import threads
 from bob.core.types import Receipt, Unit
 from bob.steps.workers import packed, unpacked
@@ -103,12 +107,17 @@ def _progress(unit: Unit) -> str:
     return f"scratch/train/{_name(unit)}.json"
 
 
+def _failure(unit: Unit) -> str:
+    return f"scratch/train/{_name(unit)}.failure.json"
+
+
 def _name(unit: Unit) -> str:
     return unit.target.split("/")[-2]
 
 
 def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
     """Trains one unit; resumes from its checkpoint if Ray loses the controlling process."""
+    Store(root).delete(_failure(unit))  # an earlier command's
     lost: Exception | None = None
     for _ in range(LOSSES):
         try:
@@ -121,12 +130,13 @@ def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
     raise RuntimeError(f"{unit.label}: its controller was lost {LOSSES} times; is the node out of memory?") from lost
 
 
-def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
-    return TorchTrainer(
+def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> DataParallelTrainer:
+    trainer = TorchTrainer if slots.workers > 1 else DataParallelTrainer  # one process needs no group of processes
+    return trainer(
         _loop,
         train_loop_config={"unit": packed(unit), "root": root, "slots": dataclasses.asdict(slots)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=1, use_gpu=bool(slots.gpus), resources_per_worker=slots.bundle
+            num_workers=slots.workers, use_gpu=bool(slots.gpus), resources_per_worker=slots.bundle
         ),
         run_config=ray.train.RunConfig(
             name=_name(unit),
@@ -139,21 +149,49 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> TorchTrainer:
 
 
 def _loop(config: dict[str, Any]) -> dict[str, Any]:
-    """Resumes a unit from its last checkpoint, trains and commits it; runs in the worker process."""
+    """Resumes a unit from its last checkpoint, trains and commits it; runs in each of its worker processes."""
     from bob.steps.finetune import FinetuneWorker
 
-    settle(Slots(**config["slots"]))
-    unit, checkpoint = unpacked(config["unit"]), ray.train.get_checkpoint()
-    state = None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = Path(folder, _STATE).read_bytes()
+    slots = Slots(**config["slots"])
+    settle(slots)
+    unit, artefacts = unpacked(config["unit"]), Store(config["root"])
+    if slots.workers > 1 and artefacts.exists(_failure(unit)):  # why the processes were started again
+        return json.loads(artefacts.read(_failure(unit)))
     worker = FinetuneWorker(config["root"], device=str(get_device()))
-    progress = _Progress(unit, Store(config["root"]))
-    return attempt(worker, unit, state=state, save=_save, tell=progress.tell, report=progress.report)
+    options: dict[str, Any] = {"state": _state(), "save": _save, "tell": _nothing}
+    if ray.train.get_context().get_world_rank() == 0:
+        progress = _Progress(unit, artefacts)
+        options |= {"tell": progress.tell, "report": progress.report}
+    answer = attempt(worker, unit, **options)
+    if slots.workers > 1 and not is_receipt(answer):
+        _fail(unit, answer, artefacts)
+    return answer
+
+
+def _nothing(words: str) -> None:
+    """Progress of a process that is not the first."""
+
+
+def _fail(unit: Unit, answer: dict[str, Any], artefacts: Store) -> None:
+    """Keeps the first failed process's answer and raises, so that Train ends the others, which wait for this one."""
+    if not artefacts.exists(_failure(unit)):
+        artefacts.write_json(_failure(unit), answer)
+    raise RuntimeError(f"{unit.label}: one of its processes failed")
+
+
+def _state() -> bytes | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return Path(folder, _STATE).read_bytes()
 
 
 def _save(step: int, state: bytes) -> None:
+    """Reports a checkpoint, as all processes of a trainer have to; the first one's state is that of all."""
+    if ray.train.get_context().get_world_rank():
+        ray.train.report({"step": step})
+        return
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, _STATE).write_bytes(state)
         ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -66,10 +66,22 @@ class FinetuneSettings:
     """Epochs after which a copy of the adapter is kept, besides the last (Table 6: 200, 400 and 1,000)."""
     checkpoint_every: int = 100
     """Optimiser steps between checkpoints to resume from; changes no result."""
+    micro_batch: int = field(default=0, metadata=OMIT_AT_DEFAULT)
+    """Most images in memory at once; gradients are added up to those of `batch`. 0: as many as the GPU's free memory
+    takes, with gradient checkpointing where that is faster or needed. Halved when memory runs out. Changes no result
+    but by the order of sums."""
+    precision: Literal["float32", "tf32", "bfloat16"] = field(default="float32", metadata=OMIT_AT_DEFAULT)
+    """Arithmetic of the passes. `float32` is the paper's "mixed precision: no" (Table 4): matrix products in float32
+    and convolutions in TF32, as torch computes on a GPU where a script sets nothing. The others are faster and change
+    an adapter by more than the order of sums: `tf32` rounds the factors of matrix products to 10 bits of mantissa
+    (an H100's peak is 495 TFLOP/s in place of 67); `bfloat16`, by autocast, rounds all products to 7 bits (989) and
+    keeps a quarter less of activations."""
 
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch", "lr", "rank", "max_norm", "checkpoint_every")
-        _not_negative(self, "weight_decay", "warmup_steps", "total_steps")
+        _not_negative(self, "weight_decay", "warmup_steps", "total_steps", "micro_batch")
+        if self.precision not in ("float32", "tf32", "bfloat16"):
+            raise ValueError(f"precision must be float32, tf32 or bfloat16, got {self.precision!r}")
         if not all(0 < epoch < self.epochs for epoch in self.keep) or (self.keep and self.total_steps):
             raise ValueError(
                 f"keep names epochs before the last of {self.epochs}, without total_steps; got {self.keep}"

@@ -8,9 +8,10 @@ each batch of noise takes that many seconds.
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bob.core import registry
 from bob.core.settings import DrawSettings, FinetuneSettings
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
 
-__all__ = ["CHECKPOINTS", "Checkpoint", "architecture", "load", "revision", "settings", "simulated", "source"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "architecture", "load", "recognise", "revision", "settings", "simulated"]
+__all__ += ["source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +189,10 @@ def architecture(name: str) -> str:
     config = Path(name.removeprefix("path:")).expanduser() / "unet" / "config.json"
     if not config.is_file():
         return ""
-    read = json.loads(config.read_text(encoding="utf-8"))
-    shape = tuple(read.get("block_out_channels", ())), read.get("cross_attention_dim"), read.get("sample_size")
-    return _ARCHITECTURES.get(shape, "")
+    return recognise(json.loads(config.read_text(encoding="utf-8")))
+
+
+def recognise(config: Mapping[str, Any]) -> str:
+    """The same of the configuration of a U-Net, as diffusers has it."""
+    channels = tuple(config.get("block_out_channels", ()))
+    return _ARCHITECTURES.get((channels, config.get("cross_attention_dim"), config.get("sample_size")), "")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 from bob.core.types import Token
 
-__all__ = ["FILE", "ExtendedEmbedding", "add", "load", "serialize", "unload"]
+__all__ = ["FILE", "ExtendedEmbedding", "add", "drop_absent", "load", "serialize", "unload"]
 
 FILE = "learned_embeds.safetensors"
 """File name that diffusers looks for."""
@@ -35,19 +35,11 @@ class ExtendedEmbedding(nn.Module):
         return self.table.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Token ids (b, length) -> embeddings (b, length, width).
-
-        A row that does not occur in `ids` gets no gradient, so that an optimiser changes neither it nor its moments:
-        each of many tokens learns as it would alone.
-        """
+        """Token ids (b, length) -> embeddings (b, length, width)."""
         old = self.table.num_embeddings
         embedded = self.table(ids.clamp(max=old - 1))
-        new = ids >= old
-        if not new.any():
-            return embedded
-        used, position = ids[new].unique(return_inverse=True)
-        rows = torch.stack([self.rows[int(k) - old] for k in used])
-        return embedded.masked_scatter(new[..., None], rows[position].to(embedded))
+        rows = nn.functional.embedding((ids - old).clamp(min=0), torch.stack(list(self.rows)))
+        return torch.where((ids >= old)[..., None], rows.to(embedded), embedded)
 
 
 def add(pipeline: "StableDiffusionPipeline", tokens: Sequence[Token]) -> None:
@@ -70,6 +62,22 @@ def add(pipeline: "StableDiffusionPipeline", tokens: Sequence[Token]) -> None:
         tokenizer.add_tokens(_names(token))
     encoder.requires_grad_(False)
     encoder.set_input_embeddings(ExtendedEmbedding(table, rows))
+
+
+def drop_absent(pipeline: "StableDiffusionPipeline", shown: frozenset[int]) -> None:
+    """Removes the gradients of trainable rows that a batch did not show.
+
+    An optimiser then changes neither such a row nor its moments: each of many tokens learns as it would alone.
+
+    Args:
+        pipeline: with the tokens that `add` added, if any.
+        shown: token ids of the batch.
+    """
+    embedding: Any = pipeline.text_encoder.get_input_embeddings()
+    if isinstance(embedding, ExtendedEmbedding):
+        for number, row in enumerate(embedding.rows, embedding.table.num_embeddings):
+            if number not in shown:
+                row.grad = None
 
 
 def serialize(pipeline: "StableDiffusionPipeline", tokens: Sequence[Token]) -> bytes:

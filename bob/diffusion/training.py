@@ -9,39 +9,29 @@ resumed fine-tune ends with the same weights.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from diffusers.optimization import get_scheduler
-from PIL import Image
 from torch import Tensor, nn
 
 from bob import store
-from bob.core import training_state
+from bob.core import precision, training_state
 from bob.core.seeds import derive
 from bob.core.settings import FinetuneSettings
 from bob.core.step_table import STEPS
 from bob.core.types import Tuning
-from bob.diffusion import lora, textual_inversion
+from bob.diffusion import lora, parallel, textual_inversion
+from bob.diffusion.batches import Batch, Batches, Pairs
+from bob.diffusion.micro_batches import MicroBatches
 
-__all__ = ["Batches", "Callbacks", "Pairs", "adapter", "train"]
+__all__ = ["Callbacks", "Pairs", "adapter", "train"]
 
 DATADREAM = Tuning()
 """LoRA on U-Net and text encoder."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The decoded train pairs."""
-
-    images: Sequence[Image.Image]
-    """Of any size."""
-    prompts: Sequence[str]
-    """One an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +57,10 @@ def train(
     tuning: Tuning = DATADREAM,
     state: bytes | None = None,
     callbacks: Callbacks | None = None,
-) -> None:
+) -> str:
     """Fine-tunes the pipeline's models in place: adds the trainable parameters that `tuning` names and trains them.
+
+    In torch's process group, if there is one, the processes share each batch; all end with the same weights.
 
     Args:
         pipeline: in float32; its VAE encodes the images.
@@ -79,14 +71,18 @@ def train(
         state: state to resume from; a damaged one, or one of another fine-tune, is reported and ignored.
         callbacks: functions to call on the way.
 
+    Returns:
+        How memory split the batch, in words for a receipt; empty if it did not.
+
     Raises:
-        ValueError: if the loss is not finite.
+        ValueError: if the loss is not finite, or if memory does not hold a single image.
     """
     callbacks = callbacks or Callbacks()
     trained = _prepare(pipeline, tuning, settings, seed)
     clipped = [parameter for name, parameter in trained.items() if ".lora_" in name]
     optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
     batches, start = Batches(pipeline, pairs, tuning, settings, seed), time.monotonic()
+    micro_batches = MicroBatches(pipeline, trained, tuning, settings, callbacks.tell or print)
     per_epoch = tuning.epoch(pairs.prompts)
     total = settings.steps(per_epoch)
     name = "constant_with_warmup" if tuning.schedule == "constant" else tuning.schedule
@@ -100,16 +96,24 @@ def train(
         content = {"step": done, "trained": trained, "optimizer": optimizer.state_dict()}
         return training_state.pack(identity, content)
 
+    def loss_of(rows: Batch) -> Tensor:
+        with precision.autocast(settings.precision, pipeline.device):
+            return _loss(pipeline, rows)
+
     for done in range(first + 1, total + 1):
-        loss = _loss(pipeline, *batches(done - 1))
-        optimizer.zero_grad()
-        loss.backward()
+        batch = batches(done - 1)
+        with precision.arithmetic(settings.precision, pipeline.device):
+            loss = micro_batches.gradients(batch, loss_of)
+        loss = parallel.add_gradients([*trained.values()], loss)
+        textual_inversion.drop_absent(pipeline, batch.shown)
         nn.utils.clip_grad_norm_(clipped, settings.max_norm)
         optimizer.step()
         schedule.step()
-        milestones(done, loss.detach(), files=lambda: adapter(pipeline, tuning), pack=pack)
+        milestones(done, loss, files=lambda: adapter(pipeline, tuning), pack=pack)
+    micro_batches.close()
     pipeline.unet.eval()
     pipeline.text_encoder.eval()
+    return micro_batches.note()
 
 
 class _Milestones:
@@ -174,13 +178,13 @@ def _prepare(
     return lora.parameters(*models)
 
 
-def _loss(pipeline: StableDiffusionPipeline, latents: Tensor, noise: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
+def _loss(pipeline: StableDiffusionPipeline, rows: Batch) -> Tensor:
     """Mean squared error in float32 of the noise, or of the velocity if the checkpoint predicts that."""
     schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
-    noisy = schedule.add_noise(latents, noise, times)
-    predicted = pipeline.unet(noisy, times, pipeline.text_encoder(tokens)[0]).sample
+    noisy = schedule.add_noise(rows.latents, rows.noise, rows.times)
+    predicted = pipeline.unet(noisy, rows.times, pipeline.text_encoder(rows.tokens)[0]).sample
     velocity = schedule.config["prediction_type"] == "v_prediction"
-    target = schedule.get_velocity(latents, noise, times) if velocity else noise
+    target = schedule.get_velocity(rows.latents, rows.noise, rows.times) if velocity else rows.noise
     return nn.functional.mse_loss(predicted.float(), target.float())
 
 
@@ -193,83 +197,9 @@ def _finite(losses: Sequence[Tensor], done: int) -> list[float]:
     return values
 
 
-class Batches:
-    """Batch of step k: latents, noise, timesteps and tokens, as a function of (seed, k) alone."""
-
-    def __init__(
-        self, pipeline: StableDiffusionPipeline, pairs: Pairs, tuning: Tuning, settings: FinetuneSettings, seed: int
-    ) -> None:
-        self._pipeline, self._settings, self._seed, self._tuning = pipeline, settings, seed, tuning
-        full = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
-        self._side = min(tuning.side or full, full)
-        self._epoch = tuning.epoch(pairs.prompts)
-        self._pixels = [_resized(image, self._side) for image in pairs.images]
-        prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(pairs.prompts))}
-        # rows of the pairs of each prompt
-        self._by_prompt = [[row for row, own in enumerate(pairs.prompts) if own == prompt] for prompt in prompts]
-        templates = tuning.templates or ("{}",)
-        # (prompts, templates, length): each prompt in each template
-        self._tokens = torch.stack([self._tokenized([t.replace("{}", p) for t in templates]) for p in prompts])
-        self._prompt = torch.tensor([prompts[prompt] for prompt in pairs.prompts])
-        self._posteriors: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
-        pipeline.vae.requires_grad_(False)
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents and noise (b, c, h, w), timesteps (b,) and token ids (b, length) of one step."""
-        batch = self._settings.batch
-        epoch, place = divmod(step, -(-self._epoch // batch))
-        rows = self._order(epoch)[place * batch : (place + 1) * batch]
-        generator = torch.Generator().manual_seed(derive("finetune", "step", self._seed, step))
-        mean, deviation = (torch.stack(part) for part in zip(*self._encode(rows, generator), strict=True))
-        latents = mean + deviation * torch.randn(mean.shape, generator=generator).to(mean)
-        noise = torch.randn(mean.shape, generator=generator)
-        times = torch.randint(self._pipeline.scheduler.config["num_train_timesteps"], (len(rows),), generator=generator)
-        scaled = (latents * self._pipeline.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
-        device, templates = self._pipeline.device, self._tokens.shape[1]
-        template = torch.randint(templates, (len(rows),), generator=generator) if templates > 1 else 0
-        return scaled, noise.to(device), times.to(device), self._tokens[self._prompt[rows], template].to(device)
-
-    def _order(self, epoch: int) -> list[int]:
-        """Rows of the pairs that an epoch shows, in order."""
-        rng = np.random.default_rng(derive("finetune", "order", self._seed, epoch))
-        if not self._tuning.each:
-            return rng.permutation(len(self._pixels)).tolist()
-        shuffled = [self._by_prompt[k] for k in rng.permutation(len(self._by_prompt))]
-        return [rows[k] for rows in shuffled for k in rng.integers(len(rows), size=self._tuning.each)]
-
-    def _tokenized(self, prompts: list[str]) -> Tensor:
-        """Token ids (prompts, length), padded and truncated as the pipeline does."""
-        tokenizer: Any = self._pipeline.tokenizer
-        words: Any = [self._pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
-        length = tokenizer.model_max_length
-        return torch.tensor(tokenizer(words, padding="max_length", max_length=length, truncation=True)["input_ids"])
-
-    @torch.no_grad()
-    def _encode(self, rows: list[int], generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Posterior mean and standard deviation of a random crop of each image; square images are encoded once."""
-        for row in rows:
-            height, width = self._pixels[row].shape[:2]
-            top, left = (int(torch.randint(n - self._side + 1, (), generator=generator)) for n in (height, width))
-            flipped = self._tuning.flip and bool(torch.rand((), generator=generator) < 0.5)
-            if (row, flipped) not in self._posteriors or height != width:
-                crop = self._pixels[row][top : top + self._side, left : left + self._side]
-                crop = np.ascontiguousarray(crop[:, ::-1]) if flipped else crop
-                image = torch.from_numpy(crop).permute(2, 0, 1)[None].float().to(self._pipeline.device) / 127.5 - 1
-                posterior = self._pipeline.vae.encode(image).latent_dist
-                self._posteriors[row, flipped] = posterior.mean[0], posterior.std[0]
-            yield self._posteriors[row, flipped]
-
-
-def _resized(image: Image.Image, side: int) -> np.ndarray:
-    """uint8 (h, w, 3), resized bilinearly to the shorter side `side`, as DataDream does."""
-    scale = side / min(image.size)
-    width, height = (max(side, round(n * scale)) for n in image.size)
-    return np.array(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-
-
 def _identity(pairs: Pairs, tuning: Tuning, settings: FinetuneSettings, seed: int) -> str:
     """Hash of all that a state depends on. Its arguments and their order must stay, or no saved state resumes."""
-    recipe = dataclasses.replace(settings, checkpoint_every=1)  # changes no result
+    recipe = dataclasses.replace(settings, checkpoint_every=1, micro_batch=0)  # they change no result
     return store.key(STEPS["finetune"].version, recipe, tuning, seed, pairs.prompts)
 
 

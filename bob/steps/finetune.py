@@ -5,8 +5,8 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from bob import datasets, store
 from bob.core import malloc
@@ -17,7 +17,15 @@ from bob.core.types import Receipt, Shot, TrainingSet, TrainPair, Tuning, Unit
 from bob.diffusion import checkpoints
 from bob.steps.cell import Cell, label, weights
 
+if TYPE_CHECKING:
+    from bob.diffusion.training import Pairs
+
 __all__ = ["FinetuneWork", "FinetuneWorker", "adapter", "unit"]
+
+_NO_RESULT = ("checkpoint_every", "micro_batch")
+"""Settings that change no result, so they are no part of a key."""
+_YOUNGER = ("total_steps", "keep", "precision")
+"""Settings that are part of a key only if they are not at their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +50,10 @@ def unit(cell: Cell) -> Unit | None:
     if not pairs or checkpoints.simulated(run.checkpoint) is not None:
         return None
     tuning = cell.method.tuning(cell.training)
-    recipe = {k: v for k, v in asdict(run.finetune).items() if k != "checkpoint_every"}
-    for name in ("total_steps", "keep"):
-        if not recipe[name]:
-            del recipe[name]  # keys from before this setting stay valid
+    recipe = {k: v for k, v in asdict(run.finetune).items() if k not in _NO_RESULT}
+    for field in fields(run.finetune):
+        if field.name in _YOUNGER and recipe[field.name] == field.default:
+            del recipe[field.name]  # keys from before this setting stay valid
     inputs = [STEPS["finetune"].version, weights(run), recipe, run.seed, _content(cell.training, pairs)]
     if tuning != Tuning():
         inputs.append(asdict(tuning))
@@ -86,7 +94,10 @@ def _content(training: TrainingSet, pairs: Sequence[TrainPair]) -> list[tuple[st
 
 
 class FinetuneWorker:
-    """Worker of step 2: trains one adapter and commits it."""
+    """Worker of step 2: trains one adapter and commits it.
+
+    In torch's process group all processes train it together, and process 0 commits it.
+    """
 
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
@@ -113,18 +124,16 @@ class FinetuneWorker:
         with malloc.importing():
             import torch
 
-            from bob.diffusion import training
+            from bob.diffusion import parallel, training
 
             pipeline = checkpoints.load(work.checkpoint, device=torch.device(self._device), dtype=torch.float32)
         folder = unit.target.rpartition("/")[0]
         resumable = f"{folder}/state.pt"
         if state is None and self._store.exists(resumable):
             state = self._store.read(resumable)
-        dataset = datasets.load(work.dataset)
-        shots = {shot.image_id: shot for shot in work.shots}
-        pairs = training.Pairs([dataset.open(shots[p.image_id]) for p in work.pairs], [p.prompt for p in work.pairs])
+        pairs = self._pairs(work)
         times.switch("work")
-        training.train(
+        note = training.train(
             pipeline,
             pairs,
             settings=work.settings,
@@ -143,10 +152,23 @@ class FinetuneWorker:
         times.switch("write")
         self._write(folder, training.adapter(pipeline, work.tuning), unit, times)
         self._store.delete(resumable)
-        return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times())
+        laps = {} if parallel.rank() else times.times()  # what all processes do counts once
+        return Receipt(target=unit.target, label=unit.label, size=unit.size, times=laps, note=note)
+
+    def _pairs(self, work: FinetuneWork) -> "Pairs":
+        """Opens the images of the train pairs."""
+        from bob.diffusion.training import Pairs
+
+        dataset, shots = datasets.load(work.dataset), {shot.image_id: shot for shot in work.shots}
+        images = [dataset.open(shots[pair.image_id]) for pair in work.pairs]
+        return Pairs(images, [pair.prompt for pair in work.pairs])
 
     def _write(self, folder: str, files: Mapping[str, bytes], unit: Unit, times: Stopwatch) -> None:
-        """Writes an adapter's files, then the manifest whose presence marks them as complete."""
+        """Writes an adapter's files, then the manifest whose presence marks them as complete; in process 0 alone."""
+        from bob.diffusion import parallel
+
+        if parallel.rank():
+            return
         for name, content in files.items():
             self._store.write(f"{folder}/{name}", content)
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
