@@ -44,7 +44,8 @@ class Trial:
     predicted: int
     """Peak bytes of tensors by `bob.core.memory`; 0 where that does not know the model."""
     flops: float
-    """Floating-point operations of one unit of effort, counted in one of the batches."""
+    """Floating-point operations of one unit of effort, counted in one of the batches, with those that gradient
+    checkpointing repeats."""
     precision: str
     """Of the arithmetic: float32, tf32, bfloat16 or float16."""
     peak: float

@@ -95,9 +95,8 @@ def _of_finetune(footprint: Footprint, settings: FinetuneSettings, device: str, 
     if device.startswith("cuda"):
         import torch
 
-        total = torch.cuda.mem_get_info(device)[1]
-        precision = getattr(settings, "precision", "float32")
-        split = memory.micro_batch(footprint, free=total, batch=images, precision=precision)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        split = memory.micro_batch(footprint, free=free, batch=images, precision=settings.precision)
     return footprint.bytes(split.images, checkpointing=split.checkpointing) - memory.RESERVED
 
 

@@ -106,7 +106,7 @@ def _precision(kind: Kind, device: str) -> str:
     """Precision of most arithmetic: on a GPU, convolutions in float32 use its TF32 units where it has them."""
     gpu = device.startswith("cuda")
     if kind.step == "finetune":
-        set_ = getattr(kind.unit.work.settings, "precision", "float32")
+        set_ = kind.unit.work.settings.precision
     elif kind.step == "classify":
         set_ = {"auto": "bfloat16" if gpu else "float32"}.get(kind.unit.work.sweep.precision)
         set_ = set_ or kind.unit.work.sweep.precision
