@@ -46,7 +46,7 @@ def invert(
     """
     own: Any = pipeline.scheduler
     inverse: Any = DDIMInverseScheduler.from_config(own.config, clip_sample=False, set_alpha_to_one=False)
-    inverse.set_timesteps(steps, device=pipeline.device)
+    inverse.set_timesteps(steps)  # on the CPU, where the scheduler looks them up without waiting for the GPU
     pixels = pipeline.image_processor.preprocess(list(pictures)).to(pipeline.device, pipeline.vae.dtype)
     latents = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
     text, _ = pipeline.encode_prompt(list(prompts), pipeline.device, 1, False)

@@ -170,9 +170,14 @@ def _prompts(requests: Sequence[Request]) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def _scheduler(pipeline: Any, name: str) -> Iterator[None]:
-    """Gives the pipeline another scheduler inside the block."""
+    """Gives the pipeline another scheduler inside the block, one that keeps its timesteps on the CPU.
+
+    A scheduler looks up its tables by timestep, several times a step, and on a GPU each time waits for it.
+    """
     own = pipeline.scheduler
-    pipeline.scheduler = SCHEDULERS[name](own.config) or own
+    pipeline.scheduler = SCHEDULERS[name](own.config) or type(own).from_config(own.config)
+    set_timesteps = pipeline.scheduler.set_timesteps
+    pipeline.scheduler.set_timesteps = lambda steps, device=None: set_timesteps(steps)
     try:
         yield
     finally:

@@ -1,0 +1,16 @@
+"""The pretended GPU as a fixture."""
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest.register_assert_rewrite("tests.devices.checks", "tests.devices.actions")
+
+from tests.devices import pretended_gpu  # noqa: E402
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_gpu.PretendedGpu]:
+    """`cuda` is a pretended GPU during the test."""
+    with pretended_gpu.install(monkeypatch) as active:
+        yield active

@@ -1,0 +1,373 @@
+"""A pretended GPU: tensors that hold numbers in the CPU's memory and say that they lie on `cuda:0`.
+
+Inside `PretendedGpu` all code that asks for a GPU gets such tensors, computes real numbers with them, and meets the
+errors of a real one: a call that mixes devices raises, and so does numpy on a tensor of the GPU. Each wait of the CPU
+for the GPU is noted with the place in the code that causes it.
+
+For models at full size the tensors can do without numbers: they lie on the meta device, take no memory, and give zeros
+to whoever reads them. (Torch's FakeTensorMode has no backward pass where torch is built for CUDA and finds no GPU.)
+"""
+
+import contextlib
+import sys
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from tests.paths import ROOT
+
+__all__ = ["GpuTensor", "PretendedGpu", "Wait", "install"]
+
+_GPU, _CPU, _NOWHERE = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
+
+_MIXES = {"to", "type_as", "cpu", "copy_", "set_", "__set__", "__getitem__", "__setitem__", "is_set_to"}
+_MIXES |= {"_has_compatible_shallow_copy_type", "swap_tensors", "__get__"}
+"""Functions that take tensors of both devices; the rest takes a tensor of the CPU beside the GPU's only as a number."""
+
+_OWN_DEVICE = {"copy_", "set_", "__set__", "__getitem__", "__setitem__", "__get__"}
+"""Functions whose result lies where their first argument lies, whatever the others are."""
+
+_READS = {"_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "unique_consecutive", "masked_select", "equal"}
+_READS |= {"allclose", "bincount", "repeat_interleave"}
+"""Operators whose result, or its shape, needs numbers of their inputs on the CPU, so that it waits for the GPU."""
+
+_INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
+"""Operators that read a mask among their indices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """A wait of the CPU for the GPU."""
+
+    operation: str
+    """The operator, or the function that copies."""
+    place: str
+    """`FILE:LINE` of the innermost caller in this repository."""
+    functions: tuple[str, ...]
+    """Callers in this repository by qualified name, the innermost first."""
+    library: str = ""
+    """`FILE:LINE` of a library between them and torch; empty: this repository calls torch itself."""
+
+
+class GpuTensor(Tensor):
+    """Numbers in the CPU's memory that say that they lie on `cuda:0`."""
+
+    device = property(lambda self: PretendedGpu.shown or _GPU)
+    is_cuda = property(lambda self: self.device == _GPU)
+    is_cpu = property(lambda self: self.device == _CPU)
+
+    def get_device(self) -> int:
+        return 0
+
+    def numpy(self, **_: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        return self.numpy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copy = self.detach().clone().requires_grad_(self.requires_grad)
+        copy._is_param = isinstance(self, torch.nn.Parameter)
+        return copy
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        PretendedGpu.current().note("pickle")
+        with torch._C.DisableTorchFunction():
+            return self.detach().as_subclass(Tensor).__reduce_ex__(protocol)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.dim() == 0 else object.__format__(self, spec)
+
+    @classmethod
+    def __torch_function__(cls, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return PretendedGpu.current().call(func, args, kwargs or {})
+
+
+class PretendedGpu(TorchFunctionMode):
+    """Context in which `cuda` is a pretended GPU."""
+
+    _active: "list[PretendedGpu]" = []  # noqa: RUF012
+    shown: torch.device | None = None
+    """The device that holds the tensors, while torch's own code computes with them and asks for it."""
+
+    def __init__(self, *, numbers: bool = True) -> None:
+        """Not yet active.
+
+        Args:
+            numbers: whether its tensors hold numbers; without, a read gives zeros.
+        """
+        super().__init__()
+        self._below = _CPU if numbers else _NOWHERE
+        self.waits: list[Wait] = []
+        """In order."""
+        self._watched = False
+
+    @classmethod
+    def current(cls) -> "PretendedGpu":
+        """The innermost active one; outside of any, one whose notes nobody reads."""
+        return cls._active[-1] if cls._active else cls()
+
+    def __enter__(self) -> "PretendedGpu":
+        self._active.append(self)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._active.pop()
+        super().__exit__(*error)
+
+    def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.call(func, args, kwargs or {})
+
+    def note(self, operation: str) -> None:
+        """Notes a wait at the place where the program is."""
+        self.waits.append(Wait(operation=operation, **_place()))
+
+    def require(self, allowed: Mapping[str, int]) -> None:
+        """Checks that the CPU waited in the named functions only.
+
+        Args:
+            allowed: qualified name of a function in this repository -> most waits in it and in what it calls.
+
+        Raises:
+            AssertionError: if it waited elsewhere, or more often.
+        """
+        left, found = Counter(allowed), Counter[str]()
+        for wait in self.waits:
+            name = next((name for name in wait.functions if left[name] > 0), None)
+            if name is None:
+                via = f" by way of {wait.library}" if wait.library else ""
+                found[f"{wait.operation} at {wait.place} in {wait.functions[0]}{via}"] += 1
+            else:
+                left[name] -= 1
+        if found:
+            words = (f"{count} x {place}" if count > 1 else place for place, count in found.items())
+            raise AssertionError(f"the CPU waits for the GPU: {'; '.join(words)}")
+
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What a function of torch gives where `cuda` is a pretended GPU."""
+        name = getattr(func, "__name__", "")
+        if func is torch.device or name == "_parse_to":
+            return func(*args, **kwargs)
+        leaves = tree_leaves((args, kwargs))
+        if func is Tensor.backward and isinstance(args[0], GpuTensor) and len(leaves) == 1:
+            return self._backward(args[0])
+        if func is Tensor.__iter__:
+            return iter(self.call(Tensor.unbind, args, {}))
+        ours = [leaf for leaf in leaves if isinstance(leaf, GpuTensor)]
+        theirs = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, GpuTensor)]
+        asked = _asked(name, args, kwargs, leaves)
+        _refuse_mixture(name, args, ours, theirs)
+        _refuse_generator(name, leaves, asked or (_GPU if ours else None))
+        onto = asked or (_GPU if (isinstance(args[0], GpuTensor) if name in _OWN_DEVICE else ours) else _CPU)
+        copies = (ours and name == "tolist") or (onto == _CPU and _is_copy(name, args, kwargs))
+        if copies and not kwargs.get("non_blocking"):
+            self.note(name)
+        args, kwargs = self._carried(args, kwargs, copies=copies, indexes=name in ("__getitem__", "__setitem__"))
+        with torch._C.DisableTorchFunction(), self._watching(ours, theirs), self.inside():
+            result = func(*args, **kwargs)
+        return tree_map(_moved(GpuTensor if onto == _GPU else Tensor), result)
+
+    def _carried(self, args: Any, kwargs: Any, *, copies: bool, indexes: bool) -> tuple[Any, Any]:
+        """A call's arguments as the device that holds the tensors takes them."""
+
+        def carried(leaf: Any) -> Any:
+            if isinstance(leaf, torch.device | str) and str(leaf).partition(":")[0] == "cuda":
+                return self._below
+            if self._below == _CPU or not isinstance(leaf, Tensor):
+                return leaf
+            with torch._C.DisableTorchFunction():
+                if copies and isinstance(leaf, GpuTensor):
+                    return torch.zeros(leaf.shape, dtype=leaf.dtype)
+                return leaf.to(_NOWHERE) if indexes and ours and leaf.dim() else leaf
+
+        ours = bool(args) and isinstance(args[0], GpuTensor)
+        return tree_map(carried, (args, kwargs))
+
+    def _backward(self, loss: Tensor) -> None:
+        """Runs `loss.backward()` so that what autograd calls again, as checkpointing does, is watched too."""
+        with torch._C.DisableTorchFunction():
+            loss = loss.as_subclass(Tensor)
+            one = torch.ones_like(loss)
+        with self._watching([loss], []), self:
+            torch.autograd.graph._engine_run_backward(
+                (loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True
+            )
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Shows the device that holds the tensors."""
+        before, PretendedGpu.shown = PretendedGpu.shown, self._below
+        try:
+            yield
+        finally:
+            PretendedGpu.shown = before
+
+    @contextlib.contextmanager
+    def _watching(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Iterator[None]:
+        """Notes the operators that read numbers of the GPU, however deep inside a function."""
+        if not ours or self._watched:
+            yield
+            return
+        self._watched = True
+        try:
+            with _Reads(self, theirs):
+                yield
+        finally:
+            self._watched = False
+
+
+class _Reads(TorchDispatchMode):
+    """Sees each operator inside a call that has a tensor of the GPU among its arguments."""
+
+    def __init__(self, gpu: PretendedGpu, theirs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._gpu, self._theirs = gpu, {id(tensor) for tensor in theirs}
+
+    def __torch_dispatch__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled():  # there torch does not take composite operators apart by itself
+            with self:
+                result = func.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
+        name = func.overloadpacket.__name__
+        read = [args[0]] if name in _READS and args else _masks(args) if name in _INDEXES else []
+        if any(id(tensor) not in self._theirs for tensor in read):
+            self._gpu.note(name)
+            if name == "_local_scalar_dense" and args[0].is_meta:
+                return torch.zeros((), dtype=args[0].dtype).item()
+        with self._gpu.inside():
+            return func(*args, **(kwargs or {}))
+
+
+def _masks(args: Sequence[Any]) -> list[Tensor]:
+    """The indices of an operator that are masks; none where all that they mask gets one number."""
+    if len(args) > 2 and args[2].numel() == 1:
+        return []
+    return [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
+
+
+def _asked(name: str, args: Any, kwargs: Any, leaves: Sequence[Any]) -> torch.device | None:
+    """The device that a call names; None where it names none."""
+    if name == "cpu":
+        return _CPU
+    if name == "cuda":
+        return _GPU
+    if name in ("to", "type_as") and any(isinstance(x, Tensor) for x in args[1:]):
+        return _GPU if isinstance(args[1], GpuTensor) else _CPU
+    if name == "to" and isinstance(kwargs.get("other"), Tensor):
+        return _GPU if isinstance(kwargs["other"], GpuTensor) else _CPU
+    named = [str(leaf) for leaf in leaves if isinstance(leaf, torch.device | str)]
+    if any(word.startswith("cuda") for word in named):
+        return _GPU
+    return _CPU if "cpu" in named else None
+
+
+def _refuse_mixture(name: str, args: Any, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+    """Raises where a GPU would: tensors on two devices, numbers excepted."""
+    if not ours or not theirs:
+        return
+    if name == "__getitem__" and not isinstance(args[0], GpuTensor) and any(tensor.dim() for tensor in ours):
+        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+    if name not in _MIXES and (name in ("cat", "stack") or any(tensor.dim() for tensor in theirs)):
+        raise RuntimeError(f"{name}: expected all tensors to be on the same device, but found cuda:0 and cpu")
+
+
+def _refuse_generator(name: str, leaves: Sequence[Any], onto: torch.device | None) -> None:
+    if onto == _GPU and any(isinstance(leaf, torch.Generator) for leaf in leaves):
+        raise RuntimeError(f"{name}: expected a 'cuda' device type for generator but found 'cpu'")
+
+
+def _is_copy(name: str, args: Any, kwargs: Any) -> bool:
+    """Whether a call whose result lies on the CPU copies numbers of the GPU there, and waits for them."""
+    position = {"to": 0, "cpu": 0, "type_as": 0, "tensor": 0, "as_tensor": 0, "copy_": 1, "__setitem__": 2}
+    if name not in position:
+        return False
+    return len(args) > position[name] and isinstance(args[position[name]], GpuTensor)
+
+
+def _moved(kind: type[Tensor]) -> Callable[[Any], Any]:
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and isinstance(leaf, GpuTensor) != (kind is GpuTensor):
+            return leaf.as_subclass(kind)
+        if isinstance(leaf, tuple) and hasattr(leaf, "n_fields"):  # of torch.return_types
+            return type(leaf)([moved(part) for part in leaf])
+        return leaf
+
+    return moved
+
+
+def _place() -> dict[str, Any]:
+    """Fields of `Wait` for the present place in the program."""
+    frame, functions, place, library = sys._getframe(2), [], "", ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        ours = file.startswith(str(ROOT)) and file != __file__
+        if ours:
+            functions.append(frame.f_code.co_qualname)
+            place = place or f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
+        elif not place and not library and "site-packages" in file and "/torch/" not in file:
+            library = f"{file.rpartition('site-packages/')[2]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return {"place": place, "functions": tuple(functions), "library": library}
+
+
+def _grouped(group: Callable[..., Any]) -> Callable[..., Any]:
+    """Torch's grouping of an optimiser's tensors by device, which asks no tensor for its `device`."""
+
+    def grouped(lists: Sequence[Sequence[Tensor | None]], with_indices: bool) -> Any:
+        ours = any(isinstance(tensor, GpuTensor) for tensor in lists[0])
+        groups = group(lists, with_indices)
+        return {(_GPU if ours else device, dtype): held for (device, dtype), held in groups.items()}
+
+    return grouped
+
+
+@contextlib.contextmanager
+def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[PretendedGpu]:
+    """Makes torch's own questions about GPUs answer as if there were one; gives the active `PretendedGpu`."""
+    gpu, autocast = PretendedGpu(numbers=numbers), torch.autocast
+    answers: dict[str, Any] = {
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "empty_cache": None,
+        "_lazy_init": None,
+        "manual_seed_all": None,
+        "set_rng_state": None,
+        "get_rng_state": torch.zeros(16, dtype=torch.uint8),
+        "mem_get_info": (60 << 30, 80 << 30),
+        "memory_allocated": 0,
+        "memory_reserved": 0,
+        "max_memory_allocated": 0,
+        "reset_peak_memory_stats": None,
+        "get_device_name": "NVIDIA H100 80GB HBM3",
+        "get_device_capability": (9, 0),
+        "get_device_properties": types.SimpleNamespace(
+            name="NVIDIA H100 80GB HBM3", total_memory=80 << 30, major=9, minor=0, multi_processor_count=132
+        ),
+    }
+    for name, value in answers.items():
+        patch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
+    patch.setattr(torch.cuda, "synchronize", lambda *_: gpu.note("synchronize"))
+    patch.setattr(
+        torch, "autocast", lambda kind, dtype=None, enabled=True, **_: autocast("cpu", dtype, enabled=enabled)
+    )
+    patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", _grouped(torch._C._group_tensors_by_device_and_dtype))
+    patch.setattr(
+        sys.modules["torch.optim.optimizer"], "_foreach_supported_types", [Tensor, torch.nn.Parameter, GpuTensor]
+    )
+    patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None)
+    patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
+    patch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # its threads are outside of the context
+    with gpu:
+        yield gpu
