@@ -89,7 +89,7 @@ def _compared(
     rows: list[tuple[str, Trial, Stock]] = []
     wanted: dict[tuple[str, str], Callable[..., int]] = {
         ("generate", "text2img, default"): _draw,
-        ("finetune", "LoRA"): _train,
+        ("finetune", "U-Net + text encoder"): _train,
     }
     for kind in found:
         do = wanted.get((kind.step, kind.name)) if kind.model == checkpoint else None

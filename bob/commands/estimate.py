@@ -10,11 +10,13 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bob import datasets, store
+from bob.commands import needs
 from bob.commands import rates as throughput
+from bob.commands.needs import Need
 from bob.commands.rates import Rate
 from bob.core.settings import Run
 from bob.core.step_table import PLANNED
@@ -53,7 +55,7 @@ class Cluster:
             ValueError: if the text has another form, or the device is unknown.
         """
         known = {name.lower(): name for name in throughput.DEVICES}
-        parts = re.fullmatch(r"([1-9]\d{0,5})x(\w+)", text)
+        parts = re.fullmatch(r"([1-9]\d{0,5})x([\w-]+)", text)
         if not parts or parts[2].lower() not in known:
             raise ValueError(
                 f"--cluster is a number of devices, as in 8xH100, got {text!r}; known: {', '.join(known.values())}"
@@ -97,6 +99,8 @@ class Plan:
     """Data sets that are not on this machine."""
     captioned: bool
     """Whether all captions exist; otherwise units that depend on them count as to do."""
+    needs: tuple[Need, ...] = ()
+    """Memory of the unfinished units on a GPU; empty on CPUs."""
 
     @property
     def device_seconds(self) -> float:
@@ -148,10 +152,11 @@ def make(
         classifies: False: the runs end with their images, as those of a figure do.
 
     Raises:
-        ValueError: for settings that `bob run` refuses.
+        ValueError: for settings that `bob run` refuses, and if a step does not fit into a device's memory.
     """
     planned: dict[str, tuple[str, Unit, float]] = {}
     stand_ins: dict[str, None] = {}
+    classes: dict[str, int] = {}
     splits, captioned = Splits(functools.partial(dataset_or_stand_in, stand_ins)), True
     upto = "classify" if classifies else "generate"
     for run in dict.fromkeys(runs):
@@ -161,12 +166,19 @@ def make(
             evaluations = _evaluations(cell) if step == "generate" else 0.0
             planned |= {unit.target: (step, unit, evaluations) for unit in units}
         captioned = captioned and not cell.provisional
+        classes[run.backbone] = max(len(cell.training.class_names), classes.get(run.backbone, 0))
+    finished = artefacts.present(planned)
+    left, card = (
+        [unit for target, (_, unit, _) in planned.items() if target not in finished],
+        needs.card(cluster.device),
+    )
     return Plan(
-        lines=tuple(_lines(planned.values(), artefacts, cluster, rates)),
+        lines=tuple(_lines(planned.values(), finished, cluster, rates)),
         cluster=cluster,
         runs=len(runs),
         stand_ins=tuple(stand_ins),
         captioned=captioned,
+        needs=needs.needs(left, card, classes) if card else (),
     )
 
 
@@ -190,12 +202,10 @@ def _evaluations(cell: Cell) -> float:
 
 def _lines(
     planned: Iterable[tuple[str, Unit, float]],
-    artefacts: store.Store,
+    finished: Container[str],
     cluster: Cluster,
     rates: Mapping[tuple[str, str], Rate],
 ) -> Iterator[Line]:
-    planned = list(planned)
-    finished = artefacts.present(unit.target for _, unit, _ in planned)
     groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
     for step, unit, evaluations in planned:
         model, amount = throughput.amount(unit.step, unit.work, unit.size, evaluations=evaluations)

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bob import store
-from bob.commands import console, estimate, rates, rehearsed
+from bob.commands import console, estimate, needs, rates, rehearsed
 from bob.commands.estimate import Plan
+from bob.core.memory import SPARE
 from bob.core.step_table import PLANNED, STEPS
 from bob.paper import experiments
 
@@ -22,7 +23,8 @@ __all__ = ["PlanCommand", "show"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanCommand:
-    """Estimates the cost of an experiment without running it: units to do and done, device-hours, time, storage, price.
+    """Estimates the cost of an experiment without running it: units to do and done, device-hours, time, storage, price,
+    and memory of each step; refuses a step that does not fit on the device.
 
     bob plan table1 --cluster 8xH100 --price 3
     bob plan skyworld --out out                        this machine, at the rates measured in out
@@ -31,7 +33,8 @@ class PlanCommand:
     experiment: tyro.conf.Positional[str] = ""
     """Name of an experiment, as table1 or skyworld; empty: lists all experiments."""
     cluster: str = ""
-    """Number and kind of devices, as in 8xH100: H100, A100, A10G, V100, T4 or cpu; empty: this machine's CPUs."""
+    """Number and kind of devices, as in 8xH100: H100, H200, A100 (A100-40, A100-80), RTX4090, L40S, L4, A10G, V100, T4
+    or cpu; empty: this machine's CPUs."""
     price: float = 0.0
     """Price of one device for an hour; 0: no price is shown."""
     seeds: tuple[int, ...] = (0,)
@@ -85,7 +88,7 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
         hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
         counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
         table.add_row(name, line.model, *counts, rate, hours, numbers.get(line.rate.source, "") if line.rate else "")
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    _print(table)
     for source, number in numbers.items():
         print(f"{number} {source}")
     for step in dict.fromkeys(PLANNED[line.step].step for line in plan.lines):
@@ -94,7 +97,32 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
         print(f"not on this machine, so counted as published: {', '.join(plan.stand_ins)}")
     if not plan.captioned:
         print("not all captions are made, so units that depend on them count as to do")
+    _show_memory(plan)
     print(_total(plan, price))
+
+
+def _show_memory(plan: Plan) -> None:
+    """Prints what each step needs of a GPU's memory; nothing on CPUs."""
+    card = needs.card(plan.cluster.device)
+    if card is None or not plan.needs:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("step", "model", "", "images at once", "memory", "of the GPU", "units a GPU"):
+        table.add_column(column, overflow="fold")
+    for need in plan.needs:
+        images = f"{need.images:,}" if need.images == need.batch else f"{need.images:,} of {need.batch:,}"
+        images += ", checkpointed" if need.checkpointing else ""
+        taken = f"{need.bytes / 1e9:.1f} GB", f"{100 * need.bytes / card.bytes:.0f} %"
+        title = "classifiers" if need.step == "classify" else PLANNED[need.step].title
+        table.add_row(title, need.model, need.what, images, *taken, str(need.sharing))
+    print(
+        f"\nmemory on one {card.name}, {card.bytes / 1e9:.1f} GB, {100 * SPARE:.0f} % to spare, counted without a GPU:"
+    )
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _total(plan: Plan, price: float) -> str:

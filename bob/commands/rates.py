@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from bob import store
+from bob.core.memory import CARDS
 from bob.core.step_table import PLANNED, STEPS
 from bob.pipeline import plan_files
 
-__all__ = ["DEVICES", "RATES", "Rate", "amount", "evaluations", "measured"]
+__all__ = ["CARD_NAMES", "DEVICES", "RATES", "Rate", "amount", "evaluations", "measured"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,11 @@ _ANCHORS = {
     "H100": (1.75, "ONNX Runtime, change 22834 (fp16, batch 1): 572 ms; larger batches are faster"),
 }
 """Device -> images of Stable Diffusion 1.5 a second at 512 px, 50 steps, with guidance; source of the figure."""
+_DERIVED = {"A100-40": "A100", "A100-80": "A100", "H200": "H100", "RTX4090": "A100", "L40S": "A100", "L4": "A100"}
+"""Device without a published figure -> device of `_ANCHORS` whose figure is taken in proportion to the peaks of half
+precision on the data sheets. Memory, power and other bounds are left out."""
+CARD_NAMES = {"A100": "A100-40"}
+"""Device -> its name in `memory.CARDS`, if another: the A100 with the smaller memory."""
 _EVALUATIONS = 100  # of the U-Net for one of these images: 50 steps, with and without the prompt
 
 _FLOAT32 = {"A100": 4.0, "V100": 4.0, "T4": 6.0, "A10G": 3.0, "H100": 4.0}
@@ -62,7 +68,20 @@ def _table() -> dict[str, dict[str, Rate]]:
                 per_second=_PASSES * _VIT * ratio, source="assumed: 1,200 of ViT-B a second on an A100, in proportion"
             ),
         }
-    return table
+    return table | {device: _derived(device, of, table[of]) for device, of in _DERIVED.items()}
+
+
+def _derived(device: str, of: str, rates: Mapping[str, Rate]) -> dict[str, Rate]:
+    """Rates of a device in proportion to those of another."""
+    peaks = {name: CARDS[name].peaks["float16"] for name in (device, CARD_NAMES.get(of, of))}
+    factor = peaks[device] / peaks[CARD_NAMES.get(of, of)]
+    return {
+        step: Rate(
+            per_second=factor * rate.per_second,
+            source=f"derived: {factor:.2g} of an {of}'s, as their peaks of half precision ({rate.source})",
+        )
+        for step, rate in rates.items()
+    }
 
 
 _SAMPLED = 64

@@ -28,7 +28,7 @@ class Trial:
     """Measurement of one kind of work."""
 
     kind: str
-    """What distinguishes it from other work of the step with the same model, as `words, 224 px`; may be empty."""
+    """What distinguishes it from other work of the step with the same model, as `new words`; may be empty."""
     label: str
     """The unit of the experiment that was cut to a few batches."""
     planned: float

@@ -17,11 +17,11 @@ from bob.core.settings import FinetuneSettings
 from bob.core.types import Tuning
 
 __all__ = ["CARDS", "RESERVED", "SPARE", "Card", "Footprint", "MicroBatch", "caption", "classify", "finetune"]
-__all__ += ["fits", "generate", "micro_batch"]
+__all__ += ["fits", "generate", "micro_batch", "misfit", "side_by_side"]
 
 RESERVED = 1_000_000_000
-"""Bytes of a GPU that no tensor occupies: the CUDA context (0.45 GB) and the workspaces of cuBLAS and cuDNN (0.5 GB).
-Assumed, not measured."""
+"""Bytes of a GPU that no tensor occupies: the CUDA context, 0.45 GB, and the workspaces of cuBLAS (32 MiB on Hopper, by
+NVIDIA's documentation) and cuDNN, 0.5 GB. Assumed, not measured."""
 SPARE = 0.10
 """Fraction of the free memory that stays free: the allocator loses some to fragmentation."""
 
@@ -95,8 +95,9 @@ CARDS: Mapping[str, Card] = {
         _card("A100-80", 79.1, 19.5, 156, 312),
         _card("H100", 79.1, 66.9, 494.7, 989.4),
         _card("H200", 139.7, 66.9, 494.7, 989.4),
+        _card("L40S", 44.3, 91.6, 183, 362),
         _card("RTX4090", 23.5, 82.6, 82.6, 165.2),
-        _card("T4", 14.6, 8.1, 0, 65, bfloat16=False),
+        _card("T4", 14.5, 8.1, 0, 65, bfloat16=False),
         _card("V100", 15.7, 15.7, 0, 125, bfloat16=False),
     )
 }
@@ -114,8 +115,7 @@ def finetune(architecture: str, tuning: Tuning, settings: FinetuneSettings) -> F
     entry = _table()["finetune"].get(architecture)
     if entry is None:
         return None
-    # Not in every version of the settings; TF32 occupies what float32 does.
-    precision = "bfloat16" if getattr(settings, "precision", "") == "bfloat16" else "float32"
+    precision = "bfloat16" if settings.precision == "bfloat16" else "float32"  # TF32 takes what float32 takes
     parts = _parts(tuning)
     counted = entry["steps"][f"{parts} {precision}"]
     sides = sorted(map(int, counted))
@@ -158,7 +158,8 @@ def classify(backbone: str, *, classes: int, precision: str = "bfloat16") -> Foo
 
     Args:
         backbone: its name, without a checkpoint of the user's.
-        classes: number of classes, of which each adds a prompt (CLIP) or a row of the head.
+        classes: number of classes, of which each adds a row of the head, or a prompt of 20 tokens (CLIP), whose
+            arithmetic is shared by the images of a batch of 64.
         precision: `float32`, `tf32`, `bfloat16` or `float16`.
     """
     entry = _table()["classify"].get(backbone)
@@ -171,7 +172,7 @@ def classify(backbone: str, *, classes: int, precision: str = "bfloat16") -> Foo
         workspace=RESERVED + step["fixed"] + classes * step["class"],
         image=step["image"],
         checkpointed=0,
-        flops=step["flops"],
+        flops=step["flops"] + classes * step["flops_class"],
     )
 
 
@@ -211,11 +212,7 @@ def micro_batch(footprint: Footprint, *, free: int, batch: int, precision: str) 
             cost = passes * max(images, _SATURATED[precision]) * _FORWARDS[checkpointing]
             ways.append((cost, MicroBatch(images=images, checkpointing=checkpointing)))
     if not ways:
-        needed = footprint.bytes(1, checkpointing=bool(footprint.checkpointed))
-        raise ValueError(
-            f"one image needs {needed / 1e9:.1f} GB, of which weights take {footprint.weights / 1e9:.1f}, and"
-            f" {(1 - SPARE) * free / 1e9:.1f} GB may be used, since {SPARE:.0%} of {free / 1e9:.1f} stays free"
-        )
+        raise ValueError(misfit(footprint, free=free, images=1))
     return min(ways, key=lambda way: way[0])[1]
 
 
@@ -224,6 +221,21 @@ def fits(footprint: Footprint, *, free: int, checkpointing: bool = False) -> int
     left = (1 - SPARE) * free - footprint.bytes(0)
     each = footprint.checkpointed if checkpointing else footprint.image
     return max(0, int(left // max(1, each)))
+
+
+def side_by_side(footprint: Footprint, *, free: int, images: int) -> int:
+    """Number of processes with `images` each that fit beside one another into `free` bytes, `SPARE` of them left."""
+    return int((1 - SPARE) * free // footprint.bytes(images))
+
+
+def misfit(footprint: Footprint, *, free: int, images: int) -> str:
+    """Says in numbers that so many images do not fit into `free` bytes; checkpointed where that is offered."""
+    needed = footprint.bytes(images, checkpointing=bool(footprint.checkpointed))
+    subject = "one image needs" if images == 1 else f"{images} images need"
+    return (
+        f"{subject} {needed / 1e9:.1f} GB, of which weights take {footprint.weights / 1e9:.1f}, and"
+        f" {(1 - SPARE) * free / 1e9:.1f} GB may be used, since {100 * SPARE:.0f} % of {free / 1e9:.1f} GB stays free"
+    )
 
 
 @functools.cache

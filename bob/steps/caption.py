@@ -27,12 +27,13 @@ from bob.store.commit import commit
 if TYPE_CHECKING:
     from bob.core.batching import AdaptiveBatcher
 
-__all__ = ["CaptionStep", "CaptionWork", "CaptionWorker", "Row", "VlmStep", "VlmWorker", "units"]
+__all__ = ["BATCH", "CaptionStep", "CaptionWork", "CaptionWorker", "Row", "VlmStep", "VlmWorker", "units"]
 
 Row = dict[str, Any]
 
 _UNIT = 32  # shots
-_BATCH = 16  # pictures in memory at once: a decoded camera photo takes 70 MB
+BATCH = 16
+"""Pictures in memory at once: a decoded camera photo takes 70 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class VlmStep(abc.ABC):
             return self._ask([self._data.open(shot) for shot in batch])
 
         rows, rejected = [], []
-        for shot, answer in zip(shots, self._batches.each(shots, ask, size=_BATCH), strict=True):
+        for shot, answer in zip(shots, self._batches.each(shots, ask, size=BATCH), strict=True):
             if isinstance(answer, Exception):
                 rejected.append(tables.rejection(shot.image_id, self.step, answer))
             else:

@@ -50,6 +50,8 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: for any other type, which cannot be part of a key or manifest.
     """
+    if value is None or isinstance(value, (str, int, float)):  # first: most of the values by far; a bool is an int
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = [f for f in dataclasses.fields(value) if not _is_omitted(f, value)]
         return {"": type(value).__name__, **{f.name: plain(getattr(value, f.name)) for f in fields}}
@@ -57,8 +59,6 @@ def plain(value: Any) -> Any:
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
     raise TypeError(f"cannot be part of a key or manifest: {type(value).__name__} {value!r}")
 
 

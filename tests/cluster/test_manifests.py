@@ -13,9 +13,17 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 from ray.autoscaler._private import util
 
+from bob.commands import estimate
+from bob.core.memory import CARDS
+from bob.paper import experiments
+from bob.store import Store
 from tests.paths import ROOT
 
 SET = "CHANGE-ME"
+INSTANCES = {"g4dn": "T4", "g5": "A10G", "g6": "L4", "g6e": "L40S", "p4d": "A100-40", "p4de": "A100-80", "p5": "H100"}
+"""AWS's families of instances -> their GPU."""
+PRODUCTS = {"NVIDIA-L4": "L4", "NVIDIA-L40S": "L40S", "NVIDIA-A10G": "A10G", "Tesla-T4": "T4"}
+"""Values of the label nvidia.com/gpu.product -> the GPU."""
 
 
 def lines(name: str) -> list[str]:
@@ -142,6 +150,55 @@ def test_its_entrypoint_is_in_the_image(rayjob: Any):
     copied = [line.split()[-2:] for line in lines("jobs/Dockerfile") if line.startswith("COPY")]
     assert ["jobs", f"{folder}jobs"] in copied
     assert all((ROOT / here).exists() for here, _ in copied)
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+
+def gpus_of_cluster() -> set[str]:
+    kinds = loaded("cluster.yaml")["available_node_types"].values()
+    types = {kind["node_config"]["InstanceType"] for kind in kinds if "GPU" in kind["resources"]}
+    return {INSTANCES[kind.partition(".")[0]] for kind in types}
+
+
+def gpus_of_rayjob() -> set[str]:
+    groups = loaded("jobs/kuberay.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pods = [group["template"]["spec"] for group in groups]
+    return {
+        PRODUCTS[pod["nodeSelector"]["nvidia.com/gpu.product"]]
+        for pod in pods
+        if "nvidia.com/gpu" in pod["containers"][0]["resources"]["limits"]
+    }
+
+
+def rows_of_table1() -> list[Any]:
+    """Each method, checkpoint and backbone of Table 1 on the data set with most classes, with default settings."""
+    return [run for run in experiments.load("table1", (0,)) if (run.dataset, run.shots) == ("cub", 5)]
+
+
+@pytest.mark.parametrize("gpus", [gpus_of_cluster, gpus_of_rayjob], ids=["cluster.yaml", "kuberay.yaml"])
+def test_every_step_of_table_1_fits_every_gpu_that_it_may_land_on(gpus: Any, tmp_path: Path, monkeypatch: Any):
+    """By default a step takes any node with a GPU, so all of them have to be large enough."""
+    monkeypatch.delenv("BOB_DATA", raising=False)
+    assert gpus()
+    for gpu in gpus():
+        cluster = estimate.Cluster(count=1, device=gpu)
+        made = estimate.make(rows_of_table1(), Store(str(tmp_path / "none")), cluster=cluster, rates={})
+        assert {need.step for need in made.needs} == {"caption", "finetune", "generate", "classify"}
+        assert {need.model for need in made.needs} >= {"qwen_vl:7b", "sd15", "sd21", "clip_vit_b16", "mae_vit_b16"}
+        assert all(need.bytes <= 0.9 * CARDS[gpu].bytes for need in made.needs)
+
+
+def test_a_gpu_that_is_too_small_for_a_step_would_be_noticed(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.delenv("BOB_DATA", raising=False)
+    cluster = estimate.Cluster(count=1, device=INSTANCES["g4dn"])
+    with pytest.raises(ValueError, match="step caption with qwen_vl:7b does not fit on a T4"):
+        estimate.make(rows_of_table1(), Store(str(tmp_path / "none")), cluster=cluster, rates={})
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("cluster.yaml", "L4"), ("jobs/kuberay.yaml", "L4")])
+def test_the_memory_of_the_gpu_is_said(name: str, gpu: str):
+    assert re.search(rf"{gpu} with 24 GB", "\n".join(lines(name)))
 
 
 # -- requirements.lock --------------------------------------------------------------------------

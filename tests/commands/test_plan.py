@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bob import cli, datasets, pipeline
-from bob.commands import estimate, plan
-from bob.commands.rates import Rate, measured
+from bob.commands import estimate, needs, plan
+from bob.commands.rates import RATES, Rate, measured
 from bob.core.settings import Run
 from bob.datasets import _standin
 from bob.paper import experiments
@@ -47,6 +47,78 @@ def test_the_stand_in_of_a_long_tail_has_its_numbers(name, train, drawn):
     shots = dataset.split(shots=5, val=dataset.val, seed=0)
     assert sum(shot.split == "train" for shot in shots) == train
     assert 200 * len(dataset.class_names) - 6 * train == drawn
+
+
+@pytest.mark.parametrize(
+    "device", ["L4", "A10G", "A100", "A100-40", "A100-80", "H100", "H200", "RTX4090", "L40S", "T4", "V100"]
+)
+def test_a_known_device_has_rates_and_memory(device):
+    cluster = estimate.Cluster.parse(f"2x{device.lower()}")
+    assert cluster.device == device
+    assert {step: rate.per_second > 0 for step, rate in RATES[device].items()} == dict.fromkeys(
+        ("caption", "finetune", "generate", "classify"), True
+    )
+    card = needs.card(device)
+    assert card is not None
+    assert 14e9 < card.bytes < 151e9
+
+
+def test_a_derived_rate_says_so_and_published_ones_stay():
+    assert RATES["H100"]["generate"].per_second == 175
+    assert RATES["A100-80"]["generate"].per_second == RATES["A100"]["generate"].per_second == pytest.approx(115)
+    assert RATES["L4"]["generate"].per_second == pytest.approx(115 * 121 / 312)
+    assert RATES["L4"]["generate"].source.startswith("derived: 0.39 of an A100's")
+    assert "derived" not in RATES["A100"]["generate"].source
+    assert needs.card("A100") == needs.card("A100-40")
+    assert needs.card("cpu") is None
+
+
+def test_memory_of_each_step_is_told(nowhere, capsys):
+    made = estimate.make(experiments.load("table3", (0,)), nowhere, cluster=estimate.Cluster.parse("8xL4"), rates={})
+    found = {(need.step, need.model): need for need in made.needs}
+    assert found.keys() == {
+        ("caption", "qwen_vl:7b"),
+        ("finetune", "sd21"),
+        ("generate", "sd21"),
+        ("classify", "resnet50"),
+    }
+    tuned, trained = found["finetune", "sd21"], found["classify", "resnet50"]
+    assert (tuned.batch, tuned.checkpointing) == (80, False)
+    assert tuned.images < 80
+    assert trained.images == trained.batch == 64
+    assert trained.sharing * trained.bytes <= 0.9 * 22 * 2**30 < (trained.sharing + 1) * trained.bytes
+    plan.show(made)
+    shown = capsys.readouterr().out
+    assert "memory on one L4, 23.6 GB, 10 % to spare" in shown
+    assert f"{tuned.images} of 80" in shown
+    assert f"{tuned.bytes / 1e9:.1f} GB" in shown
+
+
+def test_a_larger_gpu_takes_larger_micro_batches(nowhere):
+    taken = []
+    for device in ("L4", "A100-40", "H100"):
+        cluster = estimate.Cluster.parse(f"8x{device}")
+        made = estimate.make(experiments.load("table3", (0,)), nowhere, cluster=cluster, rates={})
+        taken += [need.images for need in made.needs if need.step == "finetune"]
+    assert taken == sorted(set(taken))
+
+
+def test_a_step_that_does_not_fit_is_refused_in_one_sentence(nowhere, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "table3", "--cluster", "8xT4", "--out", nowhere.root])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0
+    assert re.search(r"step caption with qwen_vl:7b does not fit on a T4: one image needs 17\.\d GB", said)
+
+
+def test_minis_on_a_gpu_and_any_model_on_a_cpu_have_their_say(nowhere, capsys):
+    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("1xT4"), rates={})
+    assert {need.model for need in made.needs} == {"skyworld", "resnet_mini"}
+    on_cpu = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("2xcpu"), rates={})
+    assert on_cpu.needs == ()
+    plan.show(on_cpu)
+    assert "memory" not in capsys.readouterr().out
 
 
 def test_table_3_is_counted_without_its_data(nowhere):

@@ -101,7 +101,10 @@ def test_the_planned_work_is_that_of_the_plan(bob, base, local):
     for kind in all_kinds:
         found[kind.step, kind.model] = found.get((kind.step, kind.model), 0.0) + kind.planned
     assert found == pytest.approx(planned)
-    assert [kind.name for kind in all_kinds if kind.step == "finetune"] == ["LoRA", "U-Net LoRA, words, 224 px"]
+    assert [kind.name for kind in all_kinds if kind.step == "finetune"] == [
+        "U-Net + text encoder",
+        "U-Net + new words at 224 px",
+    ]
 
 
 def test_a_data_set_that_is_missing_is_no_obstacle(local, monkeypatch):
@@ -295,13 +298,13 @@ def test_the_latest_rehearsal_of_a_device_counts(local):
         ("Tesla V100-SXM2-16GB", {"V100"}),
         ("NVIDIA GeForce RTX 4090", {"RTX4090"}),
         ("NVIDIA L4", {"L4"}),
-        ("NVIDIA L40S", set()),
+        ("NVIDIA L40S", {"L40S"}),
         ("Tesla T4", {"T4"}),
         ("cpu", {"cpu"}),
     ],
 )
 def test_devices_are_known_by_the_names_they_give_themselves(name, devices):
-    known = ("L4", "A10G", "A100", "A100-40", "A100-80", "H100", "H200", "RTX4090", "T4", "V100", "cpu")
+    known = ("L4", "L40S", "A10G", "A100", "A100-40", "A100-80", "H100", "H200", "RTX4090", "T4", "V100", "cpu")
     assert {device for device in known if rehearsed.is_of(name, device)} == devices
 
 

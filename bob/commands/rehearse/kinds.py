@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bob import store
-from bob.commands import rates
+from bob.commands import needs, rates
 from bob.commands.estimate import dataset_or_stand_in
 from bob.core.settings import Run
-from bob.core.types import Request, Tuning, Unit
+from bob.core.types import Request, Unit
 from bob.datasets import Dataset
 from bob.pipeline.splits import Splits, begin
 from bob.pipeline.walk import walk
@@ -92,12 +92,5 @@ def _requests(cell: Cell) -> Any:
 
 def _name(unit: Unit, requests: Sequence[Request]) -> str:
     if unit.step == "finetune":
-        return _trained(unit.work.tuning)
+        return needs.trained(unit.work.tuning)
     return f"{requests[0].kind}, {requests[0].scheduler}" if requests else ""
-
-
-def _trained(tuning: Tuning) -> str:
-    """What is trained, and at which side if it is not the checkpoint's own."""
-    lora = {(True, True): "LoRA", (True, False): "U-Net LoRA", (False, True): "text LoRA", (False, False): ""}
-    parts = [lora[tuning.unet, tuning.text_encoder], "words" if tuning.tokens else ""]
-    return ", ".join([*filter(None, parts), *([f"{tuning.side} px"] if tuning.side else [])])

@@ -17,13 +17,13 @@ __all__ = ["Prediction", "predict", "require_feasible"]
 
 _PATIENCE = 10
 """A measurement that takes more than this many times its `--seconds` on a CPU, and more than `_ALLOWED`, is refused."""
-_ALLOWED = 60.0
+_ALLOWED = 120.0
 """Seconds that every measurement may take."""
 _ROUNDS = 3
 """Rounds that a measurement has at least."""
 _EFFICIENCY = 0.5
 """Share of the peak that is assumed for the forecast."""
-_CORE = 3e10
+_CORE = 5e10
 """FLOP/s that a CPU's core has at least: if fewer are measured, other processes occupy it for the moment."""
 
 

@@ -20,7 +20,7 @@ _COLUMNS = (
 
 
 def title(step: str, model: str, kind: str) -> str:
-    """Returns the name of a kind of work in lines: `finetune sd15 (words)`."""
+    """Returns the name of a kind of work in lines: `finetune sd15 (new words)`."""
     return f"{step} {model} ({kind})" if kind else f"{step} {model}"
 
 

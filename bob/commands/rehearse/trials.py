@@ -23,10 +23,10 @@ from bob.core import batching, registry
 from bob.core.types import Request, Shot
 from bob.diffusion import checkpoints, training
 from bob.diffusion.image_generator import ImageGenerator
+from bob.steps import caption
 
 __all__ = ["forecast", "of_each_setting", "opener", "trial"]
 
-_PICTURES = 16  # of a caption batch, as in `bob.steps.caption`
 _BATCHES = {True: 16, False: 1}
 """Whether the device is a GPU -> optimiser steps in a round of a classifier, which ends with an evaluation."""
 _PHOTO = (683, 512)  # pixels of a stand-in's pictures: not square, as photographs seldom are
@@ -96,7 +96,7 @@ def _images(kind: Kind, device: str) -> int:
     """Images of a round; drawings with several sampling settings have a batch of each."""
     work = kind.unit.work
     if kind.step == "caption":
-        return min(_PICTURES, len(work.shots))
+        return min(caption.BATCH, len(work.shots))
     if kind.step == "finetune":
         return min(work.settings.batch, work.tuning.epoch([pair.prompt for pair in work.pairs]))
     return work.batch if kind.step == "generate" else _BATCHES[device.startswith("cuda")] * work.sweep.batch
@@ -118,7 +118,7 @@ def _precision(kind: Kind, device: str) -> str:
 def _caption(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     """Answers about one batch of pictures a round."""
     captioner, batcher = captioners.load(kind.model, device=device), batching.AdaptiveBatcher("captioning")
-    shots = kind.unit.work.shots[:_PICTURES]
+    shots = kind.unit.work.shots[: caption.BATCH]
     pictures = [opener(kind)(shot) for shot in shots]
     ask = functools.partial(captioner.caption, descriptor=kind.cell.training.descriptor)
     done = False
