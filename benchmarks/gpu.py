@@ -107,7 +107,7 @@ def _compared(
 
 
 def _measured(do: Callable[..., int], kind: Kind, device: str, seconds: float) -> Stock:
-    with Peak(device) as memory, Rounds(device, seconds=seconds) as rounds:
+    with Peak(device) as memory, Rounds(device, seconds=seconds, counted=1) as rounds:
         images = do(kind, device, rounds)
     return Stock(per_second=rounds.work / rounds.seconds, flops=rounds.flops, bytes=memory.bytes, images=images)
 

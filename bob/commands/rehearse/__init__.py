@@ -45,7 +45,7 @@ class RehearseCommand:
     device: str = "auto"
     """Device to measure: cpu, of which one thread computes, or cuda; auto takes a GPU if there is one."""
     seconds: float = 5.0
-    """Least time that each measurement takes, after two batches that are not timed."""
+    """Least time that each measurement takes, after one or two batches that are not timed."""
 
     def main(self, arguments: Sequence[str]) -> int:
         """Measures, prints a table and writes the rates; returns the exit code."""

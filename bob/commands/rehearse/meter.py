@@ -20,19 +20,20 @@ __all__ = ["Peak", "Rounds", "device_name", "one_thread", "peak"]
 
 
 class Rounds:
-    """Rounds of equal work: the first warms up, in the second operations are counted, all others are timed.
+    """Rounds of equal work: the first warm up, the last of these counts operations, all others are timed.
 
     Used as a context; `tick` ends a round.
     """
 
-    def __init__(self, device: str, *, seconds: float) -> None:
+    def __init__(self, device: str, *, seconds: float, counted: int = 2) -> None:
         """Begins the first round.
 
         Args:
             device: torch's name of the device.
             seconds: least time of all timed rounds together.
+            counted: number of the round that counts operations: 1, or 2 where the first does more than later ones.
         """
-        self._device, self._least = device, seconds
+        self._device, self._least, self._counted = device, seconds, counted
         self._counter, self._counting = _counter(), contextlib.ExitStack()
         self._count, self._since = 0, 0.0
         self.work = 0.0
@@ -43,6 +44,8 @@ class Rounds:
         """Floating-point operations of one unit of work."""
 
     def __enter__(self) -> "Rounds":
+        if self._counted == 1:
+            self._counting.enter_context(self._counter)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,15 +56,15 @@ class Rounds:
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
         self._count += 1
-        if self._count == 1:
+        if self._count == self._counted - 1:
             self._counting.enter_context(self._counter)
-        elif self._count == 2:
+        elif self._count == self._counted:
             self._counting.close()
             self.flops, self._since = self._counter.get_total_flops() / work, time.monotonic()
-        else:
+        elif self._count > self._counted:
             self.work += work
             self.seconds = time.monotonic() - self._since
-        return self._count > 2 and self.seconds >= self._least
+        return self._count > self._counted and self.seconds >= self._least
 
 
 def _counter() -> FlopCounterMode:
