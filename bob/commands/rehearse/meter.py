@@ -103,6 +103,7 @@ class Peak:
     def __enter__(self) -> "Peak":
         gc.collect()
         if self._device.startswith("cuda"):
+            torch.cuda.init()  # without, there are no statistics to reset
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self._device)
         else:

@@ -74,6 +74,6 @@ def _legend(rehearsals: Sequence[Rehearsal]) -> Iterator[str]:
         yield "RANDOM: random weights of the same architecture, because the real ones are not on this machine"
     for device in dict.fromkeys(rehearsal.device for rehearsal in rehearsals):
         if device == "cpu":
-            yield "cpu, one thread: GB are the resident set, libraries included; its peak was measured on a matrix product"
+            yield "cpu, one thread: GB are the resident set with the libraries; its peak is that of a matrix product"
         elif device:
             yield f"{device}: GB are what torch allocated at most; its peak is the data sheet's"
