@@ -5,6 +5,7 @@ bob/backbones/x.py:   backbone = X(name="x", size=224, ...)
 """
 
 import abc
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-__all__ = ["Backbone", "Family", "load"]
+__all__ = ["Backbone", "Family", "load", "pinned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,17 @@ class Backbone(abc.ABC):
     """Name in the paper's tables; empty: `name`."""
     hub: str = ""
     """Repository of its weights on the Hugging Face hub; empty: part of this package."""
+    commit: str = ""
+    """Commit of `hub`, 40 hex digits; `main`: its newest, whose changes change no key; empty without `hub`."""
     cost: float = 1.0
     """Rough training time per picture, relative to ResNet-50: longer sweeps start first."""
     revision: str = "1"
-    """Part of the key of every result: bump it when the weights or the preprocessing change."""
+    """Part of the key of every result: bump it when weights of this package or the preprocessing change."""
+
+    @property
+    def identity(self) -> str:
+        """Revision and commit, as keys contain them."""
+        return f"{self.revision} {self.commit}".rstrip()
 
     @abc.abstractmethod
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
@@ -120,6 +128,18 @@ class Family:
     """(checkpoint) -> its backbone; raises ValueError for an unusable checkpoint."""
     example: str
     """A checkpoint, for error messages."""
+
+
+def pinned(checkpoint: str) -> tuple[str, str]:
+    """Splits `NAME@COMMIT` of a checkpoint on the hub; the commit is `main`, the newest, where none is given.
+
+    Raises:
+        ValueError: if the commit has not 40 hex digits: a branch or a tag can move.
+    """
+    name, at, commit = checkpoint.partition("@")
+    if at and not re.fullmatch("[0-9a-f]{40}", commit):
+        raise ValueError(f"a checkpoint is pinned by the 40 hex digits of a commit on the hub, got {checkpoint!r}")
+    return name, commit or "main"
 
 
 def load(name: str) -> Backbone:

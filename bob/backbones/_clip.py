@@ -43,9 +43,10 @@ class Clip(Backbone):
 
         logging.disable_progress_bar()
         location = self._location()
+        pin = self.commit or "main"  # which a folder ignores
         try:
-            clip = CLIPModel.from_pretrained(location, use_safetensors=True, dtype=torch.float32)
-            tokenizer = CLIPTokenizer.from_pretrained(location)
+            clip = CLIPModel.from_pretrained(location, revision=pin, use_safetensors=True, dtype=torch.float32)
+            tokenizer = CLIPTokenizer.from_pretrained(location, revision=pin)
         except OSError as error:
             online = f", or go online once, so that {self.hub} is cached" if self.hub else ""
             raise ValueError(
@@ -73,7 +74,7 @@ class Clip(Backbone):
         return _mini.augment(images, generator)
 
     def _folder_name(self) -> str:
-        return self.name.replace(":", "-").replace("/", "-")
+        return self.name.removesuffix(f"@{self.commit}").replace(":", "-").replace("/", "-")
 
     def _location(self) -> str:
         local = Path(os.environ.get("BOB_MODELS", "/nonexistent"), self._folder_name())

@@ -12,18 +12,20 @@ __all__ = ["find", "fresh_head", "layer_groups", "small_resnet"]
 _FILE = "model.safetensors"
 
 
-def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
+def find(name: str, *, hub: str = "", commit: str = "", packaged: Path | None = None) -> Path:
     """The weights of the backbone `name`: `$BOB_MODELS/NAME/model.safetensors` if that exists.
 
     Args:
         name: name of the backbone and of its folder, where colons and slashes become dashes.
         hub: repository on the Hugging Face hub to search last.
+        commit: revision of `hub`.
         packaged: folder inside this package to search second.
 
     Raises:
         ValueError: if none of these has the weights; says which places were searched and what to do.
     """
-    folders, folder_name = [packaged] if packaged else [], name.replace(":", "-").replace("/", "-")
+    folders = [packaged] if packaged else []
+    folder_name = name.removesuffix(f"@{commit}").replace(":", "-").replace("/", "-")
     if root := os.environ.get("BOB_MODELS"):
         folders.insert(0, Path(root) / folder_name)
     for folder in folders:
@@ -35,7 +37,7 @@ def find(name: str, *, hub: str = "", packaged: Path | None = None) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
         try:
-            return Path(hf_hub_download(hub, _FILE))
+            return Path(hf_hub_download(hub, _FILE, revision=commit))
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
             why = f" ({type(error).__name__})"
     searched = [*(str(folder / _FILE) for folder in folders), *([f"huggingface.co/{hub}{why}"] if hub else [])]

@@ -1,9 +1,12 @@
-"""Any CLIP that transformers loads, tuned as clip_vit_b16: `clip:openai/clip-vit-large-patch14`, `clip:path:FOLDER`."""
+"""Any CLIP that transformers loads, tuned as clip_vit_b16: `clip:openai/clip-vit-large-patch14`, `clip:path:FOLDER`.
+
+`clip:REPOSITORY@COMMIT` pins the weights; without the commit `main` is loaded, whose changes change no key.
+"""
 
 import json
 from pathlib import Path
 
-from bob.backbones import Family, _clip
+from bob.backbones import Family, _clip, pinned
 from bob.store.keys import fingerprint
 
 __all__ = ["backbone"]
@@ -14,9 +17,9 @@ _KEPT = 320  # pixels, for a network with 224-pixel input
 
 
 def _make(checkpoint: str) -> _clip.Clip:
-    folder, size, hub, revision = "", 336 if checkpoint.endswith(_WIDE) else 224, checkpoint, "1"
+    hub, commit, folder, revision = "", "", "", "1"
     if checkpoint.startswith("path:"):
-        hub, folder = "", str(Path(checkpoint.removeprefix("path:")).expanduser())
+        folder = str(Path(checkpoint.removeprefix("path:")).expanduser())
         config = Path(folder, "config.json")
         if not config.is_file():
             raise ValueError(
@@ -25,9 +28,13 @@ def _make(checkpoint: str) -> _clip.Clip:
             )
         size = json.loads(config.read_text(encoding="utf-8"))["vision_config"].get("image_size", 224)
         revision = fingerprint(Path(folder))
+    else:
+        hub, commit = pinned(checkpoint)
+        size = 336 if hub.endswith(_WIDE) else 224
     return _clip.Clip(
         name=f"clip:{checkpoint}",
         hub=hub,
+        commit=commit,
         folder=folder,
         size=size,
         kept=size if size < 224 else max(size, _KEPT),

@@ -11,6 +11,7 @@ backbone = _clip.Clip(
     name="clip_vit_b16",
     title="CLIP",
     hub="openai/clip-vit-base-patch16",
+    commit="5ef227a78de3f75873f373246dac80def63b0003",  # the hub's conversion to safetensors: `main` has a pickle only
     size=224,
     kept=320,
     mean=_clip.MEAN,

@@ -25,11 +25,13 @@ class MaeViTB16(Backbone):
 
     hub: str = "timm/vit_base_patch16_224.mae"
     """Repository of the weights if `$BOB_MODELS/mae_vit_b16` does not have them."""
+    commit: str = "main"
+    """Not pinned: `git ls-remote https://huggingface.co/timm/vit_base_patch16_224.mae main` gives the commit to set."""
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         import timm
 
-        weights = _timm.find(self.name, hub=self.hub)
+        weights = _timm.find(self.name, hub=self.hub, commit=self.commit)
         model = timm.create_model(
             "vit_base_patch16_224.mae",
             pretrained=False,

@@ -24,11 +24,12 @@ class ResNet50(Backbone):
 
     hub: str = "timm/resnet50.tv_in1k"
     """Repository of the weights if `$BOB_MODELS/resnet50` does not have them."""
+    commit: str = "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa"
 
     def build(self, class_names: Sequence[str], *, descriptor: str) -> "nn.Module":
         import timm
 
-        weights = _timm.find(self.name, hub=self.hub)
+        weights = _timm.find(self.name, hub=self.hub, commit=self.commit)
         model = timm.create_model("resnet50.tv_in1k", pretrained=False, num_classes=len(class_names))
         return _timm.fresh_head(model, weights)
 

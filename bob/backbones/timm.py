@@ -1,7 +1,8 @@
-"""Any classifier of timm by its name: `timm:vit_base_patch14_dinov2`, `timm:convnext_tiny`.
+"""Any classifier of timm by its name: `timm:vit_base_patch14_dinov2`, `timm:convnext_tiny`, `timm:MODEL@COMMIT`.
 
 All layers are trained with DataDream's augmentation, over ResNet-50's grid; `--sweep.layer-decays` sweeps layer-wise
-learning rates. Input size and normalisation are those of the weights; licences differ: see timm.
+learning rates. Input size and normalisation are those of the weights; licences differ: see timm. Without the
+commit of the model's repository on the hub, `main` is loaded, whose changes change no key.
 """
 
 import difflib
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from bob.backbones import Backbone, Family, _datadream, _timm
+from bob.backbones import Backbone, Family, _datadream, _timm, pinned
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ class Timm(Backbone):
         import timm
 
         config: Any = timm.get_pretrained_cfg(self.model)
-        weights = _timm.find(self.name, hub=self.hub)
+        weights = _timm.find(self.name, hub=self.hub, commit=self.commit)
         model = timm.create_model(self.model, pretrained=False, num_classes=len(class_names))
         return _timm.fresh_head(model, weights, head=config.classifier)
 
@@ -45,20 +46,23 @@ class Timm(Backbone):
         return _timm.layer_groups(model, weight_decay=weight_decay, layer_decay=layer_decay)
 
 
-def _make(model: str) -> Timm:
+def _make(checkpoint: str) -> Timm:
     import timm  # the only source of its list of models; imports torch
 
+    model, commit = pinned(checkpoint)
     config: Any = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
     if config is None or not config.has_weights:
         near = ", ".join(difflib.get_close_matches(model, timm.list_models(pretrained=True), n=3))
         raise ValueError(f"timm has no pre-trained model {model!r}; near it are {near or 'none of its names'}")
     if not isinstance(config.classifier, str) or len(set(config.input_size[1:])) > 1:
         raise ValueError(f"timm:{model} has no single linear head, or wants pictures that are not square: take another")
-    size, hub = config.input_size[-1], config.hf_hub_id or ""
+    size = config.input_size[-1]
+    hub = f"timm/{config.architecture}.{config.tag}" if config.hf_hub_id == "timm/" else config.hf_hub_id or ""
     return Timm(
-        name=f"timm:{model}",
+        name=f"timm:{checkpoint}",
         model=model,
-        hub=f"timm/{config.architecture}.{config.tag}" if hub == "timm/" else hub,
+        hub=hub,
+        commit=commit if hub else "",
         size=size,
         kept=max(size, _KEPT),
         mean=config.mean,

@@ -104,8 +104,9 @@ class Loader:
     """(argument) -> identifier of the weights, without loading them."""
     weights: Callable[[str], Path] = Path
     """(argument) -> folder of the weights on this machine; raises ValueError if there is none."""
-    origins: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Arguments that `bob doctor` looks for -> repository on the hub, empty if in this package, and licence."""
+    origins: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
+    """Arguments that `bob doctor` looks for -> repository on the hub and its commit, both empty if in this package, and
+    licence."""
     remote: bool = False
     """Whether a server answers, which may take money for each picture and has no rate of this machine."""
 

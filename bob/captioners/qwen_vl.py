@@ -106,6 +106,5 @@ captioner = Loader(
     load=_load,
     revision=_revision,
     weights=weights,
-    origins={name: (origin.hub_id, origin.licence) for name, origin in CHECKPOINTS.items()}
-    | {"skyworld": ("", "Apache-2.0")},
+    origins=CHECKPOINTS | {"skyworld": Checkpoint("", "", "Apache-2.0")},
 )

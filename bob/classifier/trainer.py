@@ -19,7 +19,7 @@ from bob import backbones, store
 from bob.classifier import loss
 from bob.classifier.data import Arrays, Data
 from bob.classifier.results import failure
-from bob.core import batching, training_state
+from bob.core import batching, precision, training_state
 from bob.core.seeds import derive
 from bob.core.settings import Point, SweepSettings
 from bob.core.step_table import STEPS
@@ -108,7 +108,7 @@ def _identity(data: Data, training: Training, backbone: backbones.Backbone) -> s
     """Hash of all that a state depends on. Its arguments and their order must stay, or no saved state resumes."""
     which = (training.point, training.settings, training.epochs, training.seed, training.mixup, training.with_test)
     sizes = [data.copies, *map(len, (data.real, data.synthetic, data.val))]
-    return store.key(STEPS["classify"].version, backbone.name, backbone.revision, *which, sizes)
+    return store.key(STEPS["classify"].version, backbone.name, backbone.identity, *which, sizes)
 
 
 def _epoch_row(trainer: "Trainer", epoch: int) -> dict[str, Any]:
@@ -150,7 +150,11 @@ class Trainer:
         self.data, self.training, self.device = data, training, device
         self.backbone = backbone = backbones.load(training.backbone)
         point, settings = training.point, training.settings
-        self.bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and device.type == "cuda")
+        self.precision = settings.precision
+        if self.precision == "auto":
+            self.precision = "bfloat16" if device.type == "cuda" else "float32"
+        # Scales the loss so that small gradients are not 0 in float16; skips a step whose gradients overflow.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.step = 0
         self.batcher = batching.AdaptiveBatcher("evaluating")
         with _seeded(derive("classify", "head", training.seed), device):
@@ -166,7 +170,8 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """State after an epoch, without frozen weights: 4 MB for CLIP, whose frozen towers have 600 MB."""
         model = {name: tensor for name, tensor in self.model.state_dict().items() if name not in self.frozen}
-        return {"step": self.step, "model": model, "optimizer": self.optimizer.state_dict()}
+        state = {"step": self.step, "model": model, "optimizer": self.optimizer.state_dict()}
+        return state | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restores a state that `state` returned."""
@@ -175,29 +180,42 @@ class Trainer:
         assert not unknown, unknown
         assert set(lacking) <= self.frozen, lacking
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
     def run_epoch(self, epoch: int) -> tuple[float, int]:
-        """Trains one epoch; returns the mean loss in nats and the number of images."""
+        """Trains one epoch; returns the mean loss in nats and the number of images.
+
+        A step that the loss scaler skips counts in the schedule of the learning rate, as in torch's examples. If the
+        loss itself overflowed in float16, its images are left out of the mean, which is NaN if all are.
+        """
         seed = derive("classify", "epoch", self.training.seed, epoch)
         generator = torch.Generator().manual_seed(seed)
         data, batch = self.data, self.training.settings.batch
         batches = loss.batches(
             len(data.real), len(data.synthetic), copies=data.copies, batch=batch, generator=generator
         )
-        total = torch.zeros((), device=self.device)
+        total, overflowed = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         count = 0
         self.model.train()
-        with _seeded(seed, self.device):  # dropout knows the global generator only
+        # Dropout knows the global generator only.
+        with _seeded(seed, self.device), precision.arithmetic(self.precision, self.device):
             for real, synthetic in batches:
                 self._set_learning_rate(len(batches))
                 batch_loss = self._loss(real, synthetic, generator)
                 self.optimizer.zero_grad()
-                batch_loss.backward()
-                self.optimizer.step()
+                self.scaler.scale(batch_loss).backward()
+                self.scaler.step(self.optimizer)  # fused, so it unscales and skips without the host's knowledge
+                self.scaler.update()
                 # Summed on the device: reading each loss would stall a GPU at every step.
-                total += batch_loss.detach() * (len(real) + len(synthetic))
-                count += len(real) + len(synthetic)
-        return float(total) / count, count
+                images, summand = len(real) + len(synthetic), batch_loss.detach()
+                if self.scaler.is_enabled():
+                    overflowed += ~torch.isfinite(summand) * images
+                    summand = torch.where(torch.isfinite(summand), summand, 0)
+                total += summand * images
+                count += images
+        left = count - int(overflowed)
+        return float(total) / left if left else math.nan, count
 
     def _loss(self, real: np.ndarray, synthetic: np.ndarray, generator: torch.Generator) -> Tensor:
         """Equation 1 on one batch, given as rows of the real and of the synthetic images."""
@@ -221,7 +239,7 @@ class Trainer:
     def _forward(self, images: Tensor) -> Tensor:
         """Images in [0, 1] -> float32 logits."""
         images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with precision.autocast(self.precision, self.device):
             return self.model(images).float()
 
     def _floats(self, pixels: np.ndarray) -> Tensor:
@@ -250,7 +268,8 @@ class Trainer:
         def forward(rows: Sequence[int]) -> Tensor:
             return self._forward(self.backbone.view(self._floats(pixels[list(rows)])))
 
-        return torch.cat(list(self.batcher.map(range(len(pixels)), forward, size=_EVALUATION_BATCH))).cpu()
+        with precision.arithmetic(self.precision, self.device):
+            return torch.cat(list(self.batcher.map(range(len(pixels)), forward, size=_EVALUATION_BATCH))).cpu()
 
 
 @contextlib.contextmanager

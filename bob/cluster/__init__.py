@@ -83,7 +83,9 @@ def execute(
     with malloc.importing():
         stage = _stage(step)
     session.start(note)
-    slots = session.slots(step, len(units), getattr(resources or Resources(), step))
+    share = getattr(resources or Resources(), step)
+    # Trainings of several backbones differ in memory.
+    slots = session.trainings(units, share) if step == "classify" else session.slots(step, len(units), share)
     with contextlib.closing(curves) if curves else contextlib.nullcontext():
         yield from stage(step, units, artefacts, slots, **({"curves": curves} if curves else {}))
 

@@ -4,6 +4,7 @@ Each actor runs the step's worker of `bob.steps`, for images `bob.steps.generate
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+import ray.exceptions
 
 from bob.cluster.resources import Slots
-from bob.cluster.session import attempt, received, settle
+from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.core.types import Receipt, Unit
 from bob.steps.workers import WORKERS, packed, unpacked
 from bob.store import Store
@@ -29,6 +31,10 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     """Runs a step's units in a pool of actors and yields their receipts in the order of completion.
 
     The actors commit the results; Ray carries only descriptions of units and receipts, never images.
+
+    Raises:
+        RuntimeError: if the process of one unit was lost too often, or its worker raised another exception.
+        ValueError: if a worker raised one, for a mistake of the user's.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -37,6 +43,8 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     context.target_max_block_size = 1  # byte: a receipt arrives with its unit, not with the last unit of the block
     rows = ray.data.from_arrow(list(blocks(units)))
     rows.set_name(step)
+    # Ray 2.60 deprecates it as a keyword, and has no other way to bound how often a unit is tried.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     answers = rows.map_batches(
         type(step, (_Actor,), {}),  # the dashboard shows the class as the actor's name
         fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
@@ -45,9 +53,15 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         num_cpus=slots.cpus,
         num_gpus=slots.gpus or None,
         resources=slots.custom or None,
+        max_task_retries=LOSSES,
     )
-    for row in answers.iter_rows():
-        yield received(json.loads(row["answer"]))
+    try:
+        for row in answers.iter_rows():
+            yield received(json.loads(row["answer"]))
+    except ray.exceptions.RayActorError as error:
+        raise RuntimeError(
+            f"step {step}: the process of a unit was lost {LOSSES + 1} times; is a GPU broken, or a node out of memory?"
+        ) from error
 
 
 def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:

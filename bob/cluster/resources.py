@@ -3,7 +3,8 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Literal
 
 __all__ = ["FinetuneShare", "Nodes", "Resources", "Share", "Slots", "fit"]
 
@@ -19,8 +20,9 @@ _MOST_WORKERS = 1_000
 class Share:
     """Share of a node that one unit of a step takes."""
 
-    gpus: float = 1.0
-    """Part of a GPU per unit, on a cluster that has or can start GPUs; 0: units run on CPUs."""
+    gpus: float | Literal["auto"] = 1.0
+    """Part of a GPU per unit, on a cluster that has or can start GPUs; 0: units run on CPUs. `auto`, for step classify
+    only: by the memory of the backbone and of the GPUs' kind, evenly over the running GPUs where trainings are few."""
     cpus: float = 0.0
     """CPUs, and torch threads, per unit; 0: the step's default beside a GPU; without GPUs an even share of all CPUs."""
     resource: str = ""
@@ -29,10 +31,11 @@ class Share:
     """Largest number of units at once; 0: as many as fit, counting nodes that an autoscaler can start."""
 
     def __post_init__(self) -> None:
-        for name, value in (("gpus", self.gpus), ("cpus", self.cpus), ("most", self.most)):
+        gpus = 1.0 if self.gpus == "auto" else self.gpus
+        for name, value in (("gpus", gpus), ("cpus", self.cpus), ("most", self.most)):
             if not 0 <= value < math.inf:  # false for NaN too
                 raise ValueError(f"{name} of a step must be finite and not negative, got {value}")
-        if self.gpus > 1:
+        if gpus > 1:
             raise ValueError(f"a unit runs on one GPU or on part of one, so gpus must lie in [0, 1], got {self.gpus}")
 
 
@@ -59,7 +62,12 @@ class Resources:
     generate: Share = Share()
     embed: Share = Share(gpus=0.5)
     recognise: Share = Share()
-    classify: Share = Share(gpus=0.25)
+    classify: Share = Share(gpus="auto")
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "classify" and getattr(self, field.name).gpus == "auto":
+                raise ValueError(f"gpus of step {field.name} must be a number: only classify's can be auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +122,14 @@ class Slots:
 def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     """Slots for as many units at once as the nodes have resources for, at most `units`.
 
+    `auto` counts as a whole GPU: `sharing.trainings` replaces it.
+
     Raises:
         ValueError: if no node has the resources for one unit, so that it would wait for ever.
     """
     fitting = [group for group in nodes if not share.resource or group.has.get(share.resource)]
-    gpus = share.gpus if any(group.has.get("GPU") for group in fitting) else 0.0
+    part = 1.0 if share.gpus == "auto" else share.gpus
+    gpus = part if any(group.has.get("GPU") for group in fitting) else 0.0
     cpus = share.cpus or (_BESIDE_GPU.get(step, 0.0) if gpus else 1.0)
     capacities = [_units(group.has, gpus=gpus, cpus=cpus) for group in fitting]
     workers = share.workers if isinstance(share, FinetuneShare) else 1

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -16,13 +17,21 @@ import ray.job_config
 from bob.cluster import in_job, meters
 from bob.cluster._private import node_groups
 from bob.cluster.resources import Nodes, Share, Slots, fit
+from bob.cluster.sharing import Trainings
+from bob.cluster.sharing import trainings as fit_trainings
 from bob.core import malloc
 from bob.core.types import Receipt, Unit
 
-__all__ = ["LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots", "start"]
+__all__ = ["CROWDED", "LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots", "start", "trainings"]
+
+CROWDED = "crowded"
+"""Key of an answer of `attempt` that says that memory ran out beside other processes, and how."""
 
 LOSSES = 20
 """Number of lost processes of one unit after which the job fails."""
+
+_LOST_GPU = 70
+"""Exit code of a process that has lost its GPU; Ray counts any but 0 as a lost process."""
 
 _OBJECT_STORE_BYTES = 256 << 20
 """Size of Ray's object store on one machine, in bytes: it carries only receipts and descriptions of units."""
@@ -88,6 +97,15 @@ def slots(step: str, units: int, share: Share) -> Slots:
     return fit(step, units, share, _nodes())
 
 
+def trainings(units: Sequence[Unit], share: Share) -> Trainings:
+    """Returns the cluster's slots for trainings of the classifier.
+
+    Raises:
+        ValueError: if the cluster has no node for one training, and can start none.
+    """
+    return fit_trainings(units, share, _nodes())
+
+
 def _nodes() -> list[Nodes]:
     """Returns each running node, and the nodes that an autoscaler, if there is one, can add."""
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -116,10 +134,13 @@ def settle(slots: Slots) -> None:
 def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
     """Runs a unit in a Ray process; returns the receipt as a dictionary, or the text of the worker's exception.
 
-    Raises only Ray's own errors: Ray retries whatever raises, and only lost processes are worth a retry.
+    Raises only Ray's own errors: Ray retries whatever raises, and only lost processes are worth a retry. A process that
+    has lost its GPU ends, so that Ray starts the unit in another.
     """
     import dataclasses
     import traceback
+
+    from bob.core import batching
 
     try:
         receipt = worker(unit, **options)
@@ -127,15 +148,21 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
         return dataclasses.asdict(receipt)
     except ray.exceptions.RayError:  # another process was lost
         raise
+    except batching.CrowdedOut as error:
+        return {"target": unit.target, CROWDED: str(error)}
     except ValueError as error:
         return {"target": unit.target, "mistake": str(error)}
-    except Exception:  # the driver raises it
+    except Exception as error:  # the driver raises it
+        if batching.is_lost_device(error):
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(_LOST_GPU)  # no clean-up: CUDA does not answer any more
         return {"target": unit.target, "failure": traceback.format_exc()}
 
 
 def is_receipt(answer: dict[str, Any]) -> bool:
     """Whether an answer of `attempt` is a receipt, and not the text of an exception."""
-    return "mistake" not in answer and "failure" not in answer
+    return not {"mistake", "failure", CROWDED} & answer.keys()
 
 
 def received(answer: dict[str, Any]) -> Receipt:

@@ -17,7 +17,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from bob.cluster._private import share_waiting_processes
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
-from bob.cluster.session import LOSSES, attempt, received, settle
+from bob.cluster.session import CROWDED, LOSSES, attempt, received, settle
+from bob.cluster.sharing import Trainings, kind
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
 from bob.steps.classify import ClassifyWorker
@@ -28,33 +29,75 @@ __all__ = ["longest_first", "run"]
 
 
 def run(
-    step: str, units: Sequence[Unit], artefacts: Store, slots: Slots, *, curves: Curves | None = None
+    step: str, units: Sequence[Unit], artefacts: Store, slots: Trainings, *, curves: Curves | None = None
 ) -> Iterator[Receipt]:
     """Runs trainings as trials, longest first, and yields their receipts in the order of completion.
 
     Trials reuse processes, so they import and decode nothing again. A trial commits its result table, which selection
-    and tables read; Tune's own state is scratch.
+    and tables read; Tune's own state is scratch. A training that runs out of memory beside others waits until all have
+    ended, and is then trained alone, so that its result does not depend on its neighbours.
     """
     share_waiting_processes()
+    if slots.notice:
+        print(f"  {slots.notice}", flush=True)
+    waiting: dict[str, Unit] = {}
+    by_target = {unit.target: unit for unit in units}
+    first = _Pass(slots=slots.shared, count=slots.count)
+    for answer in _answers(units, artefacts, first, curves):
+        if CROWDED in answer:
+            waiting[answer["target"]] = by_target[answer["target"]]
+            print(f"  {by_target[answer['target']].label}: {answer[CROWDED]}, waits to be trained alone", flush=True)
+        else:
+            yield received(answer)
+    if waiting:
+        alone = _Pass(slots=dict.fromkeys(slots.shared, slots.alone), count=slots.alone.count, alone=True)
+        for answer in _answers(list(waiting.values()), artefacts, alone, curves):
+            receipt = received(answer)
+            yield dataclasses.replace(receipt, note=f"{receipt.note}; alone, after memory ran out beside others")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pass:
+    """A pass over trainings: beside others, then of those that ran out of memory."""
+
+    slots: Mapping[str, Slots]
+    """Kind of training -> resources."""
+    count: int
+    """Most trainings at once."""
+    alone: bool = False
+    """Whether no training shares its device with another."""
+
+    def of(self, unit: Unit) -> Slots:
+        """Resources of a training."""
+        return self.slots[kind(unit)]
+
+    def is_alone(self, unit: Unit) -> bool:
+        """Whether a training shares its device with no other: also if it has a whole GPU, or is the only one."""
+        return self.alone or self.of(unit).gpus >= 1 or self.count == 1
+
+
+def _answers(
+    units: Sequence[Unit], artefacts: Store, trainings: _Pass, curves: Curves | None
+) -> Iterator[dict[str, Any]]:
+    """Runs trainings as trials of one grid and yields the answers of `attempt`, in the order of completion."""
     texts = [packed(unit) for unit in longest_first(units)]
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
-    trial = functools.partial(classify, root=artefacts.root, slots=slots, tells=curves is not None)
+    trial = functools.partial(classify, root=artefacts.root, trainings=trainings, tells=curves is not None)
     vars(trial)["__name__"] = classify.__name__  # the actors' name in the dashboard
-    trainable = tune.with_resources(trial, tune.PlacementGroupFactory([slots.bundle]))
     tuner = Tuner(
-        trainable,
+        tune.with_resources(trial, lambda config: tune.PlacementGroupFactory([trainings.of(_unit(config)).bundle])),
         param_space={"unit": tune.grid_search(texts)},
         tune_config=TuneConfig(
             metric="val_accuracy",
             mode="max",
             scheduler=_Scheduler(),
             reuse_actors=True,
-            max_concurrent_trials=slots.count,
+            max_concurrent_trials=trainings.count,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=RunConfig(
-            name=f"sweep-{key([unit.target for unit in units])}",
+            name=f"{'alone' if trainings.alone else 'sweep'}-{key([unit.target for unit in units])}",
             storage_path=artefacts.scratch("tune"),
             failure_config=tune.FailureConfig(max_failures=LOSSES),  # lost processes: `attempt` catches the rest
             callbacks=[_Forward(arrived, artefacts.root, curves)],
@@ -66,7 +109,7 @@ def run(
     while (answer := arrived.get()) is not None:
         if isinstance(answer, BaseException):
             raise answer
-        yield received(answer)
+        yield answer
     thread.join()
 
 
@@ -129,10 +172,11 @@ class _Forward(Callback):
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Called by Tune."""
         rows = {row["epoch"]: row for row in self._rows.pop(trial.trial_id, [])}  # a lost process's epochs come twice
-        if self._curves:
+        answer = json.loads(trial.last_result["answer"] or "{}")
+        if self._curves and CROWDED not in answer:
             self._curves.end(_unit(trial.config))
-        if answer := trial.last_result["answer"]:
-            self._arrived.put(json.loads(answer))
+        if answer:
+            self._arrived.put(answer)
             return
         unit, worker = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
         times = Stopwatch(lap="work", begun=time.monotonic() - trial.last_result["time_total_s"])
@@ -145,24 +189,26 @@ def _unit(config: Mapping[str, Any]) -> Unit:
     return unpacked(config["unit"])
 
 
-def classify(config: dict[str, Any], *, root: str, slots: Slots, tells: bool) -> None:
+def classify(config: dict[str, Any], *, root: str, trainings: _Pass, tells: bool) -> None:
     """Trains one unit as a trial and reports the answer of `attempt`; a process runs many trials in turn.
 
     Args:
         config: the packed unit, under `unit`.
         root: root of the store.
-        slots: resources of the unit.
+        trainings: resources of the units.
         tells: whether to report each epoch, for curves.
     """
-    settle(slots)
     unit = _unit(config)
+    slots = trainings.of(unit)
+    settle(slots)
 
     def report(row: Mapping[str, Any]) -> None:
         tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "row": json.dumps(row), "answer": ""})
 
     # A report waits 0.4 s for the driver, and an epoch takes 0.6 s: report each epoch only to ASHA and for curves.
     halved = unit.work.sweep.search == "asha" and unit.planned == "sweep"
-    answer = attempt(_worker(root, slots.device), unit, report=report if halved or tells else None)
+    options = {"report": report if halved or tells else None, "alone": trainings.is_alone(unit)}
+    answer = attempt(_worker(root, slots.device), unit, **options)
     tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
 
 

@@ -103,20 +103,26 @@ def _checkpoints() -> Iterator[Finding]:
         found, place = cached(hub, "model_index.json", revision) if revision else (True, place)
         place = place or _expected(name)
         yield Finding(
-            kind="checkpoint", name=name, found=found, place=place, origin=_hub(hub), licence=checkpoint.licence
+            kind="checkpoint",
+            name=name,
+            found=found,
+            place=place,
+            origin=_hub(hub, checkpoint.revision),
+            licence=checkpoint.licence,
         )
 
 
 def _captioners() -> Iterator[Finding]:
     for name in registry.names("captioner"):
         loader: captioners.Loader = registry.load("captioner", name)
-        for argument, (hub, licence) in loader.origins.items():
+        for argument, (hub, revision, licence) in loader.origins.items():
             try:
                 place, found = str(loader.weights(argument)), True
             except ValueError:
                 place, found = _expected(f"{name}-{argument}"), False
             full_name = f"{name}:{argument}"
-            yield Finding(kind="captioner", name=full_name, found=found, place=place, origin=_hub(hub), licence=licence)
+            origin = _hub(hub, revision)
+            yield Finding(kind="captioner", name=full_name, found=found, place=place, origin=origin, licence=licence)
 
 
 def _backbones() -> Iterator[Finding]:
@@ -124,15 +130,13 @@ def _backbones() -> Iterator[Finding]:
         backbone = registry.load("backbone", name)
         if not isinstance(backbone, Backbone):  # takes any checkpoint
             continue
-        own = Path(os.environ.get("BOB_MODELS", ""), name)
+        own, origin = Path(os.environ.get("BOB_MODELS", ""), name), _hub(backbone.hub, backbone.commit)
         if not backbone.hub or ("BOB_MODELS" in os.environ and own.is_dir()):
             place = str(own) if backbone.hub else "part of this package"
-            yield Finding(kind="backbone", name=name, found=True, place=place, origin=_hub(backbone.hub))
+            yield Finding(kind="backbone", name=name, found=True, place=place, origin=origin)
             continue
-        found, place = cached(backbone.hub, "model.safetensors", None)
-        yield Finding(
-            kind="backbone", name=name, found=found, place=place or _expected(name), origin=_hub(backbone.hub)
-        )
+        found, place = cached(backbone.hub, "model.safetensors", backbone.commit)
+        yield Finding(kind="backbone", name=name, found=found, place=place or _expected(name), origin=origin)
 
 
 def cached(hub: str, file: str, revision: str | None) -> tuple[bool, str]:
@@ -147,5 +151,5 @@ def _expected(name: str) -> str:
     return f"{os.environ.get('BOB_MODELS', '$BOB_MODELS')}/{name} or the cache of the Hugging Face hub"
 
 
-def _hub(name: str) -> tuple[str, ...]:
-    return (f"huggingface.co/{name}",) if name else ()
+def _hub(name: str, revision: str) -> tuple[str, ...]:
+    return (f"huggingface.co/{name}/tree/{revision}",) if name else ()

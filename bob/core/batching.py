@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["AdaptiveBatcher", "is_out_of_memory", "release"]
+__all__ = ["AdaptiveBatcher", "CrowdedOut", "is_lost_device", "is_out_of_memory", "release"]
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -16,6 +16,10 @@ Result = TypeVar("Result")
 _WORDS = ("out of memory", "can't allocate memory", "DefaultCPUAllocator", "STATUS_ALLOC_FAILED")
 _SETUP = (ImportError, OSError, torch.AcceleratorError)
 """Errors that no row causes: a missing library, a file or connection, a device that the process has lost."""
+
+
+class CrowdedOut(RuntimeError):
+    """Memory ran out beside other processes on the same device, so that the work may succeed alone."""
 
 
 class AdaptiveBatcher:
@@ -93,11 +97,16 @@ class AdaptiveBatcher:
         return None
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an exception reports that a GPU's or the CPU's memory was exhausted."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def is_lost_device(error: BaseException) -> bool:
+    """Whether an exception reports a GPU that this process cannot use any more: one that fell off the bus, say."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
 def _isolate_errors(

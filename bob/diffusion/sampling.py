@@ -101,9 +101,9 @@ def draw(
 def _decoded(pipeline: Any, requests: Sequence[Request], sources: Sources, drawn: Tensor) -> "list[Image.Image | None]":
     """Latents -> RGB images; None for one that is not finite."""
     decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    finite = torch.isfinite(decoded).flatten(1).all(1).tolist()  # before the clamp, which makes infinities 0 and 1
     processor: Any = pipeline.image_processor
     pixels = processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(requests))
-    finite = torch.isfinite(pixels).flatten(1).all(1).tolist()
     pictures = processor.numpy_to_pil(processor.pt_to_numpy(pixels.float().nan_to_num()))
     if requests[0].kind == "img2img":
         sizes = [sources.size(request.source_ids[0]) for request in requests]

@@ -19,10 +19,7 @@ from bob.store import schema, tables
 
 __all__ = ["ClassifyWork", "ClassifyWorker", "Coordinates", "FinalWork", "SweepWork", "final", "sweep"]
 
-_SAVE_EVERY = 60.0
-"""Seconds of training between saved states."""
-_ATTEMPTS = 3
-"""Attempts at a training that runs out of memory: others on the same device may have finished by the next."""
+_SAVE_EVERY = 60.0  # seconds of training between saved states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +57,8 @@ class ClassifyWork:
     """How often each real image enters an epoch."""
     mixup: bool
     """Whether MixUp is allowed beside CutMix."""
+    classes: int
+    """Number of classes."""
     groups: dict[str, tuple[int, ...]]
     """Long tail only: class ids of the many-, medium- and few-shot classes."""
     cost: float
@@ -128,7 +127,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
     coordinates = Coordinates(dataset=cell.training.dataset, **{name: getattr(run, name) for name in names})
     budget, backbone = cell.training.budget, backbones.load(run.backbone)
     copies = budget.copies if cell.images else budget.alone
-    identity = [STEPS["classify"].version, backbone.revision]
+    identity = [STEPS["classify"].version, backbone.identity]
     parts = [*identity, asdict(coordinates), run.sweep, cell.split, cell.images, cell.method.mixup, copies]
     inputs = store.plain(parts)  # manifests are JSON: the sweep's settings have to keep their name
     return {
@@ -140,6 +139,7 @@ def _shared(cell: Cell) -> dict[str, Any]:
         "images": cell.images,
         "copies": copies,
         "mixup": cell.method.mixup,
+        "classes": len(cell.training.class_names),
         "groups": cell.groups,
         "cost": backbone.cost * (len(cell.training.shots) * copies + cell.drawn),
         "sweep": run.sweep,
@@ -157,13 +157,17 @@ class ClassifyWorker:
         self._store, self._device, self._save_every = store.Store(root), device, save_every
         self._loaded: tuple[tuple[Any, ...], Any] | None = None
 
-    def __call__(self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None) -> Receipt:
+    def __call__(
+        self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None, alone: bool = True
+    ) -> Receipt:
         """Trains one classifier; passes each epoch's row to `report` as soon as it is measured.
 
         A sweep training that breaks off does not fail the unit: its table ends with a row of NaNs, its manifest and
-        its receipt say why, and its point is never selected.
+        its receipt say why, and its point is never selected. One that runs out of memory breaks off only if it is
+        `alone` on its device.
 
         Raises:
+            CrowdedOut: if memory ran out beside other trainings; the next attempt goes on from the saved state.
             ValueError: if every training of the sweep broke off, or the final one before its first measurement.
         """
         with malloc.importing():
@@ -171,24 +175,21 @@ class ClassifyWorker:
             from bob.core import batching
 
         times, work = Stopwatch(self._device), unit.work
-        history: list[dict[str, Any]] = []
         point = self._best(work) if isinstance(work, FinalWork) else work.point
-        for attempt in range(1, _ATTEMPTS + 1):
-            history.clear()
-            why = ""
-            try:
-                for row in self._train(unit, point, times):
-                    history.append(row)
-                    if report is not None:
-                        report(row)
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not batching.is_out_of_memory(error):
-                    raise
-                why = f"out of memory {attempt} times ({str(error).strip().partition(chr(10))[0]})"
-            times.switch("load")
+        history, why = list[dict[str, Any]](), ""
+        try:
+            for row in self._train(unit, point, times):
+                history.append(row)
+                if report is not None:
+                    report(row)
+        except (MemoryError, RuntimeError, ValueError) as error:
+            if not (batching.is_out_of_memory(error) or batching.is_out_of_memory(error.__cause__)):
+                raise
+            why = f"out of memory ({str(error).strip().partition(chr(10))[0]})"
+        if why:
             batching.release()  # outside the handler, whose exception still references tensors
-        else:
+            if not alone:
+                raise batching.CrowdedOut(why)
             history.append(failure(len(history) + 1) | {"train_n": 0, "val_n": 0})
         if isinstance(work, FinalWork) and has_failed(history) and (why or len(history) == 1):
             why = why or "its loss is not finite"

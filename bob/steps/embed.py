@@ -31,7 +31,8 @@ __all__ = [
 
 _REAL = "timm:inception_v3.tf_in1k"
 """Extractor for photos: 2,048 pooled features at 299 px. FID's usual network is another Inception
-(pt_inception-2015-12-05), so values compare with each other, not with those of papers."""
+(pt_inception-2015-12-05), so values compare with each other, not with those of papers. Its commit on the hub
+is not pinned: `git ls-remote https://huggingface.co/timm/inception_v3.tf_in1k main` gives what to add after an @."""
 _MINI = "resnet_mini"
 """Extractor for skyworld: 128 features of a network that tells families of aircraft, backgrounds and poses apart."""
 _UNIT = 250  # real images
@@ -152,7 +153,7 @@ def drawn_units(outcome: Outcome, artefacts: store.Store, extractor: str) -> Ite
 
 
 def _identity(extractor: str) -> list[str | int]:
-    return [STEPS["embed"].version, extractor, backbones.load(extractor).revision]
+    return [STEPS["embed"].version, extractor, backbones.load(extractor).identity]
 
 
 class EmbedWorker:

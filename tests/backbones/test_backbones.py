@@ -99,7 +99,7 @@ def test_absent_weights_say_what_to_do(monkeypatch, tmp_path):
     import huggingface_hub
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    def offline(*_):
+    def offline(*_, **__):
         raise OfflineModeIsEnabled("offline")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)

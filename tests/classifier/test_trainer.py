@@ -133,9 +133,26 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone(name):
     assert first[0]["train_loss"] != next(of(data(), epochs=2, seed=1))["train_loss"]
 
 
+HALF = dataclasses.replace(SETTINGS, precision="float16")
+
+
+def scaled(monkeypatch, **options) -> list[torch.amp.GradScaler]:
+    """The loss scalers of later trainings, which start with these options."""
+    made, kind = [], torch.amp.GradScaler
+
+    def scaler(device: str, *, enabled: bool) -> torch.amp.GradScaler:
+        made.append(kind(device, enabled=enabled, **options))
+        return made[-1]
+
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    return made
+
+
 @every_mini
-def test_bfloat16_moves_a_loss_a_little_and_gives_the_same_bits_twice(name):
-    lower = dataclasses.replace(SETTINGS, precision="bfloat16")
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_moves_a_loss_a_little_and_gives_the_same_bits_twice(name, precision, monkeypatch):
+    scaled(monkeypatch, init_scale=2.0**10)  # of a few steps none is to be skipped
+    lower = dataclasses.replace(SETTINGS, precision=precision)
     full, first, again = (
         list(train(data(), backbone=name, settings=settings, epochs=2)) for settings in (SETTINGS, lower, lower)
     )
@@ -143,6 +160,48 @@ def test_bfloat16_moves_a_loss_a_little_and_gives_the_same_bits_twice(name):
     losses = [[row["train_loss"] for row in rows] for rows in (full, first)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+def test_a_step_whose_gradients_overflow_is_skipped_and_no_failure(monkeypatch, models):
+    """At this scale gradients are infinite in float16 until it has been halved often enough."""
+    made = scaled(monkeypatch, init_scale=2.0**40)
+    rates, original = [], trainer.Trainer._set_learning_rate
+
+    def rate(self, steps: int) -> None:
+        original(self, steps)
+        rates.append(self.optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(trainer.Trainer, "_set_learning_rate", rate)
+    (row,) = train(data(), settings=HALF, epochs=1)
+    assert made[0].get_scale() < 2.0**40
+    assert math.isfinite(row["train_loss"])
+    skipped = next(iter(rates)), len(rates)
+    rates.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer.Trainer, "_set_learning_rate", rate)
+    list(train(data(), epochs=1))
+    assert skipped == (rates[0], len(rates))  # a skipped step counts in the schedule
+
+
+def test_a_loss_that_overflows_is_left_out_and_its_step_skipped(monkeypatch):
+    original, seen = loss.weighted_cross_entropy, []
+
+    def first_is_infinite(*given, **options):
+        seen.append(original(*given, **options))
+        return seen[-1] * math.inf if len(seen) == 1 else seen[-1]
+
+    monkeypatch.setattr(loss, "weighted_cross_entropy", first_is_infinite)
+    rows = list(train(data(), settings=HALF, epochs=1))
+    assert math.isfinite(rows[0]["val_loss"])
+    assert rows[0]["train_loss"] == pytest.approx(np.mean([one.item() for one in seen[1:]]), rel=1e-3)
+    seen.clear()
+    assert math.isnan(next(train(data(), epochs=1))["train_loss"])  # in float32 it is a failure
+
+
+def test_losses_that_all_overflow_end_the_training():
+    rows = list(train(data(), settings=HALF, point=dataclasses.replace(POINT, lr=1e30), epochs=9))
+    assert len(rows) < 9
+    assert math.isnan(rows[-1]["val_accuracy"])
 
 
 def test_on_a_cpu_auto_is_float32():
@@ -265,6 +324,19 @@ def test_any_backbone_resumes_where_it_was(name):
     states: dict[int, bytes] = {}
     wanted = list(of(save=states.__setitem__))
     assert list(of(state=states[2])) == wanted
+
+
+def test_the_loss_scaler_resumes_where_it_was(monkeypatch, models):
+    """The scale grows after three good steps and falls after a bad one, so that it is never at its start."""
+    made = scaled(monkeypatch, init_scale=2.0**20, growth_interval=3)
+    of, states = partial(train, data(), settings=HALF, epochs=3), {}
+    wanted = list(of(save=states.__setitem__))
+    for epoch in (1, 2):
+        assert list(of(state=states[epoch])) == wanted
+        assert made[-1].state_dict() == made[0].state_dict()
+        weights, others = (model.state_dict() for model in (models[0], models[-1]))
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert made[0].get_scale() != 2.0**20
 
 
 @pytest.mark.parametrize("mixup", [True, False])

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from bob.cluster.resources import Nodes, Resources, Share, fit
+from bob.cluster.resources import Nodes, Share, fit
 
 LAPTOP = [Nodes(has={"CPU": 8.0, "memory": 1e10, "node:10.0.0.1": 1.0}, now=1)]
 GPUS = [
@@ -39,7 +39,7 @@ def test_where_there_are_gpus_they_are_used():
 
 
 def test_parts_of_a_gpu():
-    slots = fit("classify", 100, Resources().classify, GPUS)
+    slots = fit("classify", 100, Share(gpus=0.25), GPUS)
     assert slots.count == 4 * 4 + 3 * 4
     assert slots.bundle == {"CPU": 0.5, "GPU": 0.25}
 

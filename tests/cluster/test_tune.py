@@ -1,9 +1,13 @@
-"""Sweeps on a real local Ray: early stopping within a run, lost processes, order of trials."""
+"""Sweeps on a real local Ray: early stopping within a run, lost processes, want of memory, order of trials."""
 
 import contextlib
 import dataclasses
+import math
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +96,79 @@ def test_a_trial_whose_process_is_killed_comes_again(on_ray, base, local):
     for unit in points:
         worker(unit)
         assert alone.read_table(unit.target).equals(local.read_table(unit.target))
+
+
+def crowded(folder: Path) -> Callable[..., None]:
+    """A trial function whose trainings run out of memory: with lr 1e-3 never, with 1e-5 always, others beside others.
+
+    A training of the first pass waits a while for a neighbour, so that there is one.
+    """
+
+    def classify(config: dict[str, Any], *, trainings: Any, **options: Any) -> None:
+        import os
+        import time
+
+        import torch
+
+        from bob.classifier.trainer import Trainer
+        from bob.cluster import tune
+
+        original = Trainer.run_epoch
+
+        def run_epoch(self: Trainer, epoch: int) -> tuple[float, int]:
+            mine, end = folder / str(os.getpid()), time.monotonic() + 3
+            mine.touch()
+            try:
+                while not trainings.alone and len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+                    time.sleep(0.02)
+                lr, others = self.training.point.lr, len(list(folder.iterdir())) - 1
+                if lr == 1e-5 or (others and lr != 1e-3):
+                    time.sleep(0.2)  # until the neighbours have counted this one
+                    raise torch.OutOfMemoryError(f"CUDA out of memory beside {others} others")
+                return original(self, epoch)
+            finally:
+                mine.unlink()
+
+        Trainer.run_epoch = run_epoch
+        try:
+            tune.classify(config, trainings=trainings, **options)
+        finally:
+            Trainer.run_epoch = original
+
+    return classify
+
+
+@pytest.mark.timeout(400)
+def test_a_point_that_runs_out_of_memory_beside_others_is_trained_alone(on_ray, base, local, monkeypatch, tmp_path):
+    """So the hyper-parameters that are chosen do not depend on the neighbours; alone it has to fit."""
+    from ray import cloudpickle
+
+    from bob.cluster import tune
+
+    sweep = SweepSettings(
+        lrs=(1e-3, 3e-4, 1e-4, 1e-5), weight_decays=(0.0,), sweep_epochs=2, final_epochs=1, warmup_epochs=0.0, batch=12
+    )
+    cell = pipeline.split(dataclasses.replace(base, method="real_only", sweep=sweep), local)
+    points = classify.sweep(cell)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    (tmp_path / "present").mkdir()
+    monkeypatch.setattr(tune, "classify", crowded(tmp_path / "present"))
+    receipts = {receipt.target: receipt for receipt in cluster.execute("classify", points, local)}
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert len(receipts) == 4
+    *good, never = (receipts[unit.target].note for unit in points)
+    assert all(note.startswith("best validation accuracy") for note in good)
+    assert "alone, after memory ran out beside others" not in good[0]
+    assert "alone, after memory ran out beside others" in "".join(good[1:])
+    assert "broke off in epoch 1: out of memory (CUDA out of memory beside 0 others)" in never
+    rows = local.read_table(points[3].target).to_pylist()
+    assert [math.isnan(row["value"]) for row in rows if (row["split"], row["metric"]) == ("val", "accuracy")] == [True]
+    inline = dataclasses.replace(local, root=f"{local.root}-2")
+    pipeline.split(cell.run, inline)
+    worker = ClassifyWorker(inline.root, device="cpu")
+    for unit in points[:3]:
+        worker(unit)
+        assert inline.read_table(unit.target).equals(local.read_table(unit.target))
 
 
 def test_longest_trainings_come_first_and_those_of_a_run_together(base, local):

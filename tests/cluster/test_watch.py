@@ -166,6 +166,7 @@ SWEEP = Unit(
         images="",
         copies=1,
         mixup=True,
+        classes=3,
         groups={},
         cost=1.0,
         sweep=SweepSettings(),

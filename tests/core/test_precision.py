@@ -14,7 +14,7 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # pyright: ignore
 
 
-def read() -> list[str]:
+def read() -> list[object]:
     return [backend.fp32_precision for backend in BACKENDS]
 
 

@@ -53,6 +53,23 @@ def again(k: int, **changes: Any) -> Request:
     return request(k, **{"kind": "img2img", "source_ids": ("x" * (k + 1),), "strength": 0.7, **changes})
 
 
+@pytest.mark.parametrize("wrong", [torch.inf, -torch.inf, torch.nan])
+def test_a_picture_with_a_value_that_is_not_finite_is_none_and_the_others_are_kept(pipeline, monkeypatch, wrong):
+    asked, decode = [request(k) for k in range(3)], pipeline.vae.decode
+    good = sampling.draw(pipeline, asked, sampling.Sources(pipeline))
+
+    def broken(*given: Any, **options: Any) -> tuple[torch.Tensor]:
+        decoded = decode(*given, **options)[0].clone()
+        decoded[1, 2, 5, 7] = wrong
+        return (decoded,)
+
+    monkeypatch.setattr(pipeline.vae, "decode", broken)
+    made = sampling.draw(pipeline, asked, sampling.Sources(pipeline))
+    assert made[1] is None
+    for k in (0, 2):
+        assert np.array_equal(np.asarray(made[k]), np.asarray(good[k]))
+
+
 @pytest.mark.parametrize("scheduler", sampling.SCHEDULERS)
 @pytest.mark.parametrize("guidance", [1.0, 7.5])
 def test_text_to_image_is_that_of_the_stock_pipeline(untrained_sd, pipeline, scheduler, guidance):

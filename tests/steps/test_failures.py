@@ -1,4 +1,4 @@
-"""Trainings that break off: retried, or reported as a failure of their configuration, and never selected."""
+"""Trainings that break off: for want of memory beside others, or as a failure of their configuration, never chosen."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import torch
 from bob import pipeline
 from bob.classifier import trainer
 from bob.classifier.results import failure, select
+from bob.core import batching
 from bob.core.settings import SweepSettings
 from bob.steps import classify
 from bob.steps.classify import ClassifyWorker
@@ -66,23 +67,58 @@ def test_a_point_that_was_best_before_it_broke_off_is_not_chosen():
         select([(first, rows)])
 
 
-def test_what_ran_out_of_memory_is_tried_again(swept, local, monkeypatch):
+def test_what_ran_out_of_memory_beside_others_is_no_failure(swept, local, monkeypatch):
+    """It is the driver's to train it alone; nothing is committed before."""
     points, _ = swept
-    worker = ClassifyWorker(local.root, device="cpu")
+    worker = ClassifyWorker(local.root, device="cpu", save_every=0.0)
     worker(points[0])
     wanted = local.read_table(points[0].target)
-    run_out(monkeypatch, times=2, epoch=2)
+    local.delete(points[0].target)
+    run_out(monkeypatch, times=1, epoch=2)
+    with pytest.raises(batching.CrowdedOut, match=r"out of memory \(CUDA out of memory"):
+        worker(points[0], alone=False)
+    assert not local.exists(points[0].target)
+    epochs: list[int] = []
+    monkeypatch.setattr(trainer.Trainer, "run_epoch", counted(epochs, trainer.Trainer.run_epoch))
     receipt = worker(points[0])
+    assert epochs == [2]  # from the saved state
     assert local.read_table(points[0].target).equals(wanted)
     assert receipt.note.startswith("best validation accuracy")
 
 
-def test_a_point_that_never_fits_is_reported_and_not_chosen(swept, local, monkeypatch):
+def counted(epochs: list[int], original):
+    def run_epoch(self, number):
+        epochs.append(number)
+        return original(self, number)
+
+    return run_epoch
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_evaluation_that_does_not_fit_is_a_want_of_memory_too(swept, local, monkeypatch, alone):
+    """Even one picture at a time: its message is that of a mistake, which would end the job."""
+
+    def full(self, images):
+        if torch.is_inference_mode_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return original(self, images)
+
+    original = trainer.Trainer._forward
+    monkeypatch.setattr(trainer.Trainer, "_forward", full)
+    worker = ClassifyWorker(local.root, device="cpu")
+    if alone:
+        assert "so it is not selected" in worker(swept[0][0]).note
+    else:
+        with pytest.raises(batching.CrowdedOut, match="evaluating runs out of memory even one at a time"):
+            worker(swept[0][0], alone=False)
+
+
+def test_a_point_that_does_not_fit_alone_is_reported_and_not_chosen(swept, local, monkeypatch):
     points, final = swept
     worker = ClassifyWorker(local.root, device="cpu")
-    run_out(monkeypatch, times=3, epoch=2)
+    run_out(monkeypatch, times=1, epoch=2)
     receipt = worker(points[0])
-    assert "broke off in epoch 2: out of memory 3 times (CUDA out of memory." in receipt.note
+    assert "broke off in epoch 2: out of memory (CUDA out of memory." in receipt.note
     assert math.isnan(history(local, points[0])[2])
     for unit in points[1:]:
         worker(unit)
@@ -94,8 +130,8 @@ def test_a_final_training_that_never_fits_says_so(swept, local, monkeypatch):
     worker = ClassifyWorker(local.root, device="cpu")
     for unit in points:
         worker(unit)
-    run_out(monkeypatch, times=3, epoch=2)
-    with pytest.raises(ValueError, match=r"final broke off in epoch 2: out of memory 3 times"):
+    run_out(monkeypatch, times=1, epoch=2)
+    with pytest.raises(ValueError, match=r"final broke off in epoch 2: out of memory \(CUDA"):
         worker(final)
     assert not local.exists(final.target)
     assert worker(final).note.startswith("best validation accuracy")  # the next time it fits

@@ -58,11 +58,11 @@ def _checkpoint(model: str, folder: Path, device: str) -> str:
 
 def _backbone(model: str, folder: Path, device: str) -> str:
     backbone = backbones.load(model)
-    name = backbone.name.replace(":", "-").replace("/", "-")
+    name = backbone.name.removesuffix(f"@{backbone.commit}").replace(":", "-").replace("/", "-")
     own = Path(os.environ.get(_VARIABLE, "/nonexistent"), name)
     if not backbone.hub or any((own / file).is_file() for file in ("model.safetensors", "config.json")):
         return ""
-    if cached(backbone.hub, "model.safetensors", None)[0]:
+    if cached(backbone.hub, "model.safetensors", backbone.commit)[0]:
         return ""
     from bob.backbones import _random_weights
 
