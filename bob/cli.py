@@ -12,6 +12,7 @@ from bob.commands.doctor import DoctorCommand
 from bob.commands.export import ExportCommand
 from bob.commands.methods import MethodsCommand
 from bob.commands.plan import PlanCommand
+from bob.commands.rehearse import RehearseCommand
 from bob.commands.report import ReportCommand
 from bob.commands.run import RunCommand
 from bob.commands.status import StatusCommand
@@ -23,6 +24,7 @@ __all__ = ["main", "parse"]
 Command = (
     RunCommand
     | PlanCommand
+    | RehearseCommand
     | StatusCommand
     | VerifyCommand
     | ReportCommand
@@ -73,6 +75,7 @@ def parse(arguments: list[str]) -> Command:
     commands: Any = (
         Annotated[RunCommand, run]
         | Annotated[PlanCommand, tyro.conf.subcommand("plan")]
+        | Annotated[RehearseCommand, tyro.conf.subcommand("rehearse")]
         | Annotated[StatusCommand, tyro.conf.subcommand("status")]
         | Annotated[VerifyCommand, tyro.conf.subcommand("verify")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")]

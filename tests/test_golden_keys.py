@@ -33,7 +33,7 @@ def chosen(experiment: str) -> list[Run]:
 @functools.cache
 def keys(run: Run) -> dict[str, str]:
     """Step -> the target of the run's first unit, whose path holds the key; data sets of the paper are stood in for."""
-    cell = begin(run, Splits(functools.partial(estimate._dataset, {}))(run))
+    cell = begin(run, Splits(functools.partial(estimate.dataset_or_stand_in, {}))(run))
     walk._fill_placeholders(cell)
     steps = {"caption": list(caption.units(cell)), "finetune": [unit for unit in [finetune.unit(cell)] if unit]}
     cell.adapter = finetune.adapter(*steps["finetune"] or [None], after=run.after)

@@ -61,6 +61,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--help",
         "run --help",
         "plan --help",
+        "rehearse --help",
         "verify --help",
         "export --help",
         "methods",

@@ -27,10 +27,15 @@ def write(backbone: Backbone, folder: Path) -> None:
         torch.manual_seed(0)
         if backbone.name == "clip_vit_b16":
             _write_clip(folder)
-        elif model := _TIMM.get(backbone.name) or backbone.name.partition("timm:")[2]:
+        elif model := _TIMM.get(backbone.name) or _timm_model(backbone):
             _write_timm(model, folder)
         else:
             raise ValueError(f"the architecture of {backbone.name} is in its files only, which are not on this machine")
+
+
+def _timm_model(backbone: Backbone) -> str:
+    """timm's name of `timm:MODEL` or `timm:MODEL@COMMIT`; empty for another backbone."""
+    return backbone.name.removesuffix(f"@{backbone.commit}").partition("timm:")[2]
 
 
 def _write_clip(folder: Path) -> None:

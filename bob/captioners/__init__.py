@@ -107,6 +107,8 @@ class Loader:
     origins: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     """Arguments that `bob doctor` looks for -> repository on the hub and its commit, both empty if in this package, and
     licence."""
+    remote: bool = False
+    """Whether a server answers, which may take money for each picture and has no rate of this machine."""
 
 
 def load(name: str, *, device: str = "cpu") -> Captioner:

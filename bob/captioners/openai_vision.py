@@ -177,4 +177,4 @@ def _revision(argument: str) -> str:
     return f"{argument or _MODEL} at {_host()}"
 
 
-captioner = Loader(load=_load, revision=_revision)
+captioner = Loader(load=_load, revision=_revision, remote=True)

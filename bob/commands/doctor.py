@@ -11,7 +11,7 @@ from bob.commands.unpack import unpack
 from bob.core import registry
 from bob.diffusion import checkpoints
 
-__all__ = ["DoctorCommand", "Finding", "look", "show"]
+__all__ = ["DoctorCommand", "Finding", "cached", "look", "show"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def _checkpoints() -> Iterator[Finding]:
     for name, checkpoint in checkpoints.CHECKPOINTS.items():
         place, revision = checkpoints.source(name)
         hub = checkpoint.repository
-        found, place = _cached(hub, "model_index.json", revision) if revision else (True, place)
+        found, place = cached(hub, "model_index.json", revision) if revision else (True, place)
         place = place or _expected(name)
         yield Finding(
             kind="checkpoint",
@@ -135,11 +135,11 @@ def _backbones() -> Iterator[Finding]:
             place = str(own) if backbone.hub else "part of this package"
             yield Finding(kind="backbone", name=name, found=True, place=place, origin=origin)
             continue
-        found, place = _cached(backbone.hub, "model.safetensors", backbone.commit)
+        found, place = cached(backbone.hub, "model.safetensors", backbone.commit)
         yield Finding(kind="backbone", name=name, found=found, place=place or _expected(name), origin=origin)
 
 
-def _cached(hub: str, file: str, revision: str | None) -> tuple[bool, str]:
+def cached(hub: str, file: str, revision: str | None) -> tuple[bool, str]:
     """Returns whether the cache of the Hugging Face hub has a file, and the file's folder."""
     import huggingface_hub
 

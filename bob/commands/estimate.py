@@ -27,7 +27,7 @@ from bob.pipeline.splits import Splits, begin
 from bob.pipeline.walk import walk
 from bob.steps.cell import Cell
 
-__all__ = ["Cluster", "Line", "Plan", "make"]
+__all__ = ["Cluster", "Line", "Plan", "dataset_or_stand_in", "make"]
 
 _SAMPLED = 64
 """First requests of a method, whose mean cost stands for all its requests."""
@@ -157,7 +157,7 @@ def make(
     planned: dict[str, tuple[str, Unit, float]] = {}
     stand_ins: dict[str, None] = {}
     classes: dict[str, int] = {}
-    splits, captioned = Splits(functools.partial(_dataset, stand_ins)), True
+    splits, captioned = Splits(functools.partial(dataset_or_stand_in, stand_ins)), True
     upto = "classify" if classifies else "generate"
     for run in dict.fromkeys(runs):
         cell = begin(run, splits(run))
@@ -182,7 +182,7 @@ def make(
     )
 
 
-def _dataset(stand_ins: dict[str, None], name: str, descriptor: str) -> datasets.Dataset:
+def dataset_or_stand_in(stand_ins: dict[str, None], name: str, descriptor: str) -> datasets.Dataset:
     """Returns the data set, or a stand-in of its size, whose kind is added to `stand_ins`."""
     kind = name.partition(":")[0]
     try:

@@ -1,13 +1,14 @@
-"""Checks of the files that hold features, recognised classes and figures; `bob.commands.checks` has the others."""
+"""Checks of the files of features, recognised classes, figures and rehearsals; `bob.commands.checks` has the others."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from bob.commands import rehearsed
 from bob.commands.snapshot import StoreSnapshot, check_ids, check_key_of, check_unique, rejected
 from bob.store import schema
 
-__all__ = ["features", "measured", "page", "recognised"]
+__all__ = ["features", "measured", "page", "recognised", "rehearsal"]
 
 
 def features(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
@@ -47,3 +48,9 @@ def page(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
     begin, end = (b"%PDF-", b"%%EOF") if path.endswith(".pdf") else (b"<?xml", b"</svg>")
     if not (data.startswith(begin) and data.endswith(end)):
         yield "is not whole"
+
+
+def rehearsal(snapshot: StoreSnapshot, path: str) -> Iterator[str]:
+    """Checks that a rehearsal can be read and has a positive rate."""
+    if not rehearsed.read(path, snapshot.artefacts).per_second > 0:
+        yield "has no positive rate"

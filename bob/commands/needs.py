@@ -10,7 +10,7 @@ from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
 from bob.steps import caption
 
-__all__ = ["Need", "card", "needs"]
+__all__ = ["Need", "card", "needs", "trained"]
 
 
 def card(device: str) -> Card | None:
@@ -91,7 +91,7 @@ def _finetune(unit: Unit, _: Mapping[str, int]) -> _Ask | None:
         footprint=footprint,
         batch=work.settings.batch,
         most=work.settings.micro_batch or work.settings.batch,
-        what=_trained(work.tuning),
+        what=trained(work.tuning),
         precision=work.settings.precision,
     )
 
@@ -122,7 +122,8 @@ _ASKS: Mapping[str, Callable[[Unit, Mapping[str, int]], _Ask | None]] = {
 """Step -> function from a unit, and the numbers of classes, to what it asks of a card's memory."""
 
 
-def _trained(tuning: Tuning) -> str:
+def trained(tuning: Tuning) -> str:
+    """Returns what is trained, and the side of the images if it is not the checkpoint's own, in words."""
     parts = ["U-Net"] * tuning.unet + ["text encoder"] * tuning.text_encoder + ["new words"] * bool(tuning.tokens)
     return " + ".join(parts) + (f" at {tuning.side} px" if tuning.side else "")
 

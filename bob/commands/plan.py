@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bob import store
-from bob.commands import console, estimate, needs, rates
+from bob.commands import console, estimate, needs, rates, rehearsed
 from bob.commands.estimate import Plan
 from bob.core.memory import SPARE
 from bob.core.step_table import PLANNED, STEPS
@@ -42,7 +42,7 @@ class PlanCommand:
     out: str = "out"
     """The --out of `bob run`, whose finished units are not counted as work; need not exist."""
     measured: str = ""
-    """Store whose finished units give the rates of these devices; empty: `out` itself, for cpu."""
+    """Store whose finished units, or rehearsals on such a device, give the rates; empty: `out` itself, for cpu."""
 
     def main(self, arguments: Sequence[str]) -> int:
         """Prints the plan, or the names of all experiments; returns the exit code."""
@@ -54,14 +54,20 @@ class PlanCommand:
         runs, artefacts = experiments.load(self.experiment, self.seeds), store.Store(self.out)
         cluster = estimate.Cluster.parse(self.cluster or f"{os.cpu_count()}xcpu")
         measured = {}
-        if self.measured:
-            measured = rates.measured(store.Store(self.measured))
-        elif cluster.device == "cpu" and artefacts.names("plans"):
-            measured = rates.measured(artefacts)
+        if self.measured or (cluster.device == "cpu" and (artefacts.names("plans") or artefacts.names("rehearsal"))):
+            measured = _measured(store.Store(self.measured) if self.measured else artefacts, cluster.device)
         classifies = experiments.OUTPUTS[self.experiment].ends == "classify"
         plan = estimate.make(runs, artefacts, cluster=cluster, rates=measured, classifies=classifies)
         show(plan, price=self.price)
         return 0
+
+
+def _measured(artefacts: store.Store, device: str) -> dict[tuple[str, str], rates.Rate]:
+    """Returns the rates of finished units, and of rehearsals on such a device where no unit is finished."""
+    finished, rehearsals = rates.measured(artefacts), rehearsed.rates(artefacts, device)
+    if others := rehearsed.others(artefacts, device):
+        print(f"rehearsed on {', '.join(others)}, which is no {device}: these rates are not used")
+    return {**rehearsals, **finished}
 
 
 def show(plan: Plan, *, price: float = 0.0) -> None:
@@ -123,8 +129,9 @@ def _total(plan: Plan, price: float) -> str:
     if math.isnan(plan.wall):
         unknown = [f"{line.step} with {line.model}" for line in plan.lines if line.todo and line.rate is None]
         return (
-            f"{plan.runs} runs; how long is not known: no rate of {', '.join(unknown)} on {plan.cluster.device}. Run"
-            " something with it, such as smoke, and name its folder: --measured OUT"
+            f"{plan.runs} runs; how long is not known: no rate of {', '.join(unknown)} on {plan.cluster.device}."
+            " Measure it there with `bob rehearse EXPERIMENT --out OUT`, or run something with it, and name its folder:"
+            " --measured OUT"
         )
     words = [
         f"{_hours(plan.device_seconds)} device-hours",

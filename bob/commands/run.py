@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bob import cluster, pipeline, store
-from bob.commands import console, submit
-from bob.core import registry
+from bob.commands import console, devices, submit
 from bob.core.settings import Run
 from bob.core.types import Outcome
 from bob.paper import experiments, outputs
@@ -145,16 +144,5 @@ def _runs(command: RunCommand) -> list[Run]:
 
 def _executor(command: RunCommand, note: str) -> pipeline.Executor:
     if command.inline:
-        return workers.inline(_device(command.device))
+        return workers.inline(devices.find(command.device))
     return functools.partial(cluster.execute, resources=command.resources, note=note, log=command.log)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    known = ["cpu", *["cuda"] * torch.cuda.is_available(), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-    if name not in known:
-        raise ValueError(registry.unknown("device", name, [*known, "auto"]))
-    return name

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from bob import store
-from bob.commands import checks, console, measured_checks
+from bob.commands import checks, console, measured_checks, rehearsed
 from bob.commands.snapshot import StoreSnapshot
 from bob.store import schema
 
@@ -44,6 +44,7 @@ _KINDS: Mapping[str, Check] = {
     r"tables/[^/]+\.png": checks.picture,
     r"figures/[^/]+\.parquet": measured_checks.measured,
     r"figures/[^/]+\.(svg|pdf)": measured_checks.page,
+    rf"{rehearsed.FOLDER}/{_UNIT}\.json": measured_checks.rehearsal,
     r"report\.html": checks.text,
     r"plans/[0-9a-f]{16}-[a-z]+\.parquet": checks.plan,
 }
@@ -51,9 +52,9 @@ _KINDS: Mapping[str, Check] = {
 
 _PASSING = re.compile(
     rf"scratch/.*|logs/.*|claims/[^/]+\.json|adapters/{_UNIT}/state\.pt|results/{_UNIT}/(sweep-\d+|final)\.parquet\.state\.pt"
-    r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+"
+    r"|(.*/)?\.[^/]+\.tmp|\.probe-[0-9a-f]+|rehearsal/\.weights-.*"
 )
-"""Files of a run in progress, leftovers of a killed one, and curves, which trackers write."""
+"""Files of a run or rehearsal in progress, leftovers of a killed one, and curves, which trackers write."""
 
 _AGAIN = "run the same command again"
 

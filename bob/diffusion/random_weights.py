@@ -35,7 +35,17 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Name of a checkpoint -> what distinguishes its U-Net and its text encoder."""
+"""Name of a checkpoint -> in what its `unet`, its `text` encoder and its `vae` differ from the following."""
+
+_UNET: dict[str, Any] = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280)}
+_VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "sample_size": 512,
+}
+_TEXT: dict[str, Any] = {"vocab_size": 49_408, "max_position_embeddings": _LENGTH}
 
 
 def modules(name: str) -> "dict[str, nn.Module]":
@@ -52,17 +62,10 @@ def modules(name: str) -> "dict[str, nn.Module]":
 
     shape, ids = ARCHITECTURES[name], _tokenizer()
     ends = {f"{end}_token_id": getattr(ids, f"{end}_token_id") for end in ("bos", "eos", "pad")}
-    blocks: dict[str, Any] = {  # diffusers types each of these as a tuple of length one
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "block_out_channels": (128, 256, 512, 512),
-    }
     return {
-        "unet": UNet2DConditionModel(sample_size=64, block_out_channels=(320, 640, 1280, 1280), **shape["unet"]),
-        "vae": AutoencoderKL(**blocks, layers_per_block=2, latent_channels=4, sample_size=512),
-        "text_encoder": CLIPTextModel(
-            CLIPTextConfig(vocab_size=49_408, max_position_embeddings=_LENGTH, **ends, **shape["text"])
-        ),
+        "unet": UNet2DConditionModel(**{**_UNET, **shape["unet"]}),
+        "vae": AutoencoderKL(**{**_VAE, **shape.get("vae", {})}),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**{**_TEXT, **ends, **shape["text"]})),
     }
 
 
