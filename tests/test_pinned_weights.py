@@ -61,7 +61,7 @@ def test_weights_are_pinned_by_a_commit(repository: str) -> None:
 
 def keys(run: Run) -> dict[str, str]:
     """Step -> target of the run's first unit."""
-    cell = begin(run, Splits(functools.partial(estimate._dataset, {}))(run))
+    cell = begin(run, Splits(functools.partial(estimate.dataset_or_stand_in, {}))(run))
     walk._fill_placeholders(cell)
     steps = {"caption": list(caption.units(cell)), "finetune": [unit for unit in [finetune.unit(cell)] if unit]}
     cell.adapter = finetune.adapter(*steps["finetune"], after=0)

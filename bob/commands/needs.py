@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from bob.cluster.sharing import MOST
 from bob.commands import rates
 from bob.core import memory
 from bob.core.memory import Card, Footprint
@@ -36,7 +37,7 @@ class Need:
     bytes: int
     """Peak of one unit, with `images` at once."""
     sharing: int
-    """Units that fit on the card beside one another; 1 but for classifiers."""
+    """Units that run on the card beside one another; 1 but for classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def _need(ask: _Ask, card: Card) -> Need:
             chosen = memory.micro_batch(footprint, free=card.bytes, batch=most, precision=ask.precision)
             images, checkpointing = chosen.images, chosen.checkpointing
         elif ask.step == "classify":  # its batch is not split
-            sharing = memory.side_by_side(footprint, free=card.bytes, images=images)
+            sharing = min(MOST, memory.side_by_side(footprint, free=card.bytes, images=images))
         else:
             images = min(images, memory.fits(footprint, free=card.bytes))
         if not images or not sharing:
