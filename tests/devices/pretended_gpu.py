@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tests.paths import ROOT
 
-__all__ = ["GpuTensor", "PretendedGpu", "Wait", "install"]
+__all__ = ["GpuTensor", "PretendedGpu", "Wait", "answer", "install"]
 
 _GPU, _CPU, _NOWHERE = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 
@@ -110,6 +110,8 @@ class PretendedGpu(TorchFunctionMode):
         self._below = _CPU if numbers else _NOWHERE
         self.waits: list[Wait] = []
         """In order."""
+        self.calls = 0
+        """Calls with a tensor of the GPU among their arguments, or one as their result."""
         self._watched = False
 
     @classmethod
@@ -169,6 +171,7 @@ class PretendedGpu(TorchFunctionMode):
         _refuse_mixture(name, args, ours, theirs)
         _refuse_generator(name, leaves, asked or (_GPU if ours else None))
         onto = asked or (_GPU if (isinstance(args[0], GpuTensor) if name in _OWN_DEVICE else ours) else _CPU)
+        self.calls += bool(ours) or onto == _GPU
         copies = (ours and name == "tolist") or (onto == _CPU and _is_copy(name, args, kwargs))
         if copies and not kwargs.get("non_blocking"):
             self.note(name)
@@ -332,14 +335,14 @@ def _grouped(group: Callable[..., Any]) -> Callable[..., Any]:
     return grouped
 
 
-@contextlib.contextmanager
-def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[PretendedGpu]:
-    """Makes torch's own questions about GPUs answer as if there were one; gives the active `PretendedGpu`."""
-    gpu, autocast = PretendedGpu(numbers=numbers), torch.autocast
+def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
+    """Makes torch's own questions about GPUs answer as if there were one, for good."""
+    autocast = torch.autocast
     answers: dict[str, Any] = {
         "is_available": True,
         "device_count": 1,
         "current_device": 0,
+        "set_device": None,
         "empty_cache": None,
         "_lazy_init": None,
         "manual_seed_all": None,
@@ -358,6 +361,7 @@ def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[Pret
     }
     for name, value in answers.items():
         patch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
+    patch.setattr(torch.cuda, "device", contextlib.nullcontext)
     patch.setattr(torch.cuda, "synchronize", lambda *_: gpu.note("synchronize"))
     patch.setattr(
         torch, "autocast", lambda kind, dtype=None, enabled=True, **_: autocast("cpu", dtype, enabled=enabled)
@@ -369,5 +373,12 @@ def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[Pret
     patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None)
     patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     patch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # its threads are outside of the context
+
+
+@contextlib.contextmanager
+def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[PretendedGpu]:
+    """Makes `cuda` a pretended GPU inside the block and until the patch is undone; gives the active `PretendedGpu`."""
+    gpu = PretendedGpu(numbers=numbers)
+    answer(patch, gpu)
     with gpu:
         yield gpu
