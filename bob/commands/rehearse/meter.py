@@ -116,6 +116,7 @@ class Peak:
         else:
             self._ended.set()
             self._sampler.join()
+            self.bytes = max(self.bytes, _resident())
 
     def _sample(self) -> None:
         while True:
