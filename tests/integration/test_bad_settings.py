@@ -25,7 +25,16 @@ GOOD = (
     Point(lr=1e-3, weight_decay=0.0, lam=0.5),
     Run(dataset="skyworld", method="bob"),
 )
-ZERO = {"weight_decay", "weight_decays", "warmup_steps", "warmup_epochs", "guidance", "min_lr", "mix_probability"}
+ZERO = {
+    "weight_decay",
+    "weight_decays",
+    "warmup_steps",
+    "micro_batch",
+    "warmup_epochs",
+    "guidance",
+    "min_lr",
+    "mix_probability",
+}
 ZERO |= {"lam", "lambdas", "seed", "shots", "val", "total_steps", "base_batch", "warmup_lr", "label_smoothing", "after"}
 """What 0 makes sense of; a new field is taken not to."""
 
