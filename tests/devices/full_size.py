@@ -11,8 +11,6 @@ from bob.skyworld import models
 
 __all__ = ["on_gpu", "pipeline"]
 
-_VOCABULARY = 49_408
-
 
 def on_gpu(make: Callable[[], torch.nn.Module], dtype: torch.dtype = torch.float32) -> Any:
     """A model whose weights lie on the GPU."""
@@ -22,8 +20,7 @@ def on_gpu(make: Callable[[], torch.nn.Module], dtype: torch.dtype = torch.float
 
 
 def pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """SD 1.5 or SD 2.1-base as their hub's configuration files describe them; the tokenizer is skyworld's, filled
-    up to CLIP's length, at which learned words begin.
+    """SD 1.5 or SD 2.1-base as their hub's configuration files describe them; the words are skyworld's.
 
     Args:
         name: `sd15` or `sd21`.
@@ -32,12 +29,11 @@ def pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     wide = name == "sd21"
     tokenizer = models.clip_tokenizer()
     tokenizer.model_max_length = 77
-    tokenizer.add_tokens([f"<unused {k}>" for k in range(_VOCABULARY - len(tokenizer))])
     unet: dict[str, Any] = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280)}
     unet |= {"cross_attention_dim": 1024 if wide else 768, "attention_head_dim": (5, 10, 20, 20) if wide else 8}
     unet["use_linear_projection"] = wide
     text = CLIPTextConfig(
-        vocab_size=_VOCABULARY,
+        vocab_size=len(tokenizer),
         max_position_embeddings=77,
         hidden_size=1024 if wide else 768,
         intermediate_size=4096 if wide else 3072,

@@ -182,7 +182,7 @@ def test_finetunes_with_gradient_checkpointing(gpu, monkeypatch, tuning):
 
 
 @pytest.mark.parametrize("name", MINIS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_trains_and_evaluates(gpu, name, precision):
     checks.training(gpu, name, precision)
 
