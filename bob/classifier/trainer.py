@@ -214,8 +214,9 @@ class Trainer:
                     summand = torch.where(torch.isfinite(summand), summand, 0)
                 total += summand * images
                 count += images
-        left = count - int(overflowed)
-        return float(total) / left if left else math.nan, count
+        total_loss, skipped = torch.stack([total, overflowed]).tolist()  # one wait for the GPU
+        left = count - int(skipped)
+        return total_loss / left if left else math.nan, count
 
     def _loss(self, real: np.ndarray, synthetic: np.ndarray, generator: torch.Generator) -> Tensor:
         """Equation 1 on one batch, given as rows of the real and of the synthetic images."""

