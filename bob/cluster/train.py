@@ -12,6 +12,7 @@ from typing import Any
 
 import ray.exceptions
 import ray.train
+import torch
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -157,7 +158,10 @@ def _loop(config: dict[str, Any]) -> dict[str, Any]:
     unit, artefacts = unpacked(config["unit"]), Store(config["root"])
     if slots.workers > 1 and artefacts.exists(_failure(unit)):  # why the processes were started again
         return json.loads(artefacts.read(_failure(unit)))
-    worker = FinetuneWorker(config["root"], device=str(get_device()))
+    device = get_device()
+    if slots.workers > 1 and device.type == "cuda":  # such processes see all GPUs of their node
+        torch.cuda.set_device(device)
+    worker = FinetuneWorker(config["root"], device=str(device))
     options: dict[str, Any] = {"state": _state(), "save": _save, "tell": _nothing}
     if ray.train.get_context().get_world_rank() == 0:
         progress = _Progress(unit, artefacts)

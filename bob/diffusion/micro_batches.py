@@ -14,10 +14,12 @@ from bob.core import batching, memory
 from bob.core.memory import MicroBatch
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Tuning
-from bob.diffusion import checkpoints
+from bob.diffusion import checkpoints, parallel
 from bob.diffusion.batches import Batch
 
 __all__ = ["MicroBatches"]
+
+_REMEDY = "take a GPU with more memory, --finetune.precision bfloat16, or a smaller checkpoint"
 
 _known: dict[tuple[object, ...], MicroBatch] = {}
 """Model, device and recipe -> the micro-batch that an earlier fine-tune of this process ended with."""
@@ -34,7 +36,7 @@ class MicroBatches:
         settings: FinetuneSettings,
         tell: Callable[[str], None],
     ) -> None:
-        """Chooses a micro-batch and tells of it if it is smaller than the batch.
+        """Chooses a micro-batch and tells of it if it is smaller than this process's part of the batch.
 
         Args:
             pipeline: prepared for training.
@@ -50,7 +52,8 @@ class MicroBatches:
         self._footprint = memory.finetune(checkpoints.recognise(pipeline.unet.config), tuning, settings)
         weights = sum(parameter.numel() for parameter in pipeline.unet.parameters())
         recipe = (settings.batch, settings.micro_batch, settings.precision, tuning.side)
-        self._key = (str(pipeline.device), weights, tuple(trained), *recipe)
+        self._rows = max(1, len(range(settings.batch)[parallel.part(settings.batch)]))
+        self._key = (str(pipeline.device), weights, tuple(trained), self._rows, *recipe)
         self._micro = _known.get(self._key) or self._chosen()
         self._note = ""
         self._apply()
@@ -113,13 +116,16 @@ class MicroBatches:
 
     def _chosen(self) -> MicroBatch:
         """By the free memory on a GPU, if the model is known; else the size asked for, or the whole batch."""
-        most = min(self._settings.micro_batch or self._settings.batch, self._settings.batch)
+        most = min(self._settings.micro_batch or self._rows, self._rows)
         device = self._pipeline.device
         if self._footprint is None or device.type != "cuda":
             return MicroBatch(images=most, checkpointing=False)
         # The footprint includes the weights, which are there: reserved memory is theirs or free to use.
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        return memory.micro_batch(self._footprint, free=free, batch=most, precision=self._settings.precision)
+        try:
+            return memory.micro_batch(self._footprint, free=free, batch=most, precision=self._settings.precision)
+        except ValueError as error:
+            raise ValueError(f"the fine-tune does not fit on this GPU: {error}: {_REMEDY}") from error
 
     def _apply(self) -> None:
         """Turns gradient checkpointing on or off."""
@@ -137,10 +143,10 @@ class MicroBatches:
         self._tell(words)
 
     def _is_split(self) -> bool:
-        return self._micro.images < self._settings.batch or self._micro.checkpointing
+        return self._micro.images < self._rows or self._micro.checkpointing
 
     def _described(self) -> str:
-        words = f"{self._micro.images} of {self._settings.batch} images"
+        words = f"{self._micro.images} of {self._rows} images"
         return f"{words}, with gradient checkpointing" if self._micro.checkpointing else words
 
     def _too_large(self, error: BaseException) -> str:
@@ -149,6 +155,5 @@ class MicroBatches:
         if self._footprint is not None:
             needs = f", of about {self._footprint.bytes(1, checkpointing=True) / 1e9:.1f} GB in all"
         return (
-            f"the fine-tune runs out of memory even at 1 image with gradient checkpointing{needs} ({first}): take a GPU"
-            " with more memory, --finetune.precision bfloat16, or a smaller checkpoint"
+            f"the fine-tune runs out of memory even at 1 image with gradient checkpointing{needs} ({first}): {_REMEDY}"
         )

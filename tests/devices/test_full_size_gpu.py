@@ -76,6 +76,19 @@ def test_a_step_of_a_finetune(gpu, monkeypatch, name, tuning, side, card):
     assert all(parameter.grad.shape == parameter.shape for parameter in trained.values())
 
 
+def test_on_a_small_card_a_finetune_is_checkpointed_or_refused_with_the_numbers(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(micro_batches, "_known", {})
+    pipeline = full_size.pipeline("sd15", torch.float32)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (int(7e9), int(7.4e9)))
+    with pytest.raises(ValueError, match=r"does not fit on this GPU: one image needs 6\.\d GB, .* 6\.3 GB may be used"):
+        actions.finetune(Tuning(), pipeline=pipeline, steps=1)
+    pipeline = full_size.pipeline("sd15", torch.float32)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (int(7.6e9), int(8e9)))
+    actions.finetune(Tuning(), pipeline=pipeline, steps=1)
+    assert "micro-batches of 1 of 2 images, with gradient checkpointing" in capsys.readouterr().out
+    gpu.require({"_Milestones.__call__": 1})
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
