@@ -6,11 +6,11 @@ import pytest
 
 pytest.register_assert_rewrite("tests.devices.checks", "tests.devices.actions")
 
-from tests.devices import pretended_gpu  # noqa: E402
+from tests.devices import installed, pretended_gpu  # noqa: E402
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_gpu.PretendedGpu]:
     """`cuda` is a pretended GPU during the test."""
-    with pretended_gpu.install(monkeypatch) as active:
+    with installed.install(monkeypatch) as active:
         yield active

@@ -9,26 +9,21 @@ to whoever reads them. (Torch's FakeTensorMode has no backward pass where torch 
 """
 
 import contextlib
-import sys
-import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tests.paths import ROOT
+from tests.devices.waits import Wait, place
 
-__all__ = ["GpuTensor", "PretendedGpu", "Wait", "answer", "install"]
+__all__ = ["GPU", "GpuTensor", "PretendedGpu"]
 
-_GPU, _CPU, _NOWHERE = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
+GPU, _CPU, _NOWHERE = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
 
 _MIXES = {"to", "type_as", "cpu", "copy_", "set_", "__set__", "__getitem__", "__setitem__", "is_set_to"}
 _MIXES |= {"_has_compatible_shallow_copy_type", "swap_tensors", "__get__"}
@@ -45,25 +40,11 @@ _INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_"}
 """Operators that read a mask among their indices."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wait:
-    """A wait of the CPU for the GPU."""
-
-    operation: str
-    """The operator, or the function that copies."""
-    place: str
-    """`FILE:LINE` of the innermost caller in this repository."""
-    functions: tuple[str, ...]
-    """Callers in this repository by qualified name, the innermost first."""
-    library: str = ""
-    """`FILE:LINE` of a library between them and torch; empty: this repository calls torch itself."""
-
-
 class GpuTensor(Tensor):
     """Numbers in the CPU's memory that say that they lie on `cuda:0`."""
 
-    device = property(lambda self: PretendedGpu.shown or _GPU)
-    is_cuda = property(lambda self: self.device == _GPU)
+    device = property(lambda self: PretendedGpu.shown or GPU)
+    is_cuda = property(lambda self: self.device == GPU)
     is_cpu = property(lambda self: self.device == _CPU)
 
     def get_device(self) -> int:
@@ -132,7 +113,7 @@ class PretendedGpu(TorchFunctionMode):
 
     def note(self, operation: str) -> None:
         """Notes a wait at the place where the program is."""
-        self.waits.append(Wait(operation=operation, **_place()))
+        self.waits.append(Wait(operation=operation, **place()))
 
     def require(self, allowed: Mapping[str, int]) -> None:
         """Checks that the CPU waited in the named functions only.
@@ -169,16 +150,16 @@ class PretendedGpu(TorchFunctionMode):
         theirs = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, GpuTensor)]
         asked = _asked(name, args, kwargs, leaves)
         _refuse_mixture(name, args, ours, theirs)
-        _refuse_generator(name, leaves, asked or (_GPU if ours else None))
-        onto = asked or (_GPU if (isinstance(args[0], GpuTensor) if name in _OWN_DEVICE else ours) else _CPU)
-        self.calls += bool(ours) or onto == _GPU
+        _refuse_generator(name, leaves, asked or (GPU if ours else None))
+        onto = asked or (GPU if (isinstance(args[0], GpuTensor) if name in _OWN_DEVICE else ours) else _CPU)
+        self.calls += bool(ours) or onto == GPU
         copies = (ours and name == "tolist") or (onto == _CPU and _is_copy(name, args, kwargs))
         if copies and not kwargs.get("non_blocking"):
             self.note(name)
         args, kwargs = self._carried(args, kwargs, copies=copies, indexes=name in ("__getitem__", "__setitem__"))
         with torch._C.DisableTorchFunction(), self._watching(ours, theirs), self.inside():
             result = func(*args, **kwargs)
-        return tree_map(_moved(GpuTensor if onto == _GPU else Tensor), result)
+        return tree_map(_moved(GpuTensor if onto == GPU else Tensor), result)
 
     def _carried(self, args: Any, kwargs: Any, *, copies: bool, indexes: bool) -> tuple[Any, Any]:
         """A call's arguments as the device that holds the tensors takes them."""
@@ -264,14 +245,14 @@ def _asked(name: str, args: Any, kwargs: Any, leaves: Sequence[Any]) -> torch.de
     if name == "cpu":
         return _CPU
     if name == "cuda":
-        return _GPU
+        return GPU
     if name in ("to", "type_as") and any(isinstance(x, Tensor) for x in args[1:]):
-        return _GPU if isinstance(args[1], GpuTensor) else _CPU
+        return GPU if isinstance(args[1], GpuTensor) else _CPU
     if name == "to" and isinstance(kwargs.get("other"), Tensor):
-        return _GPU if isinstance(kwargs["other"], GpuTensor) else _CPU
+        return GPU if isinstance(kwargs["other"], GpuTensor) else _CPU
     named = [str(leaf) for leaf in leaves if isinstance(leaf, torch.device | str)]
     if any(word.startswith("cuda") for word in named):
-        return _GPU
+        return GPU
     return _CPU if "cpu" in named else None
 
 
@@ -286,7 +267,7 @@ def _refuse_mixture(name: str, args: Any, ours: Sequence[Tensor], theirs: Sequen
 
 
 def _refuse_generator(name: str, leaves: Sequence[Any], onto: torch.device | None) -> None:
-    if onto == _GPU and any(isinstance(leaf, torch.Generator) for leaf in leaves):
+    if onto == GPU and any(isinstance(leaf, torch.Generator) for leaf in leaves):
         raise RuntimeError(f"{name}: expected a 'cuda' device type for generator but found 'cpu'")
 
 
@@ -307,78 +288,3 @@ def _moved(kind: type[Tensor]) -> Callable[[Any], Any]:
         return leaf
 
     return moved
-
-
-def _place() -> dict[str, Any]:
-    """Fields of `Wait` for the present place in the program."""
-    frame, functions, place, library = sys._getframe(2), [], "", ""
-    while frame is not None:
-        file = frame.f_code.co_filename
-        ours = file.startswith(str(ROOT)) and file != __file__
-        if ours:
-            functions.append(frame.f_code.co_qualname)
-            place = place or f"{Path(file).relative_to(ROOT)}:{frame.f_lineno}"
-        elif not place and not library and "site-packages" in file and "/torch/" not in file:
-            library = f"{file.rpartition('site-packages/')[2]}:{frame.f_lineno}"
-        frame = frame.f_back
-    return {"place": place, "functions": tuple(functions), "library": library}
-
-
-def _grouped(group: Callable[..., Any]) -> Callable[..., Any]:
-    """Torch's grouping of an optimiser's tensors by device, which asks no tensor for its `device`."""
-
-    def grouped(lists: Sequence[Sequence[Tensor | None]], with_indices: bool) -> Any:
-        ours = any(isinstance(tensor, GpuTensor) for tensor in lists[0])
-        groups = group(lists, with_indices)
-        return {(_GPU if ours else device, dtype): held for (device, dtype), held in groups.items()}
-
-    return grouped
-
-
-def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
-    """Makes torch's own questions about GPUs answer as if there were one, for good."""
-    autocast = torch.autocast
-    answers: dict[str, Any] = {
-        "is_available": True,
-        "device_count": 1,
-        "current_device": 0,
-        "set_device": None,
-        "empty_cache": None,
-        "_lazy_init": None,
-        "manual_seed_all": None,
-        "set_rng_state": None,
-        "get_rng_state": torch.zeros(16, dtype=torch.uint8),
-        "mem_get_info": (60 << 30, 80 << 30),
-        "memory_allocated": 0,
-        "memory_reserved": 0,
-        "max_memory_allocated": 0,
-        "reset_peak_memory_stats": None,
-        "get_device_name": "NVIDIA H100 80GB HBM3",
-        "get_device_capability": (9, 0),
-        "get_device_properties": types.SimpleNamespace(
-            name="NVIDIA H100 80GB HBM3", total_memory=80 << 30, major=9, minor=0, multi_processor_count=132
-        ),
-    }
-    for name, value in answers.items():
-        patch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
-    patch.setattr(torch.cuda, "device", contextlib.nullcontext)
-    patch.setattr(torch.cuda, "synchronize", lambda *_: gpu.note("synchronize"))
-    patch.setattr(
-        torch, "autocast", lambda kind, dtype=None, enabled=True, **_: autocast("cpu", dtype, enabled=enabled)
-    )
-    patch.setattr(torch._C, "_group_tensors_by_device_and_dtype", _grouped(torch._C._group_tensors_by_device_and_dtype))
-    patch.setattr(
-        sys.modules["torch.optim.optimizer"], "_foreach_supported_types", [Tensor, torch.nn.Parameter, GpuTensor]
-    )
-    patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None)
-    patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
-    patch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # its threads are outside of the context
-
-
-@contextlib.contextmanager
-def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[PretendedGpu]:
-    """Makes `cuda` a pretended GPU inside the block and until the patch is undone; gives the active `PretendedGpu`."""
-    gpu = PretendedGpu(numbers=numbers)
-    answer(patch, gpu)
-    with gpu:
-        yield gpu

@@ -10,7 +10,7 @@ from bob import backbones
 from bob.backbones import _timm
 from bob.core.types import Tuning
 from bob.diffusion import circle, micro_batches, sampling, training
-from tests.devices import actions, checks, full_size, pretended_gpu
+from tests.devices import actions, checks, full_size, installed
 from tests.devices.pretended_gpu import PretendedGpu
 
 WIDTH = {"sd15": 768, "sd21": 1024}
@@ -19,7 +19,7 @@ slow = pytest.mark.slow
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
-    with pretended_gpu.install(monkeypatch, numbers=False) as active:
+    with installed.install(monkeypatch, numbers=False) as active:
         yield active
 
 

@@ -21,9 +21,9 @@ def _after_torch(torch: Any) -> None:
     """Answers as if there were a GPU; processes talk by gloo, since there is none for NCCL."""
     from _pytest.monkeypatch import MonkeyPatch
 
-    from tests.devices import pretended_gpu
+    from tests.devices import installed, pretended_gpu
 
-    pretended_gpu.answer(MonkeyPatch(), pretended_gpu.PretendedGpu())
+    installed.answer(MonkeyPatch(), pretended_gpu.PretendedGpu())
     begin = torch.distributed.init_process_group
 
     def by_gloo(backend: str | None = None, **named: Any) -> None:
