@@ -103,6 +103,7 @@ class Actor:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(400)
 def test_ray_starts_a_unit_again_where_the_gpu_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bounded number of times: a GPU that is broken for good ends the job."""

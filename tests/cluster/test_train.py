@@ -11,7 +11,7 @@ from bob.cluster.resources import FinetuneShare, Resources
 from bob.core.types import Unit
 from bob.steps import finetune, workers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(400)]
 TWO = Resources(finetune=FinetuneShare(workers=2))
 
 

@@ -61,6 +61,7 @@ def events(folder: Path) -> dict[str, dict[int, float]]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(400)
 def test_tensorboard_is_given_the_numbers_of_the_tables(watched):
     logs = Path(watched.root, "logs/tensorboard")
@@ -78,6 +79,7 @@ def test_tensorboard_is_given_the_numbers_of_the_tables(watched):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(400)
 def test_tensorboard_is_given_the_losses_of_a_fine_tune_to_its_last_step(watched):
     (tuned,) = Path(watched.root, "logs/tensorboard/adapters").iterdir()
@@ -87,6 +89,7 @@ def test_tensorboard_is_given_the_losses_of_a_fine_tune_to_its_last_step(watched
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(400)
 def test_curves_are_not_taken_for_something_wrong(watched):
     found = verify.verify(watched)
@@ -95,6 +98,7 @@ def test_curves_are_not_taken_for_something_wrong(watched):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(400)
 def test_a_node_shows_what_was_done_to_prometheus(watched):
     import ray

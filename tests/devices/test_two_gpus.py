@@ -13,6 +13,7 @@ from tests.paths import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(600)
 def test_smoke_runs_on_two_declared_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from ray.cluster_utils import Cluster

@@ -12,6 +12,7 @@ CHAOS = ROOT / "benchmarks/chaos.py"
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(1500)
 def test_whatever_is_killed_nothing_is_lost_twice_or_different(tmp_path: Path):
     options = ["--kills", "8", "--experiment", "smoke", "--gap", "2", "15", "--out", str(tmp_path)]

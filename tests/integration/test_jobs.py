@@ -62,6 +62,7 @@ def test_the_dashboard_is_not_on_the_network(cluster: Head):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(900)
 def test_each_job_does_its_step_and_one_that_is_stopped_resumes(cluster: Head, tmp_path: Path):
     out, alone = tmp_path / "out", tmp_path / "alone"

@@ -19,6 +19,7 @@ FLAGS = (
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(600)
 def test_a_node_is_lost_half_way(tmp_path: Path):
     from ray.cluster_utils import Cluster

@@ -140,6 +140,7 @@ def _sums(artefacts: Store, parts: list[str]) -> pa.Table:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(600)
 def test_ray_on_s3_gives_what_a_loop_gives_on_a_disk(base, done, bucket):
     import ray

@@ -8,6 +8,7 @@ from bob.store import Store, schema
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(1200)
 def test_every_table_and_figure_comes_out_of_one_command(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
