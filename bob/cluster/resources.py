@@ -164,7 +164,7 @@ def _units(has: Mapping[str, float], *, gpus: float, cpus: float) -> int:
 def _misfit(step: str, share: Share, gpus: float, cpus: float, nodes: Sequence[Nodes]) -> str:
     needs = [f"{gpus:g} GPUs"] * bool(gpus) + [f"{cpus:g} CPUs"] * bool(cpus) + [share.resource] * bool(share.resource)
     if isinstance(share, FinetuneShare) and share.workers > 1:
-        needs[0] = f"{share.workers} workers of {needs[0]}"
+        needs[0] = f"{share.workers} workers, each with {needs[0]}"
     groups = "; ".join(sorted({_described(group.has) for group in nodes if group.now or group.more})) or "none"
     return (
         f"a unit of step {step} needs {' and '.join(needs)} on one node, and this cluster neither has such a node nor"

@@ -81,3 +81,14 @@ def test_what_would_wait_for_ever_is_refused(share, nodes, expected):
 def test_shares_that_cannot_be(share):
     with pytest.raises(ValueError, match=next(iter(share))):
         dataclasses.replace(Share(), **share)
+
+
+def test_a_fine_tune_by_several_processes_takes_a_place_for_each():
+    slots = fit("finetune", 100, FinetuneShare(workers=3), GPUS)
+    assert (slots.count, slots.now, slots.workers) == (2, 2, 3)  # seven GPUs
+    laptop = fit("finetune", 1, FinetuneShare(workers=2), LAPTOP)
+    assert (laptop.count, laptop.threads, laptop.workers) == (1, 4, 2)
+    with pytest.raises(ValueError, match="needs 8 workers, each with 1 GPUs and 1 CPUs on one node"):
+        fit("finetune", 1, FinetuneShare(workers=8), GPUS)
+    with pytest.raises(ValueError, match="workers of a fine-tune must lie in"):
+        FinetuneShare(workers=0)
