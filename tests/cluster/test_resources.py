@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from bob.cluster.resources import Nodes, Share, fit
+from bob.cluster.resources import FinetuneShare, Nodes, Share, fit
 
 LAPTOP = [Nodes(has={"CPU": 8.0, "memory": 1e10, "node:10.0.0.1": 1.0}, now=1)]
 GPUS = [
