@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["AdaptiveBatcher", "CrowdedOut", "is_lost_device", "is_out_of_memory", "release"]
+__all__ = ["AdaptiveBatcher", "CrowdedOut", "free_memory", "is_lost_device", "is_out_of_memory", "release"]
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -121,6 +121,11 @@ def _isolate_errors(
         if len(batch) == 1:
             return [error]
     return [result for k in range(len(batch)) for result in _isolate_errors(do, batch[k : k + 1])]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that this process has or can have: reserved memory is its own tensors' or free to use."""
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
 
 
 def release() -> None:

@@ -120,8 +120,7 @@ class MicroBatches:
         device = self._pipeline.device
         if self._footprint is None or device.type != "cuda":
             return MicroBatch(images=most, checkpointing=False)
-        # The footprint includes the weights, which are there: reserved memory is theirs or free to use.
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        free = batching.free_memory(device)  # with the weights' bytes, which the footprint includes
         try:
             return memory.micro_batch(self._footprint, free=free, batch=most, precision=self._settings.precision)
         except ValueError as error:

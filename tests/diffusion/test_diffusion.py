@@ -14,30 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from bob.core.prompts import context_prompt
 from bob.core.types import Context, Request
 from bob.datasets._skyworld import BACKGROUNDS, BASE, DESCRIPTOR, NOVEL, POSES
-from bob.diffusion import checkpoints, lora, sampling
+from bob.diffusion import checkpoints, lora, random_weights, sampling
 from bob.skyworld import models
-
-SIZES = {
-    "sd15": {
-        "unet": {"cross_attention_dim": 768, "attention_head_dim": 8},
-        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
-    },
-    "sd21": {
-        "unet": {
-            "cross_attention_dim": 1024,
-            "attention_head_dim": [5, 10, 20, 20],
-            "use_linear_projection": True,
-        },
-        "text": {
-            "hidden_size": 1024,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 23,
-            "num_attention_heads": 16,
-            "hidden_act": "gelu",
-        },
-    },
-}
-"""What the configurations on the hub say beside the classes' defaults."""
 
 
 def mini(folder: Path) -> StableDiffusionPipeline:
@@ -81,7 +59,7 @@ def filled(pipeline: StableDiffusionPipeline, *, seed: int, rank: int = 4) -> No
     ],
 )
 def test_rank_16_trains_as_many_parameters_as_the_paper_does(name, base, trained):
-    size = SIZES[name]
+    size = random_weights.ARCHITECTURES[name]
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, block_out_channels=(320, 640, 1280, 1280), **size["unet"])
         text = CLIPTextModel(CLIPTextConfig(vocab_size=49_408, max_position_embeddings=77, **size["text"]))

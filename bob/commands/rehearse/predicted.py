@@ -95,7 +95,9 @@ def _of_finetune(footprint: Footprint, settings: FinetuneSettings, device: str, 
     if device.startswith("cuda"):
         import torch
 
-        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+        from bob.core import batching
+
+        free = batching.free_memory(torch.device(device))
         split = memory.micro_batch(footprint, free=free, batch=images, precision=settings.precision)
     return footprint.bytes(split.images, checkpointing=split.checkpointing) - memory.RESERVED
 
