@@ -102,7 +102,7 @@ class Claims(Output):
     """The paper's statements about several tables; the experiment's runs are those of the tables, concatenated."""
 
     tables: Mapping[str, tuple[Runs, Layout]]
-    """Name of a table in `claims.CLAIMS` -> its runs and layout."""
+    """Name of a table in `statements.STATEMENTS` -> its runs and layout."""
 
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
         """See `Output`."""
