@@ -129,6 +129,8 @@ class TrainingSet:
     """Name of the data set with its argument: `skyworld:0.8`, `folder:/data/mushrooms`, `aircraft` ..."""
     descriptor: str
     """One word for what all classes are: aircraft, bird, car ..."""
+    superclass: str
+    """That word in the prompts of Diff-Mix and Diff-II: `animal` where the descriptor is `pet`."""
     class_names: tuple[str, ...]
     """Indexed by class id."""
     shots: tuple[Shot, ...]

@@ -31,6 +31,8 @@ class Dataset(abc.ABC):
     """Name without the location: `aircraft`, `cub_lt:100`. For the user's own pictures, as the user wrote it."""
     descriptor: str
     """One word for all classes, such as `bird`; the article in the templates is always `a`."""
+    superclass: str = ""
+    """Word for all classes in the prompts of Diff-Mix and Diff-II; empty: the descriptor."""
     class_names: tuple[str, ...]
     """Indexed by class id."""
     val: int = 16
@@ -156,7 +158,7 @@ def load(name: str, descriptor: str = "") -> Dataset:
         raise ValueError(f"the descriptor is a word for what all classes are, such as mushroom, got {descriptor!r}")
     kind, _, argument = name.partition(":")
     dataset: Dataset = registry.load("dataset", kind)(argument)
-    return dataclasses.replace(dataset, descriptor=descriptor) if descriptor else dataset
+    return dataclasses.replace(dataset, descriptor=descriptor, superclass="") if descriptor else dataset
 
 
 def title(name: str) -> str:

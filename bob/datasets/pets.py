@@ -1,6 +1,6 @@
 """Oxford-IIIT Pets: 37 breeds (12 cats, 25 dogs), 3,680 images to train on and 3,669 to test.
 
-The paper says 39 and lists 35; the data set has 37.
+The paper says 39 and lists 35; the data set has 37. DataDream calls them pets, Diff-Mix and Diff-II animals.
 """
 
 from bob.datasets import Source
@@ -24,7 +24,8 @@ def _read(argument: str) -> Files:
             side[int(number)].append(f"images/{stem}.jpg")
     names = tuple(" ".join(word.capitalize() for word in breeds[number].split("_")) for number in order)
     pools = tuple(Pool(train=tuple(sides[0][number]), test=tuple(sides[1][number])) for number in order)
-    return Files(name="pets", descriptor="pet", class_names=names, root=root, pools=pools)
+    words = {"descriptor": "pet", "superclass": "animal"}
+    return Files(name="pets", **words, class_names=names, root=root, pools=pools)
 
 
 dataset = Source(

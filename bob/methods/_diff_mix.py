@@ -51,7 +51,7 @@ class DiffMixWeights(Method):
     @staticmethod
     def prompt(training: TrainingSet, class_id: int) -> str:
         """`a photo of a <class_3> bird`."""
-        return f"a photo of a {_token(class_id)} {training.descriptor}"
+        return f"a photo of a {_token(class_id)} {training.superclass}"
 
 
 def _token(class_id: int) -> str:

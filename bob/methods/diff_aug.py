@@ -2,7 +2,7 @@
 
 Wang et al., CVPR 2024 (arXiv:2403.19600). Tuned: U-Net LoRA and class tokens, see `_diff_mix.py`. Drawn:
 image to image from a shot of the same class at strength 0.7 (the authors' README and advice; their script
-has 0.8) under "a photo of a <class> {descriptor}", DPM-Solver++ 25 steps, guidance 7.5; hard labels.
+has 0.8) under "a photo of a <class> {superclass}", DPM-Solver++ 25 steps, guidance 7.5; hard labels.
 Departs: each shot is used equally often, 100 / n times, where the script draws it at random.
 BOB's Table 1 has Diff-Aug on SD 1.5.
 """

@@ -1,7 +1,7 @@
 """Diff-Gen: text to image with the Diff-Mix weights; that paper's baseline without source images.
 
 Wang et al., CVPR 2024 (arXiv:2403.19600). Tuned: U-Net LoRA and class tokens, see `_diff_mix.py`. Drawn:
-"a photo of a <class> {descriptor}" from pure noise (strength 1), DPM-Solver++ 25 steps, guidance 7.5; hard labels.
+"a photo of a <class> {superclass}" from pure noise (strength 1), DPM-Solver++ 25 steps, guidance 7.5; hard labels.
 Departs: 100 images per class, as BOB's comparison grants all methods, where the paper draws a multiple of the
 training set. BOB's Table 1 has Diff-Gen on SD 1.5.
 """

@@ -4,7 +4,7 @@ Wang et al., CVPR 2024 (arXiv:2403.19600). Tuned: U-Net LoRA and class tokens, s
 image to image under the target class's prompt, from a shot of a class drawn uniformly and independently of the target
 (few-shot), or from any shot of the whole set (long tail); strength 0.7, DPM-Solver++ 25 steps, guidance 7.5. Label:
 (1 - s^gamma) of the source's class, s^gamma of the target's, gamma 0.5 (the authors' advice: 0.5 or 0.8). Filtered:
-the tenth of all images whose CLIP probability of showing the descriptor is lowest is dropped. No MixUp.
+the tenth of all images whose CLIP probability of showing the superclass is lowest is dropped. No MixUp.
 
 Departs: sources are sampled per target, so that every class gets 100 images, and 12 % more are drawn to
 leave 100 after the filter; the filter's captions are spelled right; labels sum to 1, where the script scales
@@ -67,10 +67,10 @@ class DiffMix(DiffMixWeights):
                 )
 
     def filtered(self, training: TrainingSet) -> Filter | None:
-        """The tenth that CLIP rates least likely to show the descriptor is dropped."""
+        """The tenth that CLIP rates least likely to show the superclass is dropped."""
         if self.filter == "off":
             return None
-        texts = tuple(f"a photo {word} a {training.descriptor} on it" for word in ("with", "without"))
+        texts = tuple(f"a photo {word} a {training.superclass} on it" for word in ("with", "without"))
         return Filter(texts=texts, own=False, drop=0.1, surplus=0.12)
 
     def _label(self, source: int, target: int) -> dict[str, tuple[float, ...]]:

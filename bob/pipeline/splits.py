@@ -89,6 +89,7 @@ def begin(run: Run, drawn: Split) -> Cell:
     training = TrainingSet(
         dataset=dataset.name,
         descriptor=dataset.descriptor,
+        superclass=dataset.superclass or dataset.descriptor,
         class_names=dataset.class_names,
         shots=train,
         budget=budget(counts, per_class=run.draw.per_class, long_tail=dataset.medium is not None),

@@ -32,6 +32,7 @@ def training() -> TrainingSet:
     return TrainingSet(
         dataset="any",
         descriptor="bird",
+        superclass="bird",
         class_names=names,
         shots=shots,
         budget=Budget(drawn=(1,) * len(names), copies=1, alone=1),

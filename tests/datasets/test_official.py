@@ -103,6 +103,8 @@ def test_class_names_are_the_official_ones(tmp_path: Path) -> None:
         "flower_lt": "flower",
         "pets": "pet",
     }
+    assert {name: of.superclass for name, of in loaded.items() if of.superclass} == {"pets": "animal"}
+    assert not datasets.load(f"pets:{tmp_path / 'pets'}", "cat").superclass  # the user's word holds everywhere
     assert {name: of.val for name, of in loaded.items()} == {
         "aircraft": 16,
         "cars": 10,

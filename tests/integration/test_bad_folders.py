@@ -174,6 +174,7 @@ def test_a_class_name_stands_in_its_prompts_as_it_is(case: str, tmp_path: Path) 
     training = TrainingSet(
         dataset=loaded.name,
         descriptor="bird",
+        superclass="bird",
         class_names=loaded.class_names,
         shots=train,
         budget=budget([1, 1], per_class=1, long_tail=False),

@@ -38,6 +38,7 @@ CONTEXTS = {
 TRAINING = TrainingSet(
     dataset="toy",
     descriptor="thing",
+    superclass="animal",
     class_names=NAMES,
     shots=SHOTS,
     budget=budget([4, 4, 4], per_class=5, long_tail=False),
@@ -274,7 +275,7 @@ def test_four_methods_ask_for_one_set_of_weights():
     asked = {(tuple(methods.load(n).train_pairs(TRAINING)), methods.load(n).tuning(TRAINING)) for n in DIFF_MIX}
     assert len(asked) == 1
     ((pairs, tuning),) = asked
-    assert {pair.prompt for pair in pairs} == {f"a photo of a <class_{c}> thing" for c in range(3)}
+    assert {pair.prompt for pair in pairs} == {f"a photo of a <class_{c}> animal" for c in range(3)}
     assert (tuning.unet, tuning.text_encoder, tuning.side, tuning.flip, tuning.each) == (True, False, 224, True, 0)
     assert {token.begins_as for token in tuning.tokens} == {"ktn"}
     finetune = methods.load("diff_gen").finetune
@@ -295,7 +296,7 @@ def test_diff_mix_shares_the_label_by_strength(strength, gamma, share):
         wanted = 1.0 if source == request.class_id else share
         assert label[request.class_id] == pytest.approx(wanted, abs=1e-3)
         assert sum(label.values()) == pytest.approx(1)
-        assert request.prompt == f"a photo of a <class_{request.class_id}> thing"
+        assert request.prompt == f"a photo of a <class_{request.class_id}> animal"
 
 
 def test_diff_mix_draws_sources_uniformly_over_classes_or_over_a_long_tails_images():
@@ -317,7 +318,7 @@ def test_diff_mix_asks_for_112_to_keep_100():
     assert [method.asked(training, k) for k in range(3)] == [112] * 3
     assert methods.load("diff_mix:filter=off").asked(training, 0) == 100
     assert not method.mixup
-    assert method.filtered(training).texts == ("a photo with a thing on it", "a photo without a thing on it")
+    assert method.filtered(training).texts == ("a photo with a animal on it", "a photo without a animal on it")
 
 
 @pytest.mark.parametrize(("name", "strengths"), [("diff_aug", (0.7,)), ("da_fusion", (0.25, 0.5, 0.75, 1.0))])
@@ -348,7 +349,7 @@ def test_diff_ii_draws_every_pair_of_a_class_alike_and_marks_single_shots():
         assert len(pairs) == 6
         assert chisquare(list(pairs.values())).pvalue > 0.01
     assert {r.prompt for r in drawn if r.class_id == 1} == {
-        f"a photo of a <class_1> thing {suffix}" for suffix in TRAINING.suffixes
+        f"a photo of a <class_1> animal {suffix}" for suffix in TRAINING.suffixes
     }
     assert {r.background for r in drawn} == set(TRAINING.suffixes)
     few = list(methods.load("diff_ii").requests(tailed(4, 2, 1), draw=DrawSettings(), seed=0))
