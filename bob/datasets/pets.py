@@ -24,8 +24,7 @@ def _read(argument: str) -> Files:
             side[int(number)].append(f"images/{stem}.jpg")
     names = tuple(" ".join(word.capitalize() for word in breeds[number].split("_")) for number in order)
     pools = tuple(Pool(train=tuple(sides[0][number]), test=tuple(sides[1][number])) for number in order)
-    words = {"descriptor": "pet", "superclass": "animal"}
-    return Files(name="pets", **words, class_names=names, root=root, pools=pools)
+    return Files(name="pets", descriptor="pet", superclass="animal", class_names=names, root=root, pools=pools)
 
 
 dataset = Source(

@@ -88,7 +88,8 @@ def test_what_is_not_as_published_is_named(name: str, file: str, content: bytes,
 
 
 def test_class_names_are_the_official_ones(tmp_path: Path) -> None:
-    loaded = {name: datasets.load(f"{name}:{MINIATURES[name](tmp_path / name)}") for name in OFFICIAL}
+    folders = {name: MINIATURES[name](tmp_path / name) for name in OFFICIAL}
+    loaded = {name: datasets.load(f"{name}:{folder}") for name, folder in folders.items()}
     assert loaded["aircraft"].class_names == miniatures.AIRCRAFT
     assert loaded["cars"].class_names == miniatures.CARS
     birds = ("Black footed Albatross", "Laysan Albatross", "Chuck will Widow", "Artic Tern")
@@ -104,7 +105,7 @@ def test_class_names_are_the_official_ones(tmp_path: Path) -> None:
         "pets": "pet",
     }
     assert {name: of.superclass for name, of in loaded.items() if of.superclass} == {"pets": "animal"}
-    assert not datasets.load(f"pets:{tmp_path / 'pets'}", "cat").superclass  # the user's word holds everywhere
+    assert not datasets.load(f"pets:{folders['pets']}", "cat").superclass  # the user's word holds everywhere
     assert {name: of.val for name, of in loaded.items()} == {
         "aircraft": 16,
         "cars": 10,
