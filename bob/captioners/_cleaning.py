@@ -1,18 +1,19 @@
 """Cleaning of a captioner's raw answers into the words that fit into BOB's template.
 
 The template reads "... in the [background] background with the [pose] pose.", so an answer loses its
-article, its lead-in ("the background of the bird is") and a closing "background" or "pose". An answer
-that names a class would tie the context to that class again: the name becomes "a [descriptor]".
-The paper does not describe this step; `PROMPT_VERSION` changes when a rule does.
+article, its lead-in ("the background of the bird is", "a bird on") and a closing "background" or "pose".
+An answer that names a class would tie the context to that class again: the name becomes "a [descriptor]".
+The paper describes no such step and inserts the answer as it is, which `verbatim` does; `PROMPT_VERSION`
+changes when a rule does.
 """
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-__all__ = ["PROMPT_VERSION", "clean"]
+__all__ = ["PROMPT_VERSION", "clean", "verbatim"]
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 """Version of the questions and of these rules: part of a caption's key."""
 
 _FALLBACK = {"background": "plain", "pose": "typical"}
@@ -21,6 +22,21 @@ _SYNONYMS = {"background": "background|backdrop|setting", "pose": "pose|position
 _VERB = (
     r"(?:is|are|was|shows?|features?|depicts?|includes?|contains?|appears?|seems?|consists? of)"
     r"(?: to (?:be|have|show))?\b[:,]?"
+)
+
+# What an answer about a background may say of the object before it comes to the place.
+_DOING = (
+    "blooming|captured|displayed|driving|floating|flying|growing|hovering|landing|lying|parked|perched|photographed"
+    "|placed|positioned|resting|seen|set|shown|sitting|soaring|standing|surrounded|swimming|taking off|taxiing|walking"
+)
+_PLACE = (
+    "in front of|on top of|next to|against|inside|outside|across|through|along|amidst?|among|beneath|beside|under|above"
+    "|near|over|with|at|by|in|on"
+)
+
+# Names of classes that in small letters are something else: weather, an animal, a soldier.
+_HOMONYMS = frozenset(
+    "beetle charger falcon hawk magnum mustang patriot ram ranger titan tornado typhoon viper".split()
 )
 
 # Words of class names (of birds, cars, flowers, pets, aircraft) that also describe places, light and posture:
@@ -62,16 +78,24 @@ def clean(raw: str, *, about: str, descriptor: str, class_names: Sequence[str]) 
 
     Returns:
         1 to 12 words, never empty ("plain" background, "typical" pose), and whether the first sentence
-        of the answer named a class: by its whole name, or by a word of it that is not in `_COMMON`.
+        of the answer named a class: by its whole name, or by a word of it that is not in `_COMMON`; a word
+        of `_HOMONYMS` counts with a capital letter or before the descriptor only.
     """
     text = _first_sentence(raw)
     text, leaks = _leak(tuple(class_names), descriptor).subn(f"a {descriptor}", text)
     text = _without_lead_in(text, about, descriptor)
-    text = re.sub(rf"(?i)(?:^|\s)(?:in (?:the|a|an) )?(?:{_SYNONYMS[about]})$", "", _trimmed(text))
+    text = re.sub(rf"(?i)\b(?:{_SYNONYMS[about]}) of (?:the |a |an )?", "", _trimmed(text))
+    text = re.sub(rf"(?i)^in an? (?=.+ (?:{_SYNONYMS[about]}|view)$)", "", text)
+    text = re.sub(rf"(?i)(?:^|\s)(?:in (?:the|a|an) )?(?:{_SYNONYMS[about]})$", "", text)
     text = _shortened(_trimmed(text))
     if re.match(r"[A-Z][a-z]", text):
         text = text[0].lower() + text[1:]
     return text or _FALLBACK[about], leaks > 0
+
+
+def verbatim(raw: str, *, about: str) -> str:
+    """The answer as it is, on one line; the same fallbacks as `clean` if it is empty."""
+    return " ".join(raw.split()) or _FALLBACK[about]
 
 
 def _first_sentence(raw: str) -> str:
@@ -92,8 +116,9 @@ def _without_lead_in(text: str, about: str, descriptor: str) -> str:
         rf"in {noun},? (?:there (?:is|are)\b)?|{noun}(?: of| behind| for)?(?: {subject})? ?(?:{_VERB}|:)",
         rf"{noun} (?:of|behind) {subject}[:,]?",
         rf"{subject}(?:'s (?:{_SYNONYMS[about]}))? {_VERB}",
-        rf"{subject}(?=\s(?!of\b)\w)" if about == "pose" else r"(?!)",
-        r"there (?:is|are)\b|it (?:is|shows)\b|the|an|a",
+        rf"{subject}(?=\s(?!of\b)\w)" if about == "pose" else rf"(?:{subject} )?(?:(?:{_DOING}) )?(?:{_PLACE})(?=\s\w)",
+        rf"there (?:is|are)\b|(?:it|this) {_VERB}",
+        "the|an|a",
     ):
         text = re.sub(rf"(?i)^(?:{lead_in})(?:\s+|$)", "", text)
     return text
@@ -120,8 +145,18 @@ def _leak(class_names: tuple[str, ...], descriptor: str) -> re.Pattern[str]:
         named |= {part for part in parts if len(part) > 2 and part not in _COMMON and part not in own}
         if "".join(parts) not in own:
             named.add(r"[\W_]*".join(parts))
-    either = "|".join(sorted(named - {""}, key=lambda word: (-len(word), word))) or "(?!)"
+    words = (_capital(word, descriptor) if word in _HOMONYMS else word for word in _longest_first(named - {""}))
+    either = "|".join(words) or "(?!)"
     one = rf"(?<![^\W_])(?:{either})s?(?![^\W_])"
     return re.compile(
         rf"(?:\b(?:a|an|the) )?{one}(?:[\s-]+{one})*(?:[\s-]+{re.escape(descriptor)}s?\b)?", re.IGNORECASE
     )
+
+
+def _longest_first(words: Collection[str]) -> list[str]:
+    return sorted(words, key=lambda word: (-len(word), word))
+
+
+def _capital(word: str, descriptor: str) -> str:
+    """Matches a word that begins with a capital letter, or that stands before the descriptor."""
+    return rf"(?-i:{word.capitalize()}|{word.upper()})|{word}(?=[\s-]+{re.escape(descriptor)}s?\b)"

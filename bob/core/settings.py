@@ -241,6 +241,9 @@ class Run:
     """T2I checkpoint: `sd15`, `sd21`, `skyworld`, `path:FOLDER`, or `simulated:SECONDS` to rehearse a cluster."""
     captioner: str = "qwen_vl"
     """A file of `bob/captioners/`, with a checkpoint after a colon: `qwen_vl:path:FOLDER`."""
+    captioner_cleaning: Literal["standard", "off"] = field(default="standard", metadata=OMIT_AT_DEFAULT)
+    """How answers enter prompts: `standard` drops lead-ins and articles and replaces names of classes, `off` inserts
+    the answer as it is, as the paper does (sec. 3.1)."""
     backbone: str = "resnet50"
     """A file of `bob/backbones/`, or a checkpoint by its name: `timm:vit_base_patch14_dinov2`, `clip:path:FOLDER`."""
     seed: int = 0

@@ -5,6 +5,7 @@ asks captioners for classes by the same base classes (`bob.steps.recognise`).
 """
 
 import abc
+import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from bob import captioners, datasets, store
 from bob.captioners import Answer
-from bob.captioners._cleaning import PROMPT_VERSION, clean
+from bob.captioners._cleaning import PROMPT_VERSION, clean, verbatim
 from bob.core import malloc
 from bob.core.step_table import STEPS
 from bob.core.timing import Stopwatch
@@ -48,6 +49,8 @@ class CaptionWork:
     """One word for what all classes are; empty: the data set's own."""
     shots: tuple[Shot, ...]
     inputs: Any
+    cleaning: str = "standard"
+    """`Run.captioner_cleaning`."""
 
 
 def units(cell: Cell) -> Iterator[Unit]:
@@ -56,11 +59,13 @@ def units(cell: Cell) -> Iterator[Unit]:
         return
     training, captioner = cell.training, cell.run.captioner
     revision, version = captioners.revision(captioner), STEPS["caption"].version
+    cleaning = cell.run.captioner_cleaning
+    cleaned = [] if cleaning == "standard" else [cleaning]
     for rank, shots in enumerate(_ranks(training)):
         for start in range(0, len(shots), _UNIT):
             chunk = shots[start : start + _UNIT]
             pictures = [(shot.image_id, shot.sha1) for shot in chunk]
-            inputs = [version, captioner, revision, training.descriptor, training.class_names, pictures]
+            inputs = [version, captioner, revision, training.descriptor, training.class_names, pictures, *cleaned]
             yield Unit(
                 step="caption",
                 target=f"captions/{store.slug(captioner)}-{store.key(*inputs)}.parquet",
@@ -73,6 +78,7 @@ def units(cell: Cell) -> Iterator[Unit]:
                     descriptor=training.descriptor,
                     shots=tuple(chunk),
                     inputs=store.plain(inputs),
+                    cleaning=cleaning,
                 ),
             )
 
@@ -169,6 +175,9 @@ class CaptionStep(VlmStep):
     step = "caption"
     doing = "captioning"
 
+    cleaning: str = "standard"
+    """`Run.captioner_cleaning`."""
+
     def _ask(self, pictures: list[Any]) -> Sequence[Answer]:
         return self._model.caption(pictures, descriptor=self._noun)
 
@@ -176,6 +185,9 @@ class CaptionStep(VlmStep):
         words = {"descriptor": self._noun, "class_names": self._data.class_names}
         background, in_background = clean(answer.background_raw, about="background", **words)
         pose, in_pose = clean(answer.pose_raw, about="pose", **words)
+        if self.cleaning == "off":
+            background = verbatim(answer.background_raw, about="background")
+            pose = verbatim(answer.pose_raw, about="pose")
         return {
             "image_id": shot.image_id,
             "background": background,
@@ -204,14 +216,18 @@ class VlmWorker(abc.ABC):
         """Asks about the unit's shots; a shot that cannot be read goes to the unit's `rejected` file."""
         times, work = Stopwatch(self._device), unit.work
         with malloc.importing():
-            step = self.step(
-                captioner=work.captioner, dataset=work.dataset, descriptor=work.descriptor, device=self._device
-            )
+            step = self.made(work)
             self._resident = step = self._resident if self._resident and self._resident == step else step
             step.load()
         with times("work"):
             rows, rejected = step(work.shots)
         return commit(unit, rows, self.rows, rejected, self._store, times=times, note=step.note())
+
+    def made(self, work: CaptionWork) -> VlmStep:
+        """Returns the step that does this work, its weights not loaded."""
+        return self.step(
+            captioner=work.captioner, dataset=work.dataset, descriptor=work.descriptor, device=self._device
+        )
 
 
 @final
@@ -220,3 +236,7 @@ class CaptionWorker(VlmWorker):
 
     rows = schema.CAPTIONS
     step = CaptionStep
+
+    def made(self, work: CaptionWork) -> VlmStep:
+        """See `VlmWorker`."""
+        return dataclasses.replace(super().made(work), cleaning=work.cleaning)

@@ -1,4 +1,4 @@
-"""Step 1 with scripted answers: cleaning, leak check and the captions table."""
+"""Step 1 with scripted answers: the captions table."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,98 +12,14 @@ from PIL import Image
 
 from bob import captioners
 from bob.captioners import Answer, Captioner
-from bob.captioners._cleaning import PROMPT_VERSION, clean
-from bob.core.types import Shot
+from bob.captioners._cleaning import PROMPT_VERSION
+from bob.core.types import Shot, Unit
 from bob.datasets import load
+from bob.paper.experiments import mini
+from bob.pipeline import splits
+from bob.steps import caption
 from bob.steps.caption import CaptionStep
-from bob.store import schema, tables
-
-AIRCRAFT = ("Boeing 737-800", "A380", "SR-20", "Global Express", "Zephyr")
-BIRDS = ("House Sparrow", "Green Jay", "Sooty Albatross", "Cardinal")
-
-
-@pytest.mark.parametrize(
-    ("raw", "background"),
-    [
-        ("orange sunset", "orange sunset"),
-        ("A clear blue sky with scattered clouds.", "clear blue sky with scattered clouds"),
-        ("The background of the aircraft is a clear blue sky.", "clear blue sky"),
-        ("the background behind an aircraft features: dark trees", "dark trees"),
-        ("In the background, there are trees and buildings.", "trees and buildings"),
-        ("Background: green foliage", "green foliage"),
-        ("**Cloudy sky background**", "cloudy sky"),
-        ("'Green grassy field'", "green grassy field"),
-        ("A plain white background", "plain white"),
-        ("an aircraft on snow, in the background", "aircraft on snow"),
-        ("Clear sky.\nThe aircraft is parked.", "clear sky"),
-        ("\n\n  Grey   runway \n", "grey runway"),
-        ("A 1.5 m tall fence. Grass.", "1.5 m tall fence"),
-        ("UK landscape", "UK landscape"),
-        (
-            "The background features a runway, a control tower, several hangars and a range of mountains far behind.",
-            "runway, a control tower, several hangars",
-        ),
-        ("one two three four five six seven eight nine ten eleven of the end", "one two three four five six seven"
-         " eight nine ten eleven"),
-        ("", "plain"),
-        ("...", "plain"),
-        ("The background.", "plain"),
-    ],
-)  # fmt: skip
-def test_a_background_is_reduced_to_what_the_template_wants(raw, background):
-    assert clean(raw, about="background", descriptor="aircraft", class_names=AIRCRAFT) == (background, False)
-
-
-@pytest.mark.parametrize(
-    ("raw", "pose"),
-    [
-        ("climbing left", "climbing left"),
-        ("The pose of a bird is perched on a branch.", "perched on a branch"),
-        ("A bird is perched on a branch, facing left", "perched on a branch, facing left"),
-        ("A bird perched on a branch.", "perched on a branch"),
-        ("A bird's pose is relaxed", "relaxed"),
-        ("A bird of prey, gliding", "bird of prey, gliding"),
-        ("In flight.", "in flight"),
-        ("Flying position", "flying"),
-        ("It is standing upright.", "standing upright"),
-        ("", "typical"),
-    ],
-)
-def test_a_pose_is_reduced_to_what_the_template_wants(raw, pose):
-    assert clean(raw, about="pose", descriptor="bird", class_names=BIRDS) == (pose, False)
-
-
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
-        ("A Boeing 737 is flying over mountains.", "flying over mountains"),
-        ("runway behind the Boeing 737-800 aircraft", "runway behind a aircraft"),
-        ("runway with an sr20 and A380s", "runway with a aircraft and a aircraft"),
-        ("below a global express", "below a aircraft"),
-        ("Zephyr", "aircraft"),
-    ],
-)
-def test_a_class_that_is_named_becomes_the_descriptor(raw, text):
-    assert clean(raw, about="background", descriptor="aircraft", class_names=AIRCRAFT) == (text, True)
-
-
-@pytest.mark.parametrize("raw", ["house and green grass", "sooty wall", "global map", "20 people", "birds on a wire"])
-def test_common_words_of_a_class_name_leak_nothing(raw):
-    assert clean(raw, about="background", descriptor="bird", class_names=BIRDS + AIRCRAFT) == (raw, False)
-
-
-def test_a_sibling_is_a_leak_as_well_and_a_word_inside_another_is_none():
-    words = {"about": "pose", "descriptor": "bird", "class_names": BIRDS}
-    assert clean("the Cardinal's pose is upright", **words) == ("upright", True)
-    assert clean("jaywalking", **words) == ("jaywalking", False)
-
-
-@pytest.mark.parametrize("raw", ["", "x" * 400, "a " * 300, "(((", "\\", "日本語。", "the the the", "\x00", "A bird"])
-@pytest.mark.parametrize("about", ["background", "pose"])
-def test_whatever_is_answered_something_short_comes_out(raw, about):
-    text, leaked = clean(raw, about=about, descriptor="bird", class_names=("C++ (odd)", "***", "bird"))
-    assert 1 <= len(text.split()) <= 12
-    assert not leaked
+from bob.store import Store, schema, tables
 
 
 class Toy(Captioner):
@@ -157,6 +73,25 @@ def test_the_descriptor_of_the_user_goes_before_the_data_sets(loaded):
     shots = load("skyworld").split(shots=1, val=1, seed=0)[:1]
     ((row,), _) = CaptionStep(captioner="toy", dataset="skyworld", descriptor="machine")(shots)
     assert row["background"] == "machine land"
+
+
+def test_answers_enter_as_they_are_where_cleaning_is_off(loaded):
+    shots = load("skyworld").split(shots=1, val=1, seed=0)[:1]
+    ((row,), _) = CaptionStep(captioner="toy", dataset="skyworld", cleaning="off")(shots)
+    assert (row["background"], row["pose"]) == ("The background is aircraft land.", "A Zephyr flying (32, 32)")
+    assert row["leaked"]
+
+
+def test_cleaning_is_part_of_the_key_and_reaches_the_worker(tmp_path, loaded):
+    def unit(cleaning: Any) -> Unit:
+        run = mini("bob", captioner_cleaning=cleaning)
+        return next(caption.units(splits.split(run, Store(str(tmp_path)))))
+
+    standard, off = unit("standard"), unit("off")
+    assert standard.target != off.target
+    caption.CaptionWorker(str(tmp_path), device="cpu")(off)
+    rows = Store(str(tmp_path)).read_checked(off.target, schema.CAPTIONS).to_pylist()
+    assert {row["background"] for row in rows} == {"The background is aircraft land."}
 
 
 # -- what goes wrong ----------------------------------------------------------------------------
