@@ -53,6 +53,8 @@ class RunCommand:
     idle; 0: on a cluster one for every four GPUs that it has or can start, elsewhere 1."""
     table_only: bool = False
     """Only make the table of the finished runs, marking missing cells; allowed while another command runs."""
+    figure_class: str = ""
+    """Class that figure3 shows, its files named after it [737-400, or the first class]."""
     submit: str = ""
     """Address of a cluster's dashboard, as http://127.0.0.1:8265, to run this command there as a job."""
     log: Literal["none", "tensorboard", "mlflow", "wandb"] = "none"
@@ -109,12 +111,11 @@ def _run(command: RunCommand, arguments: Sequence[str]) -> int:
         cluster.require(command.log, artefacts)
     if command.at_once < 0:
         raise ValueError(f"--at-once must be 0 or more, got {command.at_once}")
-    executor = _executor(command, note)
+    output, executor = _output(command), _executor(command, note)
     pipeline.check(runs, artefacts=artefacts, max_rejected=command.max_rejected)  # before the lock is written
     with lock.lock(artefacts, note):
         options: Any = {"artefacts": artefacts, "executor": executor, "report": console.report}
         options["max_rejected"] = command.max_rejected
-        output = _output(command)
         upto = min(command.upto, output.ends, key=pipeline.UPTO.index)
         at_once = 1 if command.inline else cluster.at_once(command.at_once, command.resources, note)
         outcomes = pipeline.execute(runs, upto=upto, at_once=at_once, **options)
@@ -133,7 +134,12 @@ def _show(command: RunCommand, outcomes: Sequence[Outcome], artefacts: store.Sto
 
 
 def _output(command: RunCommand) -> outputs.Output:
-    return experiments.OUTPUTS.get(command.experiment, outputs.Table())
+    output = experiments.OUTPUTS.get(command.experiment, outputs.Table())
+    if not command.figure_class:
+        return output
+    if not isinstance(output, outputs.Figure):
+        raise ValueError("--figure-class is for figure3 and its twins: leave it out")
+    return output.showing(command.figure_class, _runs(command))
 
 
 def _runs(command: RunCommand) -> list[Run]:

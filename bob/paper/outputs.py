@@ -1,11 +1,12 @@
 """Outputs of an experiment: a table, a figure, a custom text, statements about tables, or several of these."""
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bob import store
+from bob import datasets, store
 from bob.core.settings import Run
 from bob.core.types import Outcome, Unit
 from bob.paper import claims, layouts, render, tabulate
@@ -71,6 +72,19 @@ class Figure(Output):
     """Name of the module."""
     upto: str = "generate"
     """The last step that the module needs."""
+    class_name: str = ""
+    """Figure 3: the class to show; empty: the module's own choice."""
+
+    def showing(self, class_name: str, runs: Sequence[Run]) -> "Figure":
+        """Returns this figure of another class; its files are named after the class too.
+
+        Raises:
+            ValueError: if the figure is not of one class, or the data set has no such class.
+        """
+        if self.name != "figure3":
+            raise ValueError(f"{self.name} shows all classes, so --figure-class is not for it: leave it out")
+        self._module.class_id(datasets.load(runs[0].dataset, runs[0].descriptor), class_name)
+        return dataclasses.replace(self, class_name=class_name)
 
     @property
     def ends(self) -> str:
@@ -84,7 +98,9 @@ class Figure(Output):
     def show(self, outcomes: Sequence[Outcome], artefacts: store.Store, name: str) -> None:
         """See `Output`."""
         if self._is_whole(outcomes, artefacts):
-            print(self._module.draw(outcomes, artefacts, name=name))
+            chosen = {"class_name": self.class_name} if self.class_name else {}
+            name = f"{name}-{store.slug(self.class_name)}" if chosen else name
+            print(self._module.draw(outcomes, artefacts, name=name, **chosen))
         else:
             print(f"{name} is not drawn: some of its runs or measures are missing")
 

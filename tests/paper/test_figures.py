@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from bob import datasets, pipeline
+from bob import cli, datasets, pipeline
 from bob.classifier.embedder import Embedder
 from bob.commands import status, verify
 from bob.core.settings import DrawSettings, Run
 from bob.core.types import Outcome, Unit
-from bob.paper import metrics
+from bob.paper import experiments, metrics, outputs
 from bob.paper.figures import figure3, figure4, figure5, figure6, per_class
 from bob.steps import embed, workers
 from bob.store import Store, schema
@@ -295,3 +295,29 @@ def test_a_figure_that_was_cut_short_is_named(measured: Done, tmp_path: Path, ki
     other.write(f"figures/four.{kind}", other.read(f"figures/four.{kind}")[:-20])
     (problem,) = verify.verify(other).problems
     assert (problem.path, problem.wrong) == (f"figures/four.{kind}", "is not whole")
+
+
+def test_figure_3_shows_the_papers_class_where_the_data_set_has_it() -> None:
+    skyworld = datasets.load("skyworld")
+    assert figure3.class_id(skyworld) == 0
+    assert figure3.class_id(dataclasses.replace(skyworld, class_names=("A380", "737-400", "C-130"))) == 1
+
+
+def test_the_class_of_figure_3_is_checked_before_anything_is_run() -> None:
+    runs, figure = experiments.load("skyworld_figure3", (0,)), outputs.Figure("figure3")
+    assert figure.showing("Bora", runs).class_name == "Bora"
+    with pytest.raises(ValueError, match="unknown class 'Boras'"):
+        figure.showing("Boras", runs)
+    with pytest.raises(ValueError, match="figure4 shows all classes"):
+        outputs.Figure("figure4").showing("Bora", runs)
+
+
+@pytest.mark.parametrize(("experiment", "words"), [("skyworld", "for figure3"), ("skyworld_figure3", "unknown class")])
+def test_a_class_that_no_figure_shows_ends_the_command(
+    experiment: str, words: str, tmp_path: Path, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", experiment, "--figure-class", "Boras", "--inline", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,10 @@ from bob.core.types import Outcome, Unit
 from bob.paper.figures import _page
 from bob.store.images import read_images
 
-__all__ = ["draw", "units"]
+__all__ = ["class_id", "draw", "units"]
+
+_CLASS = "737-400"
+"""The class that the paper's figure shows, an Aircraft variant."""
 
 _SIDE = 192  # pixels of a picture in the figure: small ones are enlarged by whole factors, large ones reduced
 
@@ -21,6 +24,20 @@ _SIDE = 192  # pixels of a picture in the figure: small ones are enlarged by who
 def units(outcomes: Sequence[Outcome], artefacts: store.Store) -> list[Unit]:
     """No units: the figure needs no computation."""
     return []
+
+
+def class_id(dataset: datasets.Dataset, class_name: str = "") -> int:
+    """Returns the id of the class to show: the named one, else the paper's, else the first.
+
+    Raises:
+        ValueError: if there is no such class; lists the known classes and the nearest.
+    """
+    names = dataset.class_names
+    if not class_name:
+        return names.index(_CLASS) if _CLASS in names else 0
+    if class_name not in names:
+        raise ValueError(registry.unknown("class", class_name, names))
+    return names.index(class_name)
 
 
 def draw(
@@ -34,29 +51,27 @@ def draw(
         outcomes: outcomes of runs that have images.
         artefacts: store of the outcomes.
         name: name of the figure.
-        class_name: class to show; empty: the first.
+        class_name: class to show; empty: the paper's 737-400, or the first where there is no such class.
         columns: pictures per row.
 
     Returns:
         Markdown list of the images shown.
 
     Raises:
-        ValueError: if there is no such class; lists the known classes and the nearest.
+        ValueError: as `class_id` does.
     """
     shown = [outcome for outcome in outcomes if outcome.split == outcomes[0].split and outcome.images]
     dataset = datasets.load(outcomes[0].run.dataset, outcomes[0].run.descriptor)
-    class_name = class_name or dataset.class_names[0]
-    if class_name not in dataset.class_names:
-        raise ValueError(registry.unknown("class", class_name, dataset.class_names))
-    class_id = dataset.class_names.index(class_name)
-    shots = [shot for shot in outcomes[0].shots if shot.class_id == class_id][:columns]
+    chosen = class_id(dataset, class_name)
+    class_name = dataset.class_names[chosen]
+    shots = [shot for shot in outcomes[0].shots if shot.class_id == chosen][:columns]
     rows = {"real shots": [dataset.open(shot) for shot in shots]}
     lines = [f"- real shots: {', '.join(shot.image_id for shot in shots)}"]
     several = len({outcome.run.checkpoint for outcome in shown}) > 1
     for outcome in shown:
         title = f"{outcome.run.method}\n{outcome.run.checkpoint}" if several else outcome.run.method
         images = read_images(
-            artefacts, outcome.images, shard=lambda table: table.filter(pc.field("class_id") == class_id)
+            artefacts, outcome.images, shard=lambda table: table.filter(pc.field("class_id") == chosen)
         ).slice(0, columns)
         rows[title] = [Image.open(io.BytesIO(image)) for image in images["image"].to_pylist()]
         lines.append(f"- {title.replace(chr(10), ' ')}: {', '.join(images['request_id'].to_pylist())}")
