@@ -16,7 +16,7 @@ from bob.backbones import _clip_network, _timm
 from bob.captioners import _random_weights as qwen
 from bob.classifier import loss
 
-__all__ = ["BACKBONES", "CAPTIONERS", "caption", "classify"]
+__all__ = ["BACKBONES", "CAPTIONERS", "caption", "classify", "no_weights"]
 
 BACKBONES = ("resnet50", "mae_vit_b16", "clip_vit_b16", "resnet_mini", "mae_mini", "clip_mini")
 CAPTIONERS = tuple(qwen.ARCHITECTURES)
@@ -84,7 +84,7 @@ def _step(backbone: Any, model: nn.Module, images: int, classes: int, precision:
 def _classifier(name: str, classes: int) -> tuple[Any, Any]:
     """A backbone and its network on the meta device, as the trainer prepares it."""
     backbone = backbones.load(name)
-    with _no_weights():
+    with no_weights():
         model: Any = backbone.build([f"class {k}" for k in range(classes)], descriptor="thing")
     if isinstance(model, _clip_network.Prompted):
         model.tokens = model.tokens.to("meta")
@@ -92,7 +92,7 @@ def _classifier(name: str, classes: int) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _no_weights() -> Iterator[None]:
+def no_weights() -> Iterator[None]:
     """Inside the block a backbone's `build` makes its network on the meta device and loads nothing."""
 
     def clip(location: str, **_: Any) -> CLIPModel:

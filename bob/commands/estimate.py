@@ -216,7 +216,7 @@ def _lines(
                 done = [unit.target in finished for unit, _ in group]
                 left = [amount for (_, amount), is_done in zip(group, done, strict=True) if not is_done]
                 kind = PLANNED[step].step
-                rate = rates.get((kind, model)) or throughput.RATES.get(cluster.device, {}).get(kind)
+                rate = rates.get((kind, model)) or throughput.rate(cluster.device, kind, model)
                 yield Line(
                     step=step,
                     model=model,

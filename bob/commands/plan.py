@@ -80,14 +80,14 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("step", "model", "units", "done", "work in all", "a second", "hours left", ""):
         table.add_column(column, overflow="fold")
-    sources = dict.fromkeys(line.rate.source for line in plan.lines if line.rate and line.todo)
+    sources = dict.fromkeys(_source(line.rate) for line in plan.lines if line.rate and line.todo)
     numbers = {source: f"({k})" for k, source in enumerate(sources, 1)}
     for line in plan.lines:
         name, unit = PLANNED[line.step].title, PLANNED[line.step].counts
         rate = f"{line.rate.per_second:,.3g}" if line.rate else "not known"
         hours = _hours(line.seconds) if line.rate or not line.todo else "not known"
         counts = f"{line.units:,}", f"{line.done:,}", f"{line.size:,} {unit}"
-        table.add_row(name, line.model, *counts, rate, hours, numbers.get(line.rate.source, "") if line.rate else "")
+        table.add_row(name, line.model, *counts, rate, hours, numbers.get(_source(line.rate), "") if line.rate else "")
     _print(table)
     for source, number in numbers.items():
         print(f"{number} {source}")
@@ -99,6 +99,10 @@ def show(plan: Plan, *, price: float = 0.0) -> None:
         print("not all captions are made, so units that depend on them count as to do")
     _show_memory(plan)
     print(_total(plan, price))
+
+
+def _source(rate: rates.Rate) -> str:
+    return f"{rate.basis}: {rate.source}"
 
 
 def _show_memory(plan: Plan) -> None:

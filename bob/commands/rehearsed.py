@@ -132,7 +132,7 @@ def rates(artefacts: store.Store, device: str) -> Mapping[tuple[str, str], Rate]
         ValueError: if a file is damaged.
     """
     return {
-        (r.step, r.model): Rate(per_second=r.per_second, source=_source(r, artefacts))
+        (r.step, r.model): Rate(per_second=r.per_second, basis="measured", source=_source(r, artefacts))
         for r in _all(artefacts)
         if is_of(r.device, device)
     }

@@ -91,7 +91,7 @@ def smoke(seeds: Sequence[int] = (0,)) -> list[Run]:
 def table1(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 1: few-shot accuracy of three backbones on four data sets, ten rows of methods.
 
-    bob run table1 --out s3://bucket/bob          599 GPU-hours on H100s by `bob plan`
+    bob run table1 --out s3://bucket/bob          450 GPU-hours on H100s by `bob plan`
 
     The paper: BOB is best in 18 of 24 settings (abstract); in 19 by its cells, by up to 7.33 points (`claims`).
     """
@@ -109,7 +109,7 @@ def table1(seeds: Sequence[int] = (0,)) -> list[Run]:
 def table2(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 2: long-tail accuracy of ResNet-50 at imbalance factors 100, 50 and 10.
 
-    bob run table2 --out s3://bucket/bob          338 GPU-hours on H100s
+    bob run table2 --out s3://bucket/bob          212 GPU-hours on H100s
 
     The paper: BOB is best on CUB-LT at each factor (63.06 at 100; Diff-II 56.10), and on Flower-LT.
     """
@@ -131,7 +131,7 @@ def _aircraft(method: str, checkpoint: str = "sd21", **fields: Any) -> Run:
 def table3(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 3: marginalisation none, class-level and data-set-level, without and with preservation.
 
-    bob run table3 --out s3://bucket/bob          27.2 GPU-hours on H100s: six sets of images from two adapters
+    bob run table3 --out s3://bucket/bob          18.9 GPU-hours on H100s: six sets of images from two adapters
 
     The paper: 68.00 with neither, 73.78 with both on the whole data set, 64.38 at worst.
     """
@@ -142,7 +142,7 @@ def table3(seeds: Sequence[int] = (0,)) -> list[Run]:
 def table6(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Table 6: DataDream and BOB fine-tuned for 200, 400, 1,000 and 2,000 epochs, checkpoints of one run.
 
-    bob run table6 --out s3://bucket/bob          94.4 GPU-hours on H100s
+    bob run table6 --out s3://bucket/bob          64.8 GPU-hours on H100s
 
     The paper: both are best at 1,000 (69.11 and 75.22), BOB ahead at each.
     """
@@ -162,7 +162,7 @@ def _on_aircraft(methods: Sequence[tuple[str, str]], seeds: Sequence[int]) -> li
 def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 3: shots of one class beside images of it by Diff-II, DataDream and BOB; nothing is classified.
 
-    bob run figure3 --out s3://bucket/bob          25.3 GPU-hours on H100s
+    bob run figure3 --out s3://bucket/bob          13.7 GPU-hours on H100s
 
     The paper: Diff-II's backgrounds are plain, DataDream's aircraft stand on the ground, BOB's contexts vary.
     """
@@ -173,7 +173,7 @@ def figure3(seeds: Sequence[int] = (0,)) -> list[Run]:
 def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 4: density over the classes of the FID between generated and real images.
 
-    bob run figure4 --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
+    bob run figure4 --out s3://bucket/bob          13.7 GPU-hours on H100s, the images of Figure 3
 
     The paper: modes at 26 (BOB), 31 (DataDream) and 37 (Diff-II). Compare the order, not the values: see
     `bob.paper.figures`.
@@ -185,7 +185,7 @@ def figure4(seeds: Sequence[int] = (0,)) -> list[Run]:
 def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 5: how well a captioner itself knows the classes, against the accuracy that BOB reaches with it.
 
-    bob run figure5 --out s3://bucket/bob          20.1 GPU-hours on H100s
+    bob run figure5 --out s3://bucket/bob          14.0 GPU-hours on H100s
 
     GPT-4o needs OPENAI_API_KEY; any server with OpenAI's API will do.
 
@@ -206,7 +206,7 @@ def figure5(seeds: Sequence[int] = (0,)) -> list[Run]:
 def figure6(seeds: Sequence[int] = (0,)) -> list[Run]:
     """Figure 6: histogram over the classes of DataDream's FID minus BOB's.
 
-    bob run figure6 --out s3://bucket/bob          19.2 GPU-hours on H100s, two sets of Figure 3's images
+    bob run figure6 --out s3://bucket/bob          12.7 GPU-hours on H100s, two sets of Figure 3's images
 
     The paper: BOB's is lower in 91 of 100 classes, by more than 5 in 29.
     """
@@ -217,7 +217,7 @@ def figure6(seeds: Sequence[int] = (0,)) -> list[Run]:
 def per_class(seeds: Sequence[int] = (0,)) -> list[Run]:
     """FID, KID, Vendi score, entropy of contexts and caption leakage of Figure 3's methods: a table, class by class.
 
-    bob run per_class --out s3://bucket/bob          25.3 GPU-hours on H100s, the images of Figure 3
+    bob run per_class --out s3://bucket/bob          13.7 GPU-hours on H100s, the images of Figure 3
 
     The paper gives the FID alone, in Figures 4 and 6.
     """
@@ -271,6 +271,6 @@ def _joined(parts: Sequence[Runs]) -> Runs:
     return lambda seeds: [run for runs in parts for run in runs(seeds)]
 
 
-_add_changed("", lambda run: run, "; 1,039 GPU-hours on H100s")
+_add_changed("", lambda run: run, "; 732 GPU-hours on H100s")
 _add_changed("skyworld_", on_skyworld, ", on skyworld with mini models")
 _add_changed("smoke_", lambda run: tiny(on_skyworld(run)), ", on skyworld with budgets that mean nothing")

@@ -4,13 +4,15 @@ import dataclasses
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from bob import cli, datasets, pipeline
-from bob.commands import estimate, needs, plan
-from bob.commands.rates import RATES, Rate, measured
+from bob import backbones, cli, datasets, pipeline
+from bob.commands import estimate, needs, plan, rates, roofline
+from bob.commands.rates import RATES, Rate
 from bob.core.settings import Run
+from bob.core.types import Token, Tuning
 from bob.datasets import _standin
 from bob.paper import experiments
 from bob.steps import workers
@@ -63,14 +65,59 @@ def test_a_known_device_has_rates_and_memory(device):
     assert 14e9 < card.bytes < 151e9
 
 
-def test_a_derived_rate_says_so_and_published_ones_stay():
-    assert RATES["H100"]["generate"].per_second == 175
-    assert RATES["A100-80"]["generate"].per_second == RATES["A100"]["generate"].per_second == pytest.approx(115)
-    assert RATES["L4"]["generate"].per_second == pytest.approx(115 * 121 / 312)
-    assert RATES["L4"]["generate"].source.startswith("derived: 0.39 of an A100's")
-    assert "derived" not in RATES["A100"]["generate"].source
+def test_a_published_rate_stays_and_others_are_derived_from_counts():
+    assert RATES["A100"]["generate"].per_second == pytest.approx(1.15 * 102)
+    assert RATES["A100"]["generate"].basis == "measured"
+    h100 = RATES["H100"]["generate"]
+    assert h100.basis == "derived"
+    assert 1.75 < h100.per_second / 102 < 6.8, "between ONNX Runtime at batch 1 and MLPerf"
+    assert h100.source.startswith("2.8 of an A100's, by arithmetic and bandwidth (diffusers' documentation")
+    assert RATES["A100-80"]["generate"].per_second > RATES["A100-40"]["generate"].per_second, "its memory is faster"
     assert needs.card("A100") == needs.card("A100-40")
     assert needs.card("cpu") is None
+    assert rates.rate("cpu", "generate", "sd15") is None
+
+
+def test_classifiers_differ_by_arithmetic_and_bandwidth():
+    """ResNet-50 moves bytes and a ViT multiplies, so how much slower the ViT is depends on the card."""
+
+    def times(device: str) -> float:
+        each = {name: roofline.seconds(roofline.TRAINED[name], device) for name in ("mae_vit_b16", "resnet50")}
+        return each["mae_vit_b16"] / each["resnet50"]
+
+    assert times("T4") > times("H200") > 1
+    cost = backbones.load("mae_vit_b16").cost
+    of_vit, of_resnet = (rates.rate("T4", "classify", name) for name in ("mae_vit_b16", "resnet50"))
+    assert of_vit is not None
+    assert of_resnet is not None
+    assert cost * of_resnet.per_second / of_vit.per_second == pytest.approx(times("T4"))
+    assert rates.rate("T4", "classify", "timm:any") == of_resnet
+
+
+def test_time_is_that_of_products_and_then_of_bytes():
+    work = roofline.Work(convolutions=494.7e12, products=66.9e12, bytes=3.35e12, precision="float32")
+    assert roofline.seconds(work, "H100") == pytest.approx(2 + 2 + 1.25)
+    no_tf32 = roofline.Work(convolutions=8.1e12, products=0.0, bytes=0.0, precision="float32")
+    assert roofline.seconds(no_tf32, "T4") == pytest.approx(2)
+
+
+def test_evaluations_of_a_sampler_are_counted():
+    row = {"steps": 50, "strength": 0.5, "kind": "text2img", "guidance": 2.0, "scheduler": "default"}
+    assert rates.evaluations([row]) == 2 * 51
+    assert rates.evaluations([row | {"scheduler": "ddim"}]) == 2 * 50
+    assert rates.evaluations([row | {"kind": "img2img", "guidance": 1.0}]) == 26
+    assert rates.evaluations([row, row | {"scheduler": "dpm"}]) == 101
+
+
+def test_small_pictures_of_a_finetune_weigh_less():
+    def weight(tuning: Tuning) -> float:
+        return rates.weight(SimpleNamespace(checkpoint="sd15", tuning=tuning))
+
+    word = Token(name="<w>", begins_as="sky")
+    assert weight(Tuning()) == 1
+    assert weight(Tuning(text_encoder=False, tokens=(word,), side=224)) == pytest.approx(0.17, abs=0.01)
+    assert weight(Tuning(unet=False, text_encoder=False, tokens=(word,))) == pytest.approx(0.96, abs=0.01)
+    assert rates.weight(SimpleNamespace(checkpoint="sd15")) == 1, "a manifest of an earlier version"
 
 
 def test_memory_of_each_step_is_told(nowhere, capsys):
@@ -131,7 +178,9 @@ def test_table_3_is_counted_without_its_data(nowhere):
     assert (found["finetune", "sd21"].units, found["finetune", "sd21"].size) == (2, 2 * 400 * 13)
     assert found["finetune", "sd21"].todo == 2 * 400 * 13 * 80
     assert found["generate", "sd21"].size == 6 * 100 * 100
-    assert found["generate", "sd21"].todo == 6 * 100 * 100 * 2 * 50  # with and without the prompt, 50 steps
+    assert (
+        found["generate", "sd21"].todo == 6 * 100 * 100 * 2 * 51
+    )  # with and without the prompt, PNDM's 51 for 50 steps
     assert (found["sweep", "resnet50"].units, found["final", "resnet50"].units) == (6 * 18, 6)
     assert found["sweep", "resnet50"].todo == 6 * 18 * 10 * (1_000 * 10 + 10_000)
     assert made.bytes == pytest.approx(60_000 * 450e3 + 2 * 17.5e6)
@@ -191,13 +240,13 @@ def test_seeds_and_methods_that_share_are_counted_once(nowhere):
 
 def test_what_is_there_is_done_and_a_lost_shard_is_to_do(artefacts, base):
     runs = [dataclasses.replace(base, method="bob", captioner="qwen_vl:skyworld")]
-    cluster, rates = estimate.Cluster.parse("2xcpu"), measured(artefacts)
-    whole = estimate.make(runs, artefacts, cluster=cluster, rates=rates)
+    cluster, found = estimate.Cluster.parse("2xcpu"), rates.measured(artefacts)
+    whole = estimate.make(runs, artefacts, cluster=cluster, rates=found)
     assert whole.captioned
     assert all((line.done, line.todo) == (line.units, 0) for line in whole.lines)
     assert (whole.wall, whole.bytes) == (0, 0)
     artefacts.delete(next(path for path in artefacts.listing() if path.endswith("/part-00000.parquet")))
-    lost = estimate.make(runs, artefacts, cluster=cluster, rates=rates)
+    lost = estimate.make(runs, artefacts, cluster=cluster, rates=found)
     assert [line.step for line in lost.lines if line.todo] == ["generate"]
     (line,) = (line for line in lost.lines if line.todo)
     assert line.units - line.done == 1
@@ -212,10 +261,10 @@ def test_a_rate_that_is_not_known_is_said(nowhere, capsys):
 
 
 def test_the_price_is_that_of_all_devices_for_what_they_work(nowhere, capsys):
-    rate = Rate(per_second=1.0, source="a test")
+    rate = Rate(per_second=1.0, basis="assumed", source="a test")
     steps = {"caption": "qwen_vl:skyworld", "finetune": "skyworld", "generate": "skyworld", "classify": "resnet_mini"}
-    rates = dict.fromkeys(steps.items(), rate)
-    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("4xcpu"), rates=rates)
+    known = dict.fromkeys(steps.items(), rate)
+    made = estimate.make(experiments.load("smoke", (0,)), nowhere, cluster=estimate.Cluster.parse("4xcpu"), rates=known)
     plan.show(made, price=2.0)
     hours = sum(line.todo for line in made.lines) / 3600
     assert f"{2 * hours:,.2f} at 2 for a device-hour" in capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_each_step_is_measured_with_the_real_weights(bob, local, capsys):
         assert min(one.work, one.seconds, one.per_second, one.bytes, one.flops, one.peak, one.share) > 0, step
     assert found["finetune"].model == bob.checkpoint
     assert found["finetune"].trials[0].images == 3
-    assert found["generate"].trials[0].work % (2 * 2 * 3) == 0  # steps, guidance, batch
+    assert found["generate"].trials[0].work % (3 * 2 * 3) == 0  # PNDM's 3 for 2 steps, guidance, batch
     report.show(list(found.values()))
     assert "RANDOM" not in capsys.readouterr().out
     assert verify.verify(local).problems == ()
@@ -253,7 +253,7 @@ def test_a_plan_takes_the_rates_of_a_rehearsal(local, capsys):
     with pytest.raises(SystemExit):
         cli.main(["plan", "smoke", "--cluster", "2xcpu", "--out", f"{local.root}-none", "--measured", local.root])
     printed = capsys.readouterr().out
-    assert f"(1) rehearsed in {local.root} on cpu\n" in printed
+    assert f"(1) measured: rehearsed in {local.root} on cpu\n" in printed
     assert "device-hours" in printed
     with pytest.raises(SystemExit):
         cli.main(["plan", "smoke", "--cluster", "1xH100", "--out", f"{local.root}-none", "--measured", local.root])

@@ -19,12 +19,13 @@ def on_gpu(make: Callable[[], torch.nn.Module], dtype: torch.dtype = torch.float
     return torch.nn.Module.to(model, "cuda", dtype)  # not diffusers' own, which warns
 
 
-def pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+def pipeline(name: str, dtype: torch.dtype, device: str = "cuda") -> StableDiffusionPipeline:
     """SD 1.5 or SD 2.1-base as their hub's configuration files describe them; the words are skyworld's.
 
     Args:
         name: `sd15` or `sd21`.
         dtype: of all weights.
+        device: `cuda` for a pretended GPU, or `meta`.
     """
     tokenizer = models.clip_tokenizer()
     tokenizer.model_max_length = 77
@@ -35,7 +36,7 @@ def pipeline(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
         text.set_input_embeddings(torch.nn.Embedding(len(tokenizer), text.config.hidden_size))
     build: Any = StableDiffusionPipeline
     made = build(
-        **{part: torch.nn.Module.to(network, "cuda", dtype) for part, network in networks.items()},
+        **{part: torch.nn.Module.to(network, device, dtype) for part, network in networks.items()},
         tokenizer=tokenizer,
         scheduler=PNDMScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True

@@ -142,7 +142,7 @@ def _finetune(kind: Kind, device: str, rounds: Rounds) -> tuple[int, str]:
     opened = functools.cache(lambda image_id: opener(kind)(shots[image_id]))
 
     def ended(done: int, loss: float) -> None:
-        if rounds.tick(images):
+        if rounds.tick(images * rates.weight(work)):
             raise _Ended
 
     with contextlib.suppress(_Ended):
