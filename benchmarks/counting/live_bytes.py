@@ -101,6 +101,7 @@ def autocast(precision: str) -> Iterator[None]:
         # A model may leave torch's own autocast for a product of few numbers, which is not worth counting.
         stack.enter_context(mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()))
         half = precision == "bfloat16"
+        stack.enter_context(mock.patch.object(torch.amp, "is_autocast_available", return_value=half))
         stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", return_value=half))
         stack.enter_context(mock.patch.object(torch, "get_autocast_dtype", return_value=torch.bfloat16))
         if half:

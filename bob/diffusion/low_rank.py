@@ -25,7 +25,7 @@ class LowRankLinear(Linear):
         (name,) = self.active_adapters
         base, down, up = self.get_base_layer(), self.lora_A[name].weight, self.lora_B[name].weight
         kind = x.device.type
-        if not torch.is_autocast_enabled(kind):
+        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
             return _Product.apply(x, base.weight, base.bias, down, up)  # pyright: ignore[reportReturnType]
         half = x.to(torch.get_autocast_dtype(kind))
         with torch.autocast(kind, enabled=False):  # the sum of the weights is one of float32
