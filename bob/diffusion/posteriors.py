@@ -85,7 +85,7 @@ class Posteriors:
 
         def encode(some: Sequence[Crop]) -> list[Tensor]:
             pixels = torch.from_numpy(np.stack([self._pixels(crop) for crop in some]))
-            images = send(pixels, self._device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            images = send(pixels, self._device).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
             posterior = self._vae.encode(images).latent_dist
             return list(torch.stack([posterior.mean, posterior.std], 1))
 

@@ -13,8 +13,8 @@ from safetensors.torch import load, load_file
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request, Token, Tuning
 from bob.diffusion import checkpoints, lora, sampling, textual_inversion
-from bob.diffusion.image_generator import ImageGenerator
 from bob.diffusion.batches import Batches
+from bob.diffusion.image_generator import ImageGenerator
 from bob.diffusion.training import Callbacks, Pairs, adapter, train
 
 WORDS = (Token(name="<class_1>", begins_as="Heron"), Token(name="<class_11>", begins_as="ktn", vectors=2))
