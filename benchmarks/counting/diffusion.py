@@ -73,7 +73,7 @@ def _tuned(architecture: str, parts: str, *, checkpointing: bool) -> SimpleNames
     return SimpleNamespace(unet=unet, text_encoder=text_encoder, scheduler=DDPMScheduler(), scale=_scale(vae))
 
 
-def _step(models: SimpleNamespace, images: int, *, side: int, precision: str) -> Callable[[], None]:
+def _step(models: Any, images: int, *, side: int, precision: str) -> Callable[[], None]:
     """Forward and backward pass of one micro-batch, by the loss of `bob.diffusion.training`."""
     unet = models.unet
     edge = side // models.scale
@@ -81,13 +81,21 @@ def _step(models: SimpleNamespace, images: int, *, side: int, precision: str) ->
         latents = torch.empty(images, unet.config.in_channels, edge, edge)
         times = torch.zeros(images, dtype=torch.long)
         tokens = torch.zeros(images, models.text_encoder.config.max_position_embeddings, dtype=torch.long)
-    latents = latents.contiguous(memory_format=torch.channels_last)
+    latents, loss = latents.contiguous(memory_format=torch.channels_last), training.Loss(models)
 
     def step() -> None:
         with autocast(precision):
             noise, shown = torch.empty_like(latents), frozenset[int]()
-            batch = Batch(latents=latents, noise=noise, times=times, tokens=tokens, size=images, shown=shown)
-            training._loss(models, batch).backward()
+            batch = Batch(
+                latents=latents,
+                noise=noise,
+                times=times,
+                tokens=tokens,
+                prompts=tuple(range(images)),  # all differ, as BOB's may
+                size=images,
+                shown=shown,
+            )
+            loss(batch).backward()
 
     return step
 

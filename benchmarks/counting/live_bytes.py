@@ -100,7 +100,11 @@ def autocast(precision: str) -> Iterator[None]:
         stack.enter_context(mock.patch.object(functional, "dropout", _fused_dropout))
         # A model may leave torch's own autocast for a product of few numbers, which is not worth counting.
         stack.enter_context(mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()))
-        if precision == "bfloat16":
+        half = precision == "bfloat16"
+        stack.enter_context(mock.patch.object(torch.amp, "is_autocast_available", return_value=half))
+        stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", return_value=half))
+        stack.enter_context(mock.patch.object(torch, "get_autocast_dtype", return_value=torch.bfloat16))
+        if half:
             for functions, dtype in ((_LOWER, torch.bfloat16), (_HIGHER, torch.float32)):
                 for module, names in functions:
                     for name in names:

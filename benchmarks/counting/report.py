@@ -97,7 +97,7 @@ def _images(table: Any) -> Iterator[str]:
     yield "| | precision | side | GB an image | checkpointed | independent of the batch, GB | TFLOP an image |"
     yield "|---" * 7 + "|"
     for name, entry in table["finetune"].items():
-        kept = memory._KEPT_POSTERIORS * entry["posterior"]
+        kept = memory.KEPT_POSTERIORS * entry["posterior"]
         for key, sides in entry["steps"].items():
             parts, precision = key.split()
             for side, step in sides.items():

@@ -17,7 +17,7 @@ from bob.core.settings import FinetuneSettings
 from bob.core.types import Tuning
 
 __all__ = ["CARDS", "RESERVED", "SPARE", "Card", "Footprint", "MicroBatch", "caption", "classify", "finetune"]
-__all__ += ["fits", "generate", "micro_batch", "misfit", "side_by_side"]
+__all__ += ["fits", "generate", "host", "micro_batch", "misfit", "side_by_side"]
 
 RESERVED = 1_000_000_000
 """Bytes of a GPU that no tensor occupies: the CUDA context, 0.45 GB, and the workspaces of cuBLAS (32 MiB on Hopper, by
@@ -27,8 +27,8 @@ SPARE = 0.10
 
 _PARAMETER = 16
 """Bytes of a trained parameter in float32: itself, its gradient and AdamW's two moments."""
-_KEPT_POSTERIORS = 2_000
-"""VAE posteriors that a fine-tune keeps on the device: of 1,000 images, and of their mirror images."""
+KEPT_POSTERIORS = 2_000
+"""VAE posteriors that a fine-tune keeps on a GPU; the host keeps more."""
 _FORWARDS = {False: 2.15, True: 3.15}
 """Whether activations are checkpointed -> time of a training step on one image, in forward passes: the arithmetic of
 a LoRA sample, and of the pass that checkpointing repeats."""
@@ -125,7 +125,7 @@ def finetune(architecture: str, tuning: Tuning, settings: FinetuneSettings) -> F
     return Footprint(
         weights=entry["weights"],
         trained=_PARAMETER * (settings.rank * lora + words),
-        workspace=RESERVED + entry["encode"] + _KEPT_POSTERIORS * entry["posterior"] + step["fixed"],
+        workspace=RESERVED + entry["encode"] + KEPT_POSTERIORS * entry["posterior"] + step["fixed"],
         image=step["image"],
         checkpointed=step["checkpointed"],
         flops=step["flops"],
@@ -236,6 +236,24 @@ def misfit(footprint: Footprint, *, free: int, images: int) -> str:
         f"{subject} {needed / 1e9:.1f} GB, of which weights take {footprint.weights / 1e9:.1f}, and"
         f" {(1 - SPARE) * free / 1e9:.1f} GB may be used, since {100 * SPARE:.0f} % of {free / 1e9:.1f} GB stays free"
     )
+
+
+def host() -> int | None:
+    """Bytes of the host's memory that are free, within the limit of a container; None where the kernel does not say."""
+    about = _words(Path("/proc/meminfo"))
+    if "MemAvailable:" not in about:
+        return None
+    free = [int(about[about.index("MemAvailable:") + 1]) * 1024]
+    for group in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")):
+        for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            numbers = [word for name in names for word in _words(group / name)]
+            if len(numbers) == 2 and all(word.isdigit() for word in numbers):  # "max": there is no limit
+                free.append(max(0, int(numbers[0]) - int(numbers[1])))
+    return min(free)
+
+
+def _words(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").split() if file.is_file() else []
 
 
 @functools.cache

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from bob.core.seeds import derive
 from bob.core.settings import FinetuneSettings
+from bob.core.transfer import send
 from bob.core.types import Tuning
 from bob.diffusion import parallel
+from bob.diffusion.posteriors import Crop, Posteriors
 
 __all__ = ["Batch", "Batches", "Pairs"]
 
@@ -30,7 +32,7 @@ class Pairs:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of the batch of one step, on the pipeline's device."""
+    """Rows of the batch of one step, on the pipeline's device unless said otherwise."""
 
     latents: Tensor
     """(b, channels, h, w), in the U-Net's scale."""
@@ -39,7 +41,9 @@ class Batch:
     times: Tensor
     """(b,), timesteps."""
     tokens: Tensor
-    """(b, length), token ids."""
+    """(b, length), token ids, on the CPU."""
+    prompts: tuple[int, ...]
+    """One a row: rows with the same number have the same token ids."""
     size: int
     """Rows of the whole batch, those of other processes and micro-batches included: the loss is the mean over them."""
     shown: frozenset[int]
@@ -54,9 +58,20 @@ class Batch:
             noise=self.noise[rows],
             times=self.times[rows],
             tokens=self.tokens[rows],
+            prompts=self.prompts[rows],
             size=self.size,
             shown=self.shown,
         )
+
+    def distinct(self) -> tuple[Tensor, Tensor | None]:
+        """Token ids (d, length) of the distinct prompts, and the place of each row's among them (b,), if rows share."""
+        places = {prompt: k for k, prompt in enumerate(dict.fromkeys(self.prompts))}
+        device = self.latents.device
+        if len(places) == len(self):
+            return send(self.tokens, device), None
+        first = [self.prompts.index(prompt) for prompt in places]
+        of_rows = torch.tensor([places[prompt] for prompt in self.prompts])
+        return send(self.tokens[first], device), send(of_rows, device)
 
 
 class Batches:
@@ -66,13 +81,32 @@ class Batches:
     """
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, pairs: Pairs, tuning: Tuning, settings: FinetuneSettings, seed: int
+        self,
+        pipeline: StableDiffusionPipeline,
+        pairs: Pairs,
+        tuning: Tuning,
+        settings: FinetuneSettings,
+        seed: int,
+        *,
+        encoded_at_once: int = 1,
     ) -> None:
+        """Encodes nothing yet.
+
+        Args:
+            pipeline: its VAE is frozen.
+            pairs: images of any size and their prompts.
+            tuning: how they are shown.
+            settings: `batch` matters.
+            seed: the run's.
+            encoded_at_once: most images that the VAE encodes at once on a GPU.
+        """
         self._pipeline, self._settings, self._seed, self._tuning = pipeline, settings, seed, tuning
         full = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         self._side = min(tuning.side or full, full)
         self._epoch = tuning.epoch(pairs.prompts)
         self._pixels = [_resized(image, self._side) for image in pairs.images]
+        vae, flip = pipeline.vae.requires_grad_(False), tuning.flip
+        self._posteriors = Posteriors(vae, self._pixels, self._side, flip=flip, at_once=encoded_at_once)
         prompts = {prompt: k for k, prompt in enumerate(dict.fromkeys(pairs.prompts))}
         # rows of the pairs of each prompt
         self._by_prompt = [[row for row, own in enumerate(pairs.prompts) if own == prompt] for prompt in prompts]
@@ -80,8 +114,6 @@ class Batches:
         # (prompts, templates, length): each prompt in each template
         self._tokens = torch.stack([self._tokenized([t.replace("{}", p) for t in templates]) for p in prompts])
         self._prompt = torch.tensor([prompts[prompt] for prompt in pairs.prompts])
-        self._posteriors: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
-        pipeline.vae.requires_grad_(False)
 
     def __call__(self, step: int) -> Batch:
         """Rows of one step's batch that are this process's part."""
@@ -91,17 +123,18 @@ class Batches:
         part, generator = parallel.part(len(rows)), torch.Generator()
         generator.manual_seed(derive("finetune", "step", self._seed, step))
         crops = [self._crop(row, generator) for row in rows]
-        shape = (len(rows), *self._latent_shape())
+        shape = (len(rows), *self._posteriors.shape)
         sampled, noise = (torch.randn(shape, generator=generator) for _ in range(2))
         times = torch.randint(self._pipeline.scheduler.config["num_train_timesteps"], (len(rows),), generator=generator)
         templates = self._tokens.shape[1]
         template = torch.randint(templates, (len(rows),), generator=generator) if templates > 1 else 0
         tokens, device = self._tokens[self._prompt[rows], template], self._pipeline.device
         return Batch(
-            latents=self._latents(rows[part], crops[part], sampled[part]),
-            noise=noise[part].to(device),
-            times=times[part].to(device),
-            tokens=tokens[part].to(device),
+            latents=self._latents(crops[part], sampled[part]),
+            noise=send(noise[part], device),
+            times=send(times[part], device),
+            tokens=tokens[part],
+            prompts=tuple((self._prompt[rows] * templates + template)[part].tolist()),
             size=len(rows),
             shown=frozenset(tokens.unique().tolist()),
         )
@@ -121,40 +154,21 @@ class Batches:
         length = tokenizer.model_max_length
         return torch.tensor(tokenizer(words, padding="max_length", max_length=length, truncation=True)["input_ids"])
 
-    def _crop(self, row: int, generator: torch.Generator) -> tuple[int, int, bool]:
-        """Top, left and whether mirrored, of a random crop of a pair's image."""
+    def _crop(self, row: int, generator: torch.Generator) -> Crop:
+        """A random crop of a pair's image."""
         height, width = self._pixels[row].shape[:2]
         top, left = (int(torch.randint(n - self._side + 1, (), generator=generator)) for n in (height, width))
-        return top, left, self._tuning.flip and bool(torch.rand((), generator=generator) < 0.5)
+        mirrored = self._tuning.flip and bool(torch.rand((), generator=generator) < 0.5)
+        return Crop(row, top, left, mirrored)
 
-    def _latent_shape(self) -> tuple[int, int, int]:
-        side = self._side // self._pipeline.vae_scale_factor
-        return self._pipeline.vae.config.latent_channels, side, side
-
-    def _latents(self, rows: Sequence[int], crops: Sequence[tuple[int, int, bool]], sampled: Tensor) -> Tensor:
-        """Samples of the posteriors of cropped images, scaled for the U-Net; `sampled` is standard normal."""
-        if not rows:
-            return sampled.to(self._pipeline.device)
-        posteriors = [self._posterior(row, *crop) for row, crop in zip(rows, crops, strict=True)]
-        mean, deviation = (torch.stack(part) for part in zip(*posteriors, strict=True))
-        latents = mean + deviation * sampled.to(mean)
+    def _latents(self, crops: Sequence[Crop], sampled: Tensor) -> Tensor:
+        """Samples of the posteriors of crops, scaled for the U-Net; `sampled` is standard normal."""
+        noise = send(sampled, self._pipeline.device)
+        if not crops:
+            return noise
+        mean, deviation = self._posteriors(crops).unbind(1)
+        latents = mean + deviation * noise.to(mean)
         return (latents * self._pipeline.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
-
-    @torch.no_grad()
-    def _posterior(self, row: int, top: int, left: int, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the posterior of a cropped image; square images are encoded once."""
-        pixels = self._pixels[row]
-        is_square = pixels.shape[0] == pixels.shape[1]
-        if (row, mirrored) in self._posteriors and is_square:
-            return self._posteriors[row, mirrored]
-        crop = pixels[top : top + self._side, left : left + self._side]
-        crop = np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop
-        image = torch.from_numpy(crop).permute(2, 0, 1)[None].float().to(self._pipeline.device) / 127.5 - 1
-        encoded = self._pipeline.vae.encode(image).latent_dist
-        posterior = encoded.mean[0], encoded.std[0]
-        if is_square:
-            self._posteriors[row, mirrored] = posterior
-        return posterior
 
 
 def _resized(image: Image.Image, side: int) -> np.ndarray:

@@ -24,13 +24,17 @@ _TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 def add(unet: "UNet2DConditionModel | None", text_encoder: "CLIPTextModel | None" = None, *, rank: int) -> None:
-    """Freezes the given models and adds trainable low-rank branches, which initially change nothing (B = 0)."""
+    """Freezes the given models and adds trainable low-rank factors, which initially change nothing (B = 0)."""
     from peft import LoraConfig
+
+    from bob.diffusion.low_rank import LowRankLinear
 
     for model, targets in ((unet, _UNET_TARGETS), (text_encoder, _TEXT_TARGETS)):
         if model is not None:
             model.requires_grad_(False)
-            model.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets))
+            config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+            config._register_custom_module({nn.Linear: LowRankLinear})
+            model.add_adapter(config)
 
 
 def parameters(*models: nn.Module) -> dict[str, nn.Parameter]:

@@ -76,6 +76,14 @@ class MicroBatches:
             batching.release()
         return total
 
+    def encoded_at_once(self) -> int:
+        """Images that the VAE encodes in less memory than the U-Net's pass over a micro-batch takes; at most 8.
+
+        An image takes the VAE 0.67 GB at 512 px, and the U-Net 1.2 to 1.7, or 0.24 to 0.47 with gradient checkpointing.
+        """
+        images = self._micro.images
+        return max(1, min(8, images // 3 if self._micro.checkpointing else images))
+
     def note(self) -> str:
         """For the receipt: the micro-batch, in words; empty if it is the whole batch."""
         return self._note

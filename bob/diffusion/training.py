@@ -80,9 +80,11 @@ def train(
     callbacks = callbacks or Callbacks()
     trained = _prepare(pipeline, tuning, settings, seed)
     clipped = [parameter for name, parameter in trained.items() if ".lora_" in name]
-    optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay)
-    batches, start = Batches(pipeline, pairs, tuning, settings, seed), time.monotonic()
+    optimizer = torch.optim.AdamW(trained.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    start = time.monotonic()
     micro_batches = MicroBatches(pipeline, trained, tuning, settings, callbacks.tell or print)
+    batches = Batches(pipeline, pairs, tuning, settings, seed, encoded_at_once=micro_batches.encoded_at_once())
+    loss_function = Loss(pipeline)
     per_epoch = tuning.epoch(pairs.prompts)
     total = settings.steps(per_epoch)
     name = "constant_with_warmup" if tuning.schedule == "constant" else tuning.schedule
@@ -98,7 +100,7 @@ def train(
 
     def loss_of(rows: Batch) -> Tensor:
         with precision.autocast(settings.precision, pipeline.device):
-            return _loss(pipeline, rows)
+            return loss_function(rows)
 
     for done in range(first + 1, total + 1):
         batch = batches(done - 1)
@@ -178,14 +180,27 @@ def _prepare(
     return lora.parameters(*models)
 
 
-def _loss(pipeline: StableDiffusionPipeline, rows: Batch) -> Tensor:
+class Loss:
     """Mean squared error in float32 of the noise, or of the velocity if the checkpoint predicts that."""
-    schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
-    noisy = schedule.add_noise(rows.latents, rows.noise, rows.times)
-    predicted = pipeline.unet(noisy, rows.times, pipeline.text_encoder(rows.tokens)[0]).sample
-    velocity = schedule.config["prediction_type"] == "v_prediction"
-    target = schedule.get_velocity(rows.latents, rows.noise, rows.times) if velocity else rows.noise
-    return nn.functional.mse_loss(predicted.float(), target.float())
+
+    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+        """Takes the pipeline's U-Net, text encoder and noise schedule; its tables move to the device but once."""
+        self._pipeline = pipeline
+        self._schedule: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self._predicts_velocity = self._schedule.config["prediction_type"] == "v_prediction"
+
+    def __call__(self, rows: Batch) -> Tensor:
+        """The loss of some rows of a batch; each distinct prompt among them is encoded once."""
+        schedule, (tokens, of_rows) = self._schedule, rows.distinct()
+        text = self._pipeline.text_encoder(tokens)[0]
+        if of_rows is not None:  # unlike that of an index, the backward pass of a table adds in a fixed order
+            text = nn.functional.embedding(of_rows, text.flatten(1)).unflatten(1, text.shape[1:])
+        noisy = schedule.add_noise(rows.latents, rows.noise, rows.times)
+        predicted = self._pipeline.unet(noisy, rows.times, text).sample
+        target = rows.noise
+        if self._predicts_velocity:
+            target = schedule.get_velocity(rows.latents, rows.noise, rows.times)
+        return nn.functional.mse_loss(predicted.float(), target.float())
 
 
 def _finite(losses: Sequence[Tensor], done: int) -> list[float]:

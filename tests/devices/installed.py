@@ -26,6 +26,16 @@ def _grouped(group: Callable[..., Any]) -> Callable[..., Any]:
     return grouped
 
 
+class _Event:
+    """An event of a stream that has always ended."""
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
 def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
     """Makes torch's own questions about GPUs answer as if there were one, for good."""
     autocast = torch.autocast
@@ -53,6 +63,9 @@ def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
     for name, value in answers.items():
         patch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
     patch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    patch.setattr(torch.cuda, "Event", _Event)
+    empty = torch.empty
+    patch.setattr(torch, "empty", lambda *size, pin_memory=False, **options: empty(*size, **options))
     patch.setattr(torch.cuda, "synchronize", lambda *_: gpu.note("synchronize"))
     patch.setattr(
         torch, "autocast", lambda kind, dtype=None, enabled=True, **_: autocast("cpu", dtype, enabled=enabled)
@@ -61,6 +74,9 @@ def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
     patch.setattr(
         sys.modules["torch.optim.optimizer"], "_foreach_supported_types", [Tensor, torch.nn.Parameter, GpuTensor]
     )
+    # A function of ours saves what says that it lies on the GPU, but in a second pass while its device is shown.
+    checks = sys.modules["torch.utils.checkpoint"]._allowed_determinism_checks_to_fns
+    patch.setitem(checks, "default", lambda tensor: (tuple(tensor.shape), tensor.dtype))
     patch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None)
     patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
     patch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # its threads are outside of the context

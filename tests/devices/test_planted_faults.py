@@ -85,12 +85,12 @@ FAULTS = {
         words=r"waits for the GPU: .*cpu at .* in _cross_entropy",
     ),
     ".cpu() in the fine-tune's loss": Fault(
-        where=training,
-        function="_loss",
+        where=training.Loss,
+        function="__call__",
         old="target.float())",
         new="target.float()).cpu()",
         check=lambda gpu: checks.finetune(gpu, "LoRA"),
-        words=r"waits for the GPU: \d+ x cpu at .* in _loss",
+        words=r"waits for the GPU: \d+ x cpu at .* in Loss.__call__",
     ),
     ".item() in an epoch": Fault(
         where=Trainer,

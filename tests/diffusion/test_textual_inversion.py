@@ -13,6 +13,7 @@ from safetensors.torch import load, load_file
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request, Token, Tuning
 from bob.diffusion import checkpoints, lora, sampling, textual_inversion
+from bob.diffusion.batches import Batches
 from bob.diffusion.image_generator import ImageGenerator
 from bob.diffusion.training import Callbacks, Pairs, adapter, train
 
@@ -95,13 +96,12 @@ def test_interrupted_and_resumed_is_uninterrupted(untrained_sd, tuning):
 
 
 def test_balanced_epochs_show_each_word_equally_often(untrained_sd):
-    pipeline, seen = fresh(untrained_sd), []
-    hook = pipeline.text_encoder.register_forward_pre_hook(lambda _, given: seen.extend(given[0].tolist()))
-    data = pairs()
+    pipeline, data = fresh(untrained_sd), pairs()
     data = Pairs(data.images, [WORDS[0].name, *[WORDS[1].name] * 3])  # a long tail
     tuning = Tuning(unet=False, text_encoder=False, tokens=WORDS, templates=("a {}", "the {}"), each=2)
     train(pipeline, data, settings=SETTINGS, seed=0, tuning=tuning)
-    hook.remove()
+    batches = Batches(pipeline, data, tuning, SETTINGS, seed=0)
+    seen = [row for step in range(SETTINGS.steps(4)) for row in batches(step).tokens.tolist()]
     assert len(seen) == 3 * 4
     assert tuning.epoch(data.prompts) == 4
     new = pipeline.tokenizer.convert_tokens_to_ids(["<class_1>", "<class_11>", "<class_11>_1"])

@@ -2,9 +2,7 @@
 worth trying."""
 
 import math
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from bob.commands.rehearse.kinds import Kind
 from bob.commands.rehearse.meter import peak
@@ -73,7 +71,7 @@ def require_feasible(prediction: Prediction, *, device: str, precision: str, sec
         raise ValueError(
             f"one round of it takes about {round_:,.0f} s on this device: give --seconds {least} to wait for it"
         )
-    free = _available()
+    free = memory.host()
     if free is not None and prediction.bytes > free:
         raise ValueError(f"it needs {prediction.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free")
 
@@ -100,10 +98,3 @@ def _of_finetune(footprint: Footprint, settings: FinetuneSettings, device: str, 
         free = batching.free_memory(torch.device(device))
         split = memory.micro_batch(footprint, free=free, batch=images, precision=settings.precision)
     return footprint.bytes(split.images, checkpointing=split.checkpointing) - memory.RESERVED
-
-
-def _available() -> int | None:
-    """Bytes of free memory, where the kernel says so."""
-    file = Path("/proc/meminfo")
-    found = re.search(r"^MemAvailable: +(\d+) kB", file.read_text() if file.is_file() else "", re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
