@@ -18,6 +18,7 @@ from bob.core import batching
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
+from bob.diffusion.attention import DrawingAttention
 from bob.store import images, tables
 
 __all__ = ["ImageGenerator"]
@@ -39,6 +40,7 @@ class ImageGenerator:
         self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
         self._loaded: tuple[str, str, str] | None = None
         self._pipeline: Any = None
+        self._attention: DrawingAttention | None = None
         self._clean: list[dict[str, torch.Tensor]] = []
         self._tokenizer: Any = None
         self._vocabulary = 0
@@ -74,6 +76,7 @@ class ImageGenerator:
         if loaded is None or loaded[0] != checkpoint:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
+            self._attention = DrawingAttention(self._pipeline.unet, fused=self._device.type == "cuda")
             for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # diffusers calls them
                 self._time_encoder(encoder)
             self._clean = [_copy(model) for model in self._tuned()]
@@ -161,7 +164,11 @@ class ImageGenerator:
         """Images, and the seconds that one of them took."""
         start = time.monotonic()
         self._batches_drawn += 1
-        pictures = sampling.draw(self._pipeline, batch, self._sources, times=self.times)
+        assert self._attention is not None
+        try:
+            pictures = sampling.draw(self._pipeline, batch, self._sources, times=self.times)
+        finally:
+            self._attention.clear()
         seconds = (time.monotonic() - start) / len(batch)
         return [(picture, seconds) for picture in pictures]
 
