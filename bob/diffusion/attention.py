@@ -33,14 +33,14 @@ class DrawingAttention:
                 the order of sums.
         """
         self._text: Tensor | None = None
-        self._cross: list[tuple[Attention, _CrossAttention]] = []
-        for layer in unet.modules():
-            if isinstance(layer, Attention) and _is_plain(layer):
-                if layer.is_cross_attention:
-                    self._cross.append((layer, _CrossAttention()))
-                    layer.set_processor(self._cross[-1][1])
-                elif fused:
-                    layer.set_processor(_SelfAttention(layer))
+        self._cross: list[tuple[Any, _CrossAttention]] = []
+        plain: list[Any] = [layer for layer in unet.modules() if isinstance(layer, Attention) and _is_plain(layer)]
+        for layer in plain:
+            if layer.is_cross_attention:
+                self._cross.append((layer, _CrossAttention()))
+                layer.set_processor(self._cross[-1][1])
+            elif fused:
+                layer.set_processor(_SelfAttention(layer))
         unet.register_forward_pre_hook(self._prepare, with_kwargs=True)
 
     def clear(self) -> None:
@@ -129,6 +129,7 @@ def _heads(layer: Attention, projected: Tensor) -> Tensor:
 def _attended(layer: Attention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention and the output projection: (b, n, width)."""
     states = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-    for part in layer.to_out:
+    projections: Any = layer.to_out
+    for part in projections:
         states = part(states)
     return states
