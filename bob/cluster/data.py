@@ -1,6 +1,6 @@
 """Captions, images, features and recognition on Ray Data: a pool of actors that keep their model loaded.
 
-Each actor runs the step's worker of `bob.steps`, for images `bob.steps.generate.GenerateWorker`, on whole units.
+Each actor runs the step's worker of `bob.steps`, for images `bob.steps.generate_worker.GenerateWorker`, on whole units.
 """
 
 import json

@@ -31,6 +31,8 @@ class Stopwatch:
         self._device, self._lap = device, lap
         self._since = time.monotonic() if begun is None else begun
         self._seconds: dict[str, float] = {}
+        self._beside: dict[str, float] = {}
+        self._is_aside = False
 
     @contextlib.contextmanager
     def __call__(self, lap: str) -> Iterator[None]:
@@ -53,13 +55,23 @@ class Stopwatch:
     def switch(self, lap: str) -> str:
         """Ends the open lap and begins another; returns the name of the ended one."""
         torch = sys.modules.get("torch")  # not imported for this: a simulation works without torch
-        if torch is not None and self._device.startswith("cuda"):
+        if torch is not None and self._device.startswith("cuda") and not self._is_aside:
             torch.cuda.synchronize(self._device)
         now = time.monotonic()
         before, self._lap = self._lap, lap
-        self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
+        spent = self._beside if self._is_aside else self._seconds
+        spent[before] = spent.get(before, 0.0) + now - self._since
         self._since = now
         return before
+
+    def beside(self, lap: str, seconds: float) -> None:
+        """Adds seconds of other threads, which worked beside the laps or beside another unit's."""
+        self._beside[lap] = self._beside.get(lap, 0.0) + seconds
+
+    def step_aside(self) -> None:
+        """Counts what follows as done beside another unit's laps, which the device works for from here on."""
+        self.switch(self._lap)
+        self._is_aside = True
 
     def times(self) -> dict[str, float]:
         """Lap -> seconds so far, to the millisecond, in the order of their first end."""
@@ -67,6 +79,12 @@ class Stopwatch:
         return {lap: round(seconds, 3) for lap, seconds in self._seconds.items()}
 
     def noted(self) -> dict[str, Any]:
-        """Entries for a manifest: total seconds, seconds by lap, and the process id."""
+        """Entries for a manifest: total seconds, seconds by lap, and the process id.
+
+        `beside` has the seconds of threads that worked meanwhile or after it, and are no part of the total; it is
+        absent where there were none.
+        """
         times = self.times()
-        return {"seconds": round(sum(times.values()), 3), "times": times, "process": os.getpid()}
+        aside = {lap: round(seconds, 3) for lap, seconds in self._beside.items()}
+        more = {"beside": aside} if aside else {}
+        return {"seconds": round(sum(times.values()), 3), "times": times, **more, "process": os.getpid()}

@@ -5,26 +5,35 @@ retry cannot change it (beyond float reduction order across batch shapes).
 """
 
 import copy
+import functools
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
-from bob.core import batching
+from bob.core import batching, memory
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
-from bob.store import images, tables
+from bob.diffusion.attention import DrawingAttention
+from bob.diffusion.finished import Finished, Row, finish
 
 __all__ = ["ImageGenerator"]
 
-Row = dict[str, Any]
-
 _SCORE_BATCH = 256  # images
+
+_ENOUGH = 50
+"""Images that a GPU draws at once where its memory takes them. Assumed, not measured: with guidance they are 100 rows
+of the U-Net, work enough for all of an H100. Half a unit of the paper's settings, so that the first half is encoded
+while the second is drawn."""
+
+_THREADS = 2
+"""Threads that encode pictures; one encodes about 50 a second at 512 px, more than a GPU draws."""
 
 
 class ImageGenerator:
@@ -34,18 +43,20 @@ class ImageGenerator:
         self.times = Stopwatch(device)
         """Stopwatch of the current unit, set by its worker; gets the laps encode, denoise, decode and write."""
         self.occupancy = 0.0
-        """Of the last `draw`: requests / (number of batches x batch size), in (0, 1]."""
+        """Of the last unit: requests / (number of batches x batch size), in (0, 1]."""
         self._device = torch.device(device)
         self._dtype = torch.float16 if self._device.type == "cuda" else torch.float32
         self._loaded: tuple[str, str, str] | None = None
         self._pipeline: Any = None
+        self._attention: DrawingAttention | None = None
         self._clean: list[dict[str, torch.Tensor]] = []
         self._tokenizer: Any = None
         self._vocabulary = 0
         self._sources: Any = None
         self._scorer: tuple[str, clip_filter.ClipScorer] | None = None
         self._batcher = batching.AdaptiveBatcher("drawing")
-        self._batches_drawn = 0  # by the last `draw`
+        self._threads = ThreadPoolExecutor(_THREADS)
+        self._room = 0  # images of the batches of the last unit, had they all been full
 
     def use(
         self,
@@ -74,6 +85,9 @@ class ImageGenerator:
         if loaded is None or loaded[0] != checkpoint:
             self._pipeline = checkpoints.load(checkpoint, device=self._device, dtype=self._dtype)
             self._pipeline.unet.to(memory_format=torch.channels_last)
+            if self._device.type == "cuda":  # on a CPU it would round otherwise
+                self._pipeline.vae.to(memory_format=torch.channels_last)
+            self._attention = DrawingAttention(self._pipeline.unet, fused=self._device.type == "cuda")
             for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # diffusers calls them
                 self._time_encoder(encoder)
             self._clean = [_copy(model) for model in self._tuned()]
@@ -94,11 +108,16 @@ class ImageGenerator:
         self._loaded = (checkpoint, adapter, dataset)
 
     def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
-        """Draws requests in batches of at most `batch`, and of fewer from the time that memory runs out.
+        """`start`, and its rows as `Finished.rows` gives them."""
+        return self.start(requests, batch=batch).rows(self.times)
+
+    def start(self, requests: Sequence[Request], *, batch: int) -> Finished:
+        """Draws requests in batches of `at_once`, and of fewer from the time that memory runs out.
+
+        Threads encode the pictures of a batch while the next is drawn, or the next unit.
 
         Returns:
-            Rows of `schema.IMAGES`, and rows of `schema.REJECTED` for requests that make the pipeline raise and for
-            images that are not finite or of a single colour.
+            What has the rows when the threads are done.
 
         Raises:
             ValueError: if memory does not hold one image.
@@ -106,29 +125,26 @@ class ImageGenerator:
         """
         assert self._loaded is not None, "use() comes first"
         drawn: dict[int, Any] = {}
-        self._batches_drawn = 0
+        self._room = 0
         for positions in _alike(requests):
-            results = self._batcher.each([requests[k] for k in positions], self._draw_batch, size=batch)
+            size = self.at_once(batch, of=len(positions))
+            do = functools.partial(self._draw_batch, size=size)
+            results = self._batcher.each([requests[k] for k in positions], do, size=size)
             drawn.update(zip(positions, results, strict=True))
-        self.occupancy = len(requests) / (self._batches_drawn * batch)
-        with self.times("write"):
-            return self._rows(requests, drawn)
+        self.occupancy = len(requests) / self._room
+        return Finished(requests, [drawn[k] for k in range(len(requests))])
 
-    def _rows(self, requests: Sequence[Request], drawn: Mapping[int, Any]) -> tuple[list[Row], list[Row]]:
-        """Rows and rejected rows; `drawn` maps a request's position to (image, seconds) or to an exception."""
-        assert self._loaded is not None
-        checkpoint = self._loaded[0]
-        rows, rejected = [], []
-        for k, request in enumerate(requests):
-            result = drawn[k]
-            if not isinstance(result, Exception):
-                image, seconds = result
-                result = _fault(image) or images.image_row(request, image, checkpoint=checkpoint, seconds=seconds)
-            if isinstance(result, Exception):
-                rejected.append(tables.rejection(request.request_id, "generate", result))
-            else:
-                rows.append(result)
-        return rows, rejected
+    def at_once(self, batch: int, *, of: int) -> int:
+        """Number of images in a batch: on a CPU `batch`; on a GPU as many as its free memory takes, if these are more.
+
+        Not more than work enough for a GPU, and not less than `batch`; equal parts of `of` images. Where the memory
+        model does not know the network, `batch`.
+        """
+        footprint = memory.generate(checkpoints.recognise(self._pipeline.unet.config))
+        if footprint is None or self._device.type != "cuda":
+            return batch
+        most = max(batch, min(_ENOUGH, memory.fits(footprint, free=batching.free_memory(self._device))))
+        return math.ceil(of / math.ceil(of / most))
 
     def score(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
         """Scores images with the CLIP model that belongs to the checkpoint: rows of `schema.IMAGES` -> `schema.SCORES`.
@@ -157,13 +173,19 @@ class ImageGenerator:
         """For the receipt: whether memory has run out since the last call; empty if not."""
         return self._batcher.note()
 
-    def _draw_batch(self, batch: Sequence[Request]) -> list[tuple[Image.Image | None, float]]:
-        """Images, and the seconds that one of them took."""
+    def _draw_batch(self, batch: Sequence[Request], *, size: int) -> list[Future[tuple[Row | ValueError, float]]]:
+        """What threads make of the pictures; each took an equal part of the batch's seconds."""
+        assert self._attention is not None
+        assert self._loaded is not None
         start = time.monotonic()
-        self._batches_drawn += 1
-        pictures = sampling.draw(self._pipeline, batch, self._sources, times=self.times)
+        self._room += size
+        try:
+            pictures = sampling.draw(self._pipeline, batch, self._sources, times=self.times)
+        finally:
+            self._attention.clear()
         seconds = (time.monotonic() - start) / len(batch)
-        return [(picture, seconds) for picture in pictures]
+        do = functools.partial(finish, checkpoint=self._loaded[0], seconds=seconds)
+        return [self._threads.submit(do, *each) for each in zip(batch, pictures, strict=True)]
 
     def _time_encoder(self, encoder: torch.nn.Module) -> None:
         """Makes each call of an encoder a lap."""
@@ -195,13 +217,3 @@ def _alike(requests: Sequence[Request]) -> Iterator[list[int]]:
         shared = (r.kind, r.guidance, r.steps, r.scheduler, r.strength, r.switch_at)
         groups.setdefault(shared, []).append(k)
     yield from groups.values()
-
-
-def _fault(picture: Image.Image | None) -> ValueError | None:
-    """Error of an image that shows a broken checkpoint or adapter; None for a sound one."""
-    if picture is None:
-        return ValueError("values that are not finite: the checkpoint or its adapter is broken")
-    pixels = np.asarray(picture)
-    if (pixels == pixels[0, 0]).all():
-        return ValueError("one colour all over: the checkpoint or its adapter is broken")
-    return None

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -69,23 +70,56 @@ def serialize(unet: "UNet2DConditionModel", text_encoder: "CLIPTextModel") -> by
 def fuse(pipeline: "StableDiffusionPipeline", adapter: bytes) -> None:
     """Adds an adapter to the pipeline's own weights, so that drawing costs no more than with the base model.
 
-    Cannot be undone, since un-fusing drifts by rounding: keep a clean copy of the weights instead.
+    The weights stay the same tensors in the same layers, so that what was compiled for them stays valid. Cannot be
+    undone, since un-fusing drifts by rounding: keep a clean copy of the weights instead.
 
     Raises:
-        ValueError: if the adapter is not a safetensors file.
+        ValueError: if the adapter is not a safetensors file, or belongs to another network; no weight is changed.
+    """
+    weights = _weights(pipeline)
+    for name, (down, up) in _branches(adapter).items():
+        weight = weights.get(name)
+        if weight is None or weight.shape != (len(up), down.shape[1]):
+            raise ValueError(
+                f"the adapter's {FILE} changes {name} by {len(up)} x {down.shape[1]} numbers, the checkpoint has"
+                f" {'none' if weight is None else ' x '.join(map(str, weight.shape))}: draw with the checkpoint that it"
+                " was trained on"
+            )
+    with torch.no_grad():
+        for name, (down, up) in _branches(adapter).items():
+            weights[name] += up.to(weights[name]) @ down.to(weights[name])  # alpha = rank: a scale of 1
+
+
+def _weights(pipeline: "StableDiffusionPipeline") -> dict[str, Tensor]:
+    """Weights of the linear layers that an adapter may change, by layer, named as in the adapter's file."""
+    models = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    return {
+        f"{prefix}.{name}": layer.weight
+        for prefix, model in models.items()
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
+
+
+def _branches(adapter: bytes) -> dict[str, tuple[Tensor, Tensor]]:
+    """Layer -> down (rank, inputs) and up (outputs, rank), on the CPU.
+
+    Raises:
+        ValueError: if the adapter is not a safetensors file, or not of the form that `serialize` writes.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    remedy = "delete its folder below adapters, and the same command makes it again"
     try:
-        load(adapter)  # diffusers would name a temporary copy in its error
+        tensors = load(adapter)
     except SafetensorError as error:
-        raise ValueError(
-            f"the adapter's {FILE} is damaged ({error}): delete its folder below adapters, and the same command makes"
-            " it again"
-        ) from error
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, FILE).write_bytes(adapter)
-        pipeline.load_lora_weights(folder, weight_name=FILE)
-    pipeline.fuse_lora(components=["unet", "text_encoder"])
-    pipeline.unload_lora_weights()
+        raise ValueError(f"the adapter's {FILE} is damaged ({error}): {remedy}") from error
+    branches: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        layer, _, part = name.removesuffix(".weight").rpartition(".")
+        layer = layer.removesuffix(".lora").removesuffix(".lora_linear_layer")
+        branches.setdefault(layer, {})[part] = tensor
+    if wrong := [layer for layer, parts in branches.items() if parts.keys() != {"down", "up"}]:
+        raise ValueError(f"the adapter's {FILE} is damaged: {wrong[0]} wants the tensors down and up: {remedy}")
+    return {layer: (parts["down"], parts["up"]) for layer, parts in branches.items()}

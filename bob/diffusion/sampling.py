@@ -30,6 +30,10 @@ SCHEDULERS = {
 }
 """`Request.scheduler` -> function from the configuration of the checkpoint's own scheduler to another, or to None."""
 
+_DECODED = 8
+"""Images that a GPU decodes at once. One at 512 px takes 2.5 TFLOP, so more would not be faster, and 0.4 GB in float16,
+three times what it takes in the U-Net. On a CPU the whole batch is decoded at once."""
+
 
 class Sources:
     """Real images that requests start from, resized to the model's square, and their DDIM inversions; both cached.
@@ -100,15 +104,24 @@ def draw(
 
 def _decoded(pipeline: Any, requests: Sequence[Request], sources: Sources, drawn: Tensor) -> "list[Image.Image | None]":
     """Latents -> RGB images; None for one that is not finite."""
-    decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
-    finite = torch.isfinite(decoded).flatten(1).all(1).tolist()  # before the clamp, which makes infinities 0 and 1
-    processor: Any = pipeline.image_processor
-    pixels = processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(requests))
-    pictures = processor.numpy_to_pil(processor.pt_to_numpy(pixels.float().nan_to_num()))
+    slices = drawn.split(_DECODED if drawn.is_cuda else len(drawn))
+    pixels, finite = zip(*(_pixels(pipeline, part) for part in slices), strict=True)
+    good = torch.cat(finite).tolist()
+    pictures = [Image.fromarray(picture) for picture in torch.cat(pixels).cpu().numpy()]
     if requests[0].kind == "img2img":
         sizes = [sources.size(request.source_ids[0]) for request in requests]
         pictures = [picture.resize(size) for picture, size in zip(pictures, sizes, strict=True)]
-    return [picture if good else None for picture, good in zip(pictures, finite, strict=True)]
+    return [picture if whole else None for picture, whole in zip(pictures, good, strict=True)]
+
+
+def _pixels(pipeline: Any, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents -> uint8 (b, h, w, 3), and whether all that was decoded is finite, (b,); both on the device."""
+    decoded = pipeline.vae.decode(drawn / pipeline.vae.config.scaling_factor, return_dict=False)[0]
+    finite = torch.isfinite(decoded).flatten(1).all(1)  # before the clamp, which makes infinities 0 and 1
+    shown = pipeline.image_processor.postprocess(decoded, output_type="pt", do_denormalize=[True] * len(drawn))
+    # As diffusers' numpy_to_pil rounds, but where the pixels are, so that a quarter of the bytes leaves the device.
+    rounded = (shown.permute(0, 2, 3, 1).float().nan_to_num() * 255).round().to(torch.uint8)
+    return rounded.contiguous(), finite
 
 
 @torch.inference_mode()

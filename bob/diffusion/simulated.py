@@ -35,8 +35,8 @@ class ImageGenerator:
         """Selects a simulated checkpoint; adapters and sources have no effect."""
         self._checkpoint, self._seconds = checkpoint, checkpoints.simulated(checkpoint) or 0.0
 
-    def draw(self, requests: Sequence[Request], *, batch: int) -> tuple[list[Row], list[Row]]:
-        """Draws requests: rows of `schema.IMAGES`, and no rejected ones."""
+    def start(self, requests: Sequence[Request], *, batch: int) -> "_Drawn":
+        """Draws requests."""
         rows = []
         for start in range(0, len(requests), batch):
             with self.times("denoise"):
@@ -45,7 +45,7 @@ class ImageGenerator:
             seconds = self._seconds / len(drawn)
             rows += [images.image_row(r, _noise(r), checkpoint=self._checkpoint, seconds=seconds) for r in drawn]
         self.occupancy = len(requests) / (batch * -(-len(requests) // batch))
-        return rows, []
+        return _Drawn(rows)
 
     def score(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
         """Rows of `schema.SCORES` with meaningless scores."""
@@ -54,6 +54,17 @@ class ImageGenerator:
     def note(self) -> str:
         """Which process drew, for the receipt."""
         return f"simulated by process {os.getpid()}"
+
+
+class _Drawn:
+    """Rows that need no thread, with the interface of `finished.Finished`."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self._rows = rows
+
+    def rows(self, _: Stopwatch) -> tuple[list[Row], list[Row]]:
+        """Rows of `schema.IMAGES`, and no rejected ones."""
+        return self._rows, []
 
 
 def _noise(request: Request) -> Image.Image:

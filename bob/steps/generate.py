@@ -1,28 +1,24 @@
 """Step 3: images are drawn from requests (paper sec. 3.2).
 
-`write_requests` writes the table of the method's requests, `units` cuts it into shards, `GenerateWorker` draws a shard
-with `bob.diffusion.image_generator`. On Ray, `GenerateWorker` is what runs inside each actor of `bob/cluster/data.py`.
+`write_requests` writes the table of the method's requests, `units` cuts it into shards, which the worker of
+`bob.steps.generate_worker` draws.
 """
 
-import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from bob import datasets, store
-from bob.core import malloc
+from bob import store
 from bob.core.step_table import STEPS
-from bob.core.timing import Stopwatch
-from bob.core.types import Filter, Receipt, Request, Shot, Unit
-from bob.diffusion import checkpoints, clip_filter
+from bob.core.types import Filter, Unit
+from bob.diffusion import clip_filter
 from bob.steps.cell import Cell, label, name, weights
 from bob.store import parquet, schema, tables
-from bob.store.commit import commit
 
-__all__ = ["GenerateWork", "GenerateWorker", "Requested", "units", "write_requests"]
+__all__ = ["GenerateWork", "Requested", "units", "write_requests"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,77 +139,3 @@ def units(cell: Cell) -> Iterator[Unit]:
                 split=cell.split,
             ),
         )
-
-
-class GenerateWorker:
-    """Worker of step 3: draws one slice of a request table and commits it as a shard.
-
-    The manifest of the request table has the filter by which CLIP judges the images, if there is one.
-    """
-
-    def __init__(self, root: str, *, device: str) -> None:
-        self._store, self._device = store.Store(root), device
-        self._generator: Any = None
-        self._requests = functools.lru_cache(maxsize=1)(self._store.groups)
-        self._shots = functools.lru_cache(maxsize=1)(self._training_shots)
-
-    def __call__(self, unit: Unit) -> Receipt:
-        """Draws one slice of a request table; requests that fail go to the unit's `rejected` file."""
-        times, work = Stopwatch(self._device), unit.work
-        groups = self._requests(work.requests)
-        with self._store.damaged(work.requests):
-            table = tables.check(groups.slice(work.start, unit.size), schema.REQUESTS, least=unit.size)
-        requests = [_request(row) for row in table.to_pylist()]
-        shots = self._shots(work.split) if any(request.source_ids for request in requests) else {}
-        dataset = datasets.load(work.dataset) if shots else None
-        with malloc.importing():
-            self._make_ready(work.checkpoint, times)
-            self._generator.use(
-                work.checkpoint,
-                work.adapter,
-                lambda: self._adapter(work.adapter),
-                dataset=work.dataset if shots else "",
-                source=dataset and (lambda image_id: dataset.open(shots[image_id])),
-            )
-        rows, rejected = self._generator.draw(requests, batch=work.batch)
-        rule = parquet.manifest(groups.columns, default={}).get("filter")
-        if rule:
-            with times("filter"):
-                scores = self._generator.score(rows, Filter.parse(rule))
-            self._store.write_table(
-                store.scores(unit.target), tables.from_rows(scores, schema.SCORES), store.provenance(unit.config)
-            )
-        generator, occupancy = self._generator, {"occupancy": self._generator.occupancy}
-        return commit(
-            unit, rows, schema.IMAGES, rejected, self._store, times=times, note=generator.note(), noted=occupancy
-        )
-
-    def _make_ready(self, checkpoint: str, times: Stopwatch) -> None:
-        """Makes the generator: a simulation draws without torch, so that many processes fit one machine."""
-        if checkpoints.simulated(checkpoint) is None:
-            from bob.diffusion.image_generator import ImageGenerator
-        else:
-            from bob.diffusion.simulated import ImageGenerator
-        if not isinstance(self._generator, ImageGenerator):
-            self._generator = ImageGenerator(self._device)
-        self._generator.times = times
-
-    def _training_shots(self, split: str) -> dict[str, Shot]:
-        rows = self._store.read_checked(split, schema.SHOTS).to_pylist()
-        return {row["image_id"]: Shot(**row) for row in rows if row["split"] == "train"}
-
-    def _adapter(self, folder: str) -> dict[str, bytes]:
-        """Returns an adapter's files, name -> content, without leftovers of a killed fine-tune."""
-        from bob.diffusion import lora
-
-        digests = self._store.manifest(f"{folder}/manifest.json").get("sha256")
-        names = digests if isinstance(digests, dict) else [lora.FILE]  # the only file of earlier versions
-        return {name: self._store.read(f"{folder}/{name}") for name in names}
-
-
-def _request(row: Mapping[str, Any]) -> Request:
-    return Request(**{name: _tuples(value) for name, value in row.items()})
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

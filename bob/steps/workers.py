@@ -13,7 +13,8 @@ from bob.steps.caption import CaptionWork, CaptionWorker
 from bob.steps.classify import ClassifyWorker, FinalWork, SweepWork
 from bob.steps.embed import DrawnWork, EmbedWorker, RealWork
 from bob.steps.finetune import FinetuneWork, FinetuneWorker
-from bob.steps.generate import GenerateWork, GenerateWorker
+from bob.steps.generate import GenerateWork
+from bob.steps.generate_worker import GenerateWorker
 from bob.steps.recognise import RecogniseWorker
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator
     def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
         malloc.keep_freed()
         worker = WORKERS[step](artefacts.root, device=device)
-        for unit in units:
-            yield worker(unit)
+        yield from worker.stream(units) if isinstance(worker, GenerateWorker) else map(worker, units)
 
     return run
 
