@@ -19,7 +19,7 @@ from bob.cluster._private import node_groups
 from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.cluster.sharing import Trainings
 from bob.cluster.sharing import trainings as fit_trainings
-from bob.core import malloc
+from bob.core import malloc, threads
 from bob.core.types import Receipt, Unit
 
 __all__ = ["CROWDED", "LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots", "start", "trainings"]
@@ -124,9 +124,7 @@ def settle(slots: Slots) -> None:
     calls it once.
     """
     malloc.keep_freed()
-    os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # for a later import of torch
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(slots.threads)
+    threads.use(slots.threads)
     with contextlib.suppress(FileNotFoundError):  # another machine, on which relative paths mean nothing
         os.chdir(slots.cwd)
 
