@@ -103,6 +103,8 @@ class Slots:
     """Resource that the node must have."""
     workers: int = 1
     """Processes of one unit, each with these resources."""
+    kept: bool = False
+    """Whether units run in processes that go from step to step, so that they import torch and its libraries once."""
 
     @property
     def device(self) -> str:
