@@ -1,10 +1,10 @@
-"""Time and accuracy of a sweep through Ray Tune, compared with the same trainings run as DataDream's scripts do.
+"""Time and accuracy of a sweep through Ray Tune, compared with the same trainings in plain loops of our own.
 
     python benchmarks/classify.py --out FOLDER [--backbone resnet_mini --epochs 10 --threads 1 2 --precisions float32]
 
 On skyworld, 5 shots, BOB's drawn images, 16 configurations. Ours: `bob.cluster`, one process per core, pictures decoded
 once. Theirs: one training after another with `--threads` torch threads, reading PNG files at every step, as a data
-loader without a cache does: each in its own process, as DataDream's script starts them, and also all in one process.
+loader without a cache does: each in its own process, as DataDream's script starts its own, and also all in one process.
 All call the same `trainer.train` with the same seeds. Prints as Markdown the times, the differences of the accuracies
 (also to another seed's), and a profile of one training.
 """

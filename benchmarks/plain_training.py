@@ -1,12 +1,14 @@
-"""One training of `classify.py`'s sweep as DataDream's script runs it: its own process, PNG files read at each step.
+"""Trainings of a sweep by a plain loop of our own: no Ray, PNG files read at each step, or once.
 
-    python benchmarks/plain_training.py FOLDER CONFIGURATION SEED THREADS
+    python benchmarks/plain_training.py FOLDER CONFIGURATION[:END] SEED THREADS [once]
 
-DataDream's `classify/bash_run.sh` starts `python main.py` for one configuration, and its data set opens a file for
-each access to an image. `written` prepares FOLDER; prints the best validation accuracy in per cent.
+DataDream's `classify/bash_run.sh` starts one process for one configuration, and its data set opens a file for each
+access to an image; with one CONFIGURATION and without `once` this does the same. `written` prepares FOLDER; prints each
+configuration's best validation accuracy in per cent.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -54,12 +56,14 @@ def written(folder: Path, data: Data, backbone: str, points: list[Point], settin
     (folder / "about.json").write_text(json.dumps(about | more))
 
 
-def training(folder: Path, configuration: int, *, seed: int) -> list[dict[str, Any]]:
-    """The rows of `trainer.train` on the files of `written`."""
+def training(folder: Path, configuration: int, *, seed: int, once: bool = False) -> list[dict[str, Any]]:
+    """The rows of `trainer.train` on the files of `written`; with `once` they are decoded before it."""
     malloc.keep_freed()  # as the processes of `bob.cluster` do
     about = json.loads((folder / "about.json").read_text())
     backbone = backbones.load(about["backbone"])
     pictures: dict[str, Any] = {name: Pngs(folder / name, backbone) for name in PARTS}
+    if once:
+        pictures = {name: _decoded(folder / name, backbone) for name in PARTS}
     labels: dict[str, Any] = {f"{name}_labels": np.load(folder / f"{name}.npy") for name in PARTS}
     given = {name: about[name] for name in ("descriptor", "copies")}
     data = Data(class_names=tuple(about["class_names"]), **given, **pictures, **labels)
@@ -83,6 +87,14 @@ def best(rows: list[dict[str, Any]]) -> float:
     return 100 * max(row["val_accuracy"] for row in rows)
 
 
+@functools.cache
+def _decoded(folder: Path, backbone: backbones.Backbone) -> np.ndarray:
+    files = Pngs(folder, backbone)
+    return files[range(len(files))]
+
+
 if __name__ == "__main__":
+    first, _, end = sys.argv[2].partition(":")
     torch.set_num_threads(int(sys.argv[4]))
-    print(best(training(Path(sys.argv[1]), int(sys.argv[2]), seed=int(sys.argv[3]))))
+    for k in range(int(first), int(end or int(first) + 1)):
+        print(best(training(Path(sys.argv[1]), k, seed=int(sys.argv[3]), once="once" in sys.argv[5:])))

@@ -1,6 +1,7 @@
-"""Captions, images, features and recognition on Ray Data: a pool of actors that keep their model loaded.
+"""Captions, images, features and recognition on Ray Data: a pool of processes that keep their model loaded.
 
-Each actor runs the step's worker of `bob.steps`, for images `bob.steps.generate_worker.GenerateWorker`, on whole units.
+Each process runs the step's worker of `bob.steps`, for images `bob.steps.generate_worker.GenerateWorker`, on whole units. On
+the CPUs of one machine it does so in tasks, elsewhere in actors.
 """
 
 import json
@@ -15,9 +16,9 @@ import ray.data
 import ray.exceptions
 
 from bob.cluster.resources import Slots
-from bob.cluster.session import LOSSES, attempt, received, settle
+from bob.cluster.session import LOSSES, attempt, received, settle, worker
 from bob.core.types import Receipt, Unit
-from bob.steps.workers import WORKERS, packed, unpacked
+from bob.steps.workers import packed, unpacked
 from bob.store import Store
 
 __all__ = ["blocks", "run"]
@@ -28,9 +29,9 @@ make 8,000 blocks; up to 1,999 units make one block each."""
 
 
 def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Iterator[Receipt]:
-    """Runs a step's units in a pool of actors and yields their receipts in the order of completion.
+    """Runs a step's units in a pool of processes and yields their receipts in the order of completion.
 
-    The actors commit the results; Ray carries only descriptions of units and receipts, never images.
+    The processes commit the results; Ray carries only descriptions of units and receipts, never images.
 
     Raises:
         RuntimeError: if the process of one unit was lost too often, or its worker raised another exception.
@@ -46,22 +47,39 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
     # Ray 2.60 deprecates it as a keyword, and has no other way to bound how often a unit is tried.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     answers = rows.map_batches(
-        type(step, (_Actor,), {}),  # the dashboard shows the class as the actor's name
-        fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
+        **(_tasks if slots.kept else _actors)(step, artefacts.root, slots),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),
         num_cpus=slots.cpus,
         num_gpus=slots.gpus or None,
         resources=slots.custom or None,
-        max_task_retries=LOSSES,
     )
     try:
         for row in answers.iter_rows():
             yield received(json.loads(row["answer"]))
-    except ray.exceptions.RayActorError as error:
+    except (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError) as error:
         raise RuntimeError(
             f"step {step}: the process of a unit was lost {LOSSES + 1} times; is a GPU broken, or a node out of memory?"
         ) from error
+
+
+def _actors(step: str, root: str, slots: Slots) -> dict[str, Any]:
+    """Arguments of `map_batches` for actors."""
+    return {
+        "fn": type(step, (_Actor,), {}),  # the dashboard shows the class as the actor's name
+        "fn_constructor_kwargs": {"step": step, "root": root, "slots": slots},
+        "compute": ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),
+        "max_task_retries": LOSSES,
+    }
+
+
+def _tasks(step: str, root: str, slots: Slots) -> dict[str, Any]:
+    """Arguments of `map_batches` for tasks."""
+    return {
+        "fn": _run_batch,
+        "fn_kwargs": {"actor": _Actor, "step": step, "root": root, "slots": slots},
+        "compute": ray.data.TaskPoolStrategy(size=slots.count),
+        "max_retries": LOSSES,
+    }
 
 
 def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:
@@ -82,7 +100,7 @@ class _Actor:
 
     def __init__(self, *, step: str, root: str, slots: Slots) -> None:
         settle(slots)
-        self._store, self._worker = Store(root), WORKERS[step](root, device=slots.device)
+        self._store, self._worker = Store(root), worker(step, root, slots.device)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         units = [unpacked(text) for text in batch["unit"]]
@@ -92,3 +110,8 @@ class _Actor:
         if self._store.exists(unit.target):  # committed by a lost actor, whose block Ray retries
             return Receipt(target=unit.target, label=unit.label, size=unit.size, note="was there")
         return self._worker(unit)
+
+
+def _run_batch(batch: dict[str, np.ndarray], *, actor: type[_Actor], **options: Any) -> dict[str, Any]:
+    """What an actor does, in a process that goes on to other steps."""
+    return actor(**options)(batch)

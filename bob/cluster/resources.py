@@ -24,7 +24,8 @@ class Share:
     """Part of a GPU per unit, on a cluster that has or can start GPUs; 0: units run on CPUs. `auto`, for step classify
     only: by the memory of the backbone and of the GPUs' kind, evenly over the running GPUs where trainings are few."""
     cpus: float = 0.0
-    """CPUs, and torch threads, per unit; 0: the step's default beside a GPU; without GPUs an even share of all CPUs."""
+    """CPUs per unit; 0: one, beside a GPU the step's default. More are as many torch threads, which changes results by
+    the order of sums; but fine-tunes and classifiers train with one thread anywhere."""
     resource: str = ""
     """Resource that the node must have: `accelerator_type:A100`, or one named in cluster.yaml; empty: any node."""
     most: int = 0
@@ -102,6 +103,8 @@ class Slots:
     """Resource that the node must have."""
     workers: int = 1
     """Processes of one unit, each with these resources."""
+    kept: bool = False
+    """Whether units run in processes that go from step to step, so that they import torch and its libraries once."""
 
     @property
     def device(self) -> str:
@@ -138,17 +141,15 @@ def fit(step: str, units: int, share: Share, nodes: Sequence[Nodes]) -> Slots:
     if not total:
         raise ValueError(_misfit(step, share, gpus, cpus, nodes))
     count = max(1, min(units, total, share.most or total))
-    threads = max(1, int(cpus))
-    if not gpus and not share.cpus:  # fewer units than CPUs
-        threads = max(1, min(int(max(group.has.get("CPU", 0.0) for group in fitting)), places // (count * workers)))
-        cpus = float(threads) if step in _BESIDE_GPU else 0.5
+    if not gpus and not share.cpus and step not in _BESIDE_GPU:
+        cpus = 0.5
     now = sum(capacity * group.now for capacity, group in zip(capacities, fitting, strict=True)) // workers
     return Slots(
         count=count,
         now=max(1, min(count, now)),
         gpus=gpus,
         cpus=cpus,
-        threads=threads,
+        threads=max(1, int(share.cpus)),
         cwd=os.getcwd(),
         resource=share.resource,
         workers=workers,

@@ -1,6 +1,8 @@
 """Start of Ray or connection to a cluster, the slots of a step, and execution of a unit in a Ray process."""
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -19,10 +21,23 @@ from bob.cluster._private import node_groups
 from bob.cluster.resources import Nodes, Share, Slots, fit
 from bob.cluster.sharing import Trainings
 from bob.cluster.sharing import trainings as fit_trainings
-from bob.core import malloc
+from bob.core import malloc, threads
 from bob.core.types import Receipt, Unit
+from bob.steps.workers import WORKERS
 
-__all__ = ["CROWDED", "LOSSES", "attempt", "is_receipt", "joins", "received", "settle", "slots", "start", "trainings"]
+__all__ = [
+    "CROWDED",
+    "LOSSES",
+    "attempt",
+    "is_receipt",
+    "joins",
+    "received",
+    "settle",
+    "slots",
+    "start",
+    "trainings",
+    "worker",
+]
 
 CROWDED = "crowded"
 """Key of an answer of `attempt` that says that memory ran out beside other processes, and how."""
@@ -48,10 +63,12 @@ _QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # silences a notice about each restartable actor
 }
 
-_ONE_HEAP = ("MALLOC_ARENA_MAX", "1")
-"""Environment variable, and its value, of a local Ray's processes. Train and Tune run each unit in a new thread, and
-glibc gives each thread a heap whose freed memory no other thread uses: 75 MB more at each of the first trainings.
-glibc reads the variable as a process starts, so on a cluster `cluster.yaml` and the image set it."""
+_PROCESSES = {"MALLOC_ARENA_MAX": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Environment of a local Ray's processes; read as a process starts: on a cluster `cluster.yaml` and the image set it.
+
+Tune runs each training in a new thread, and glibc gives each thread a heap whose freed memory no other thread uses:
+75 MB more at each of the first trainings. Threads of OpenMP that spin while they wait take cores from other processes.
+"""
 
 
 def start(note: str = "") -> None:
@@ -71,7 +88,8 @@ def start(note: str = "") -> None:
         config = ray.job_config.JobConfig(metadata={"bob": note})
         ray.init(job_config=config, logging_level=logging.ERROR, log_to_driver=False)
     else:
-        os.environ.setdefault(*_ONE_HEAP)
+        for name, value in _PROCESSES.items():
+            os.environ.setdefault(name, value)
         ray.init(
             "local",  # not another user's cluster on this machine
             include_dashboard=True,  # Ray Train asks the dashboard's state API whether its controllers live
@@ -91,10 +109,14 @@ def joins() -> bool:
 def slots(step: str, units: int, share: Share) -> Slots:
     """Returns the cluster's slots for a step.
 
+    On CPUs of this machine alone, units run as tasks of Ray, which go to processes that wait, where actors end theirs.
+
     Raises:
         ValueError: if the cluster has no node for one unit, and can start none.
     """
-    return fit(step, units, share, _nodes())
+    fitting = fit(step, units, share, _nodes())
+    kept = not joins() and not fitting.gpus and fitting.workers == 1
+    return dataclasses.replace(fitting, kept=kept, cpus=max(1.0, fitting.cpus) if kept else fitting.cpus)
 
 
 def trainings(units: Sequence[Unit], share: Share) -> Trainings:
@@ -124,11 +146,15 @@ def settle(slots: Slots) -> None:
     calls it once.
     """
     malloc.keep_freed()
-    os.environ["OMP_NUM_THREADS"] = str(slots.threads)  # for a later import of torch
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(slots.threads)
+    threads.use(slots.threads)
     with contextlib.suppress(FileNotFoundError):  # another machine, on which relative paths mean nothing
         os.chdir(slots.cwd)
+
+
+@functools.lru_cache(maxsize=1)
+def worker(step: str, root: str, device: str) -> Any:
+    """Returns this process's worker of a step, with the models it has loaded, which those of another step replace."""
+    return WORKERS[step](root, device=device)
 
 
 def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
@@ -137,8 +163,6 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
     Raises only Ray's own errors: Ray retries whatever raises, and only lost processes are worth a retry. A process that
     has lost its GPU ends, so that Ray starts the unit in another.
     """
-    import dataclasses
-
     try:
         receipt = worker(unit, **options)
         meters.count(unit, receipt)

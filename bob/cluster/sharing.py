@@ -75,8 +75,8 @@ def trainings(units: Sequence[Unit], share: Share, nodes: Sequence[Nodes]) -> Tr
         shared[kind(unit)] = fit("classify", len(units), given, nodes)
     whole = dataclasses.replace(share, gpus=1.0 if share.gpus else 0.0)
     alone = fit("classify", len(units) if groups and share.gpus else 1, whole, nodes)
-    # Of another number of threads the sums would differ.
-    alone = dataclasses.replace(alone, threads=next(iter(shared.values())).threads)
+    if not alone.gpus:  # nothing else on its node
+        alone = dataclasses.replace(alone, cpus=max(group.has.get("CPU", 0.0) for group in fitting))
     return Trainings(shared=shared, alone=alone, notice="; ".join(dict.fromkeys(notices)))
 
 

@@ -1,6 +1,7 @@
 """Fine-tunes on Ray Train: one trainer per unit, named by the unit's key, so that Train finds its checkpoint.
 
-A trainer has one process, or several that share each batch (`bob.diffusion.parallel`).
+A trainer has one process, or several that share each batch (`bob.diffusion.parallel`). On the CPUs of one machine Train
+runs in its local mode, inside a task of Ray, without the five processes that it starts beside each worker.
 """
 
 import dataclasses
@@ -10,15 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.exceptions
 import ray.train
-import torch
-from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from bob.cluster.curves import Curves
 from bob.cluster.resources import Slots
-from bob.cluster.session import LOSSES, attempt, is_receipt, received, settle
+from bob.cluster.session import LOSSES, attempt, is_receipt, received, settle, worker
 from bob.core import threads
 from bob.core.types import Receipt, Unit
 from bob.steps.workers import packed, unpacked
@@ -43,7 +43,7 @@ def run(
     def fit(unit: Unit) -> tuple[Unit, dict[str, Any]]:
         running[unit.target] = unit
         try:
-            return unit, _fit(unit, artefacts.root, scratch, slots)
+            return unit, (_fit_kept if slots.kept else _fit)(unit, artefacts.root, scratch, slots)
         finally:
             running.pop(unit.target)
 
@@ -131,13 +131,35 @@ def _fit(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
     raise RuntimeError(f"{unit.label}: its controller was lost {LOSSES} times; is the node out of memory?") from lost
 
 
+def _fit_kept(unit: Unit, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
+    """Trains one unit in a process that other steps use too; resumes from its saved state if Ray loses the process."""
+    task = ray.remote(num_cpus=slots.cpus, resources=slots.custom, max_retries=LOSSES)(_fit_locally)
+    try:
+        return ray.get(task.options(name=type(unit.work).__name__).remote(packed(unit), root, scratch, slots))
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise RuntimeError(
+            f"{unit.label}: its process was lost {LOSSES + 1} times; is the node out of memory?"
+        ) from error
+
+
+def _fit_locally(text: str, root: str, scratch: str, slots: Slots) -> dict[str, Any]:
+    """Runs a trainer in this process: Train's local mode keeps no checkpoints, so the worker saves to the store."""
+    result = _trainer(unpacked(text), root, scratch, slots).fit().return_value
+    assert isinstance(result, dict)
+    return result
+
+
 def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> DataParallelTrainer:
-    trainer = TorchTrainer if slots.workers > 1 else DataParallelTrainer  # one process needs no group of processes
+    trainer: type[DataParallelTrainer] = DataParallelTrainer  # one process needs no group of processes
+    if slots.workers > 1:
+        from ray.train.torch import TorchTrainer as trainer  # late: imports torch
     return trainer(
         _loop,
         train_loop_config={"unit": packed(unit), "root": root, "slots": dataclasses.asdict(slots)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=slots.workers, use_gpu=bool(slots.gpus), resources_per_worker=slots.bundle
+            num_workers=0 if slots.kept else slots.workers,
+            use_gpu=bool(slots.gpus),
+            resources_per_worker=None if slots.kept else slots.bundle,
         ),
         run_config=ray.train.RunConfig(
             name=_name(unit),
@@ -151,25 +173,34 @@ def _trainer(unit: Unit, root: str, scratch: str, slots: Slots) -> DataParallelT
 
 def _loop(config: dict[str, Any]) -> dict[str, Any]:
     """Resumes a unit from its last checkpoint, trains and commits it; runs in each of its worker processes."""
-    from bob.steps.finetune import FinetuneWorker
-
     slots = Slots(**config["slots"])
     settle(slots)
     unit, artefacts = unpacked(config["unit"]), Store(config["root"])
     if slots.workers > 1 and artefacts.exists(_failure(unit)):  # why the processes were started again
         return json.loads(artefacts.read(_failure(unit)))
-    device = get_device()
-    if slots.workers > 1 and device.type == "cuda":  # such processes see all GPUs of their node
-        torch.cuda.set_device(device)
-    worker = FinetuneWorker(config["root"], device=str(device))
-    options: dict[str, Any] = {"state": _state(), "save": _save, "tell": _nothing}
+    options: dict[str, Any] = {"tell": _nothing}
+    if not slots.kept:
+        options |= {"state": _state(), "save": _save}
     if ray.train.get_context().get_world_rank() == 0:
         progress = _Progress(unit, artefacts)
         options |= {"tell": progress.tell, "report": progress.report}
-    answer = attempt(worker, unit, **options)
+    answer = attempt(worker("finetune", artefacts.root, _device(slots)), unit, **options)
     if slots.workers > 1 and not is_receipt(answer):
         _fail(unit, answer, artefacts)
     return answer
+
+
+def _device(slots: Slots) -> str:
+    """Returns this process's device; of several processes on one node all see all GPUs."""
+    if not slots.gpus:
+        return "cpu"
+    import torch
+    from ray.train.torch import get_device
+
+    device = get_device()
+    if slots.workers > 1:
+        torch.cuda.set_device(device)
+    return str(device)
 
 
 def _nothing(words: str) -> None:

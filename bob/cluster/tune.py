@@ -16,22 +16,25 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from bob.cluster._private import share_waiting_processes
 from bob.cluster.curves import Curves
+from bob.cluster.feed import Feed
 from bob.cluster.resources import Slots
-from bob.cluster.session import CROWDED, LOSSES, attempt, received, settle
+from bob.cluster.session import CROWDED, LOSSES, attempt, received, settle, worker
 from bob.cluster.sharing import Trainings, kind
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
 from bob.steps.classify import ClassifyWorker
-from bob.steps.workers import packed, unpacked
+from bob.steps.workers import unpacked
 from bob.store import Store, key
 
-__all__ = ["longest_first", "run"]
+__all__ = ["run"]
 
 
 def run(
     step: str, units: Sequence[Unit], artefacts: Store, slots: Trainings, *, curves: Curves | None = None
 ) -> Iterator[Receipt]:
     """Runs trainings as trials, longest first, and yields their receipts in the order of completion.
+
+    A final training may come with the sweep that it chooses from: it starts when that is done.
 
     Trials reuse processes, so they import and decode nothing again. A trial commits its result table, which selection
     and tables read; Tune's own state is scratch. A training that runs out of memory beside others waits until all have
@@ -40,20 +43,21 @@ def run(
     share_waiting_processes()
     if slots.notice:
         print(f"  {slots.notice}", flush=True)
-    waiting: dict[str, Unit] = {}
-    by_target = {unit.target: unit for unit in units}
-    first = _Pass(slots=slots.shared, count=slots.count)
-    for answer in _answers(units, artefacts, first, curves):
+    crowded: dict[str, Unit] = {}
+    by_target, feed = {unit.target: unit for unit in units}, Feed(units)
+    for answer in _answers(feed, artefacts, _Pass(slots=slots.shared, count=slots.count), curves):
         if CROWDED in answer:
-            waiting[answer["target"]] = by_target[answer["target"]]
+            crowded[answer["target"]] = by_target[answer["target"]]
             print(f"  {by_target[answer['target']].label}: {answer[CROWDED]}, waits to be trained alone", flush=True)
         else:
             yield received(answer)
-    if waiting:
+    if crowded:
         alone = _Pass(slots=dict.fromkeys(slots.shared, slots.alone), count=slots.alone.count, alone=True)
-        for answer in _answers(list(waiting.values()), artefacts, alone, curves):
+        for answer in _answers(Feed(list(crowded.values())), artefacts, alone, curves):
             receipt = received(answer)
             yield dataclasses.replace(receipt, note=f"{receipt.note}; alone, after memory ran out beside others")
+    if feed.left:  # final trainings whose sweep was not done without the crowded ones
+        yield from run(step, feed.left, artefacts, slots, curves=curves)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,20 +80,18 @@ class _Pass:
         return self.alone or self.of(unit).gpus >= 1 or self.count == 1
 
 
-def _answers(
-    units: Sequence[Unit], artefacts: Store, trainings: _Pass, curves: Curves | None
-) -> Iterator[dict[str, Any]]:
-    """Runs trainings as trials of one grid and yields the answers of `attempt`, in the order of completion."""
-    texts = [packed(unit) for unit in longest_first(units)]
+def _answers(feed: Feed, artefacts: Store, trainings: _Pass, curves: Curves | None) -> Iterator[dict[str, Any]]:
+    """Runs a feed's trainings as trials and yields the answers of `attempt`, in the order of completion."""
     arrived: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     trial = functools.partial(classify, root=artefacts.root, trainings=trainings, tells=curves is not None)
     vars(trial)["__name__"] = classify.__name__  # the actors' name in the dashboard
     tuner = Tuner(
         tune.with_resources(trial, lambda config: tune.PlacementGroupFactory([trainings.of(_unit(config)).bundle])),
-        param_space={"unit": tune.grid_search(texts)},
         tune_config=TuneConfig(
             metric="val_accuracy",
             mode="max",
+            search_alg=feed,
+            num_samples=len(feed.units),
             scheduler=_Scheduler(),
             reuse_actors=True,
             max_concurrent_trials=trainings.count,
@@ -97,10 +99,10 @@ def _answers(
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=RunConfig(
-            name=f"{'alone' if trainings.alone else 'sweep'}-{key([unit.target for unit in units])}",
+            name=f"{'alone' if trainings.alone else 'sweep'}-{key([unit.target for unit in feed.units])}",
             storage_path=artefacts.scratch("tune"),
             failure_config=tune.FailureConfig(max_failures=LOSSES),  # lost processes: `attempt` catches the rest
-            callbacks=[_Forward(arrived, artefacts.root, curves)],
+            callbacks=[_Forward(arrived, feed, artefacts.root, curves)],
             verbose=0,
         ),
     )
@@ -111,11 +113,6 @@ def _answers(
             raise answer
         yield answer
     thread.join()
-
-
-def longest_first(units: Sequence[Unit]) -> list[Unit]:
-    """Returns trainings by falling cost, so that no long one starts last; equal ones by run."""
-    return sorted(units, key=lambda unit: (-unit.size * unit.work.cost, unit.group))
 
 
 def _fit(tuner: Tuner, arrived: queue.Queue) -> None:
@@ -152,8 +149,8 @@ class _Scheduler(FIFOScheduler):
 class _Forward(Callback):
     """Passes each finished trial's answer to `run`, and commits the trainings that ASHA stops early."""
 
-    def __init__(self, arrived: queue.Queue, root: str, curves: Curves | None) -> None:
-        self._arrived, self._root, self._curves = arrived, root, curves
+    def __init__(self, arrived: queue.Queue, feed: Feed, root: str, curves: Curves | None) -> None:
+        self._arrived, self._feed, self._root, self._curves = arrived, feed, root, curves
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._start = time.monotonic()
 
@@ -176,13 +173,19 @@ class _Forward(Callback):
         if self._curves and CROWDED not in answer:
             self._curves.end(_unit(trial.config))
         if answer:
+            (self._feed.drop if CROWDED in answer else self._feed.done)(answer["target"])
             self._arrived.put(answer)
             return
-        unit, worker = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
+        unit, committer = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
         times = Stopwatch(lap="work", begun=time.monotonic() - trial.last_result["time_total_s"])
-        receipt = worker.commit(unit, list(rows.values()), point=unit.work.point, times=times)
+        receipt = committer.commit(unit, list(rows.values()), point=unit.work.point, times=times)
         note = f"stopped after epoch {len(rows)}, {receipt.note}"
+        self._feed.done(unit.target)
         self._arrived.put(dataclasses.asdict(dataclasses.replace(receipt, note=note)))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Called by Tune for a training whose process was lost too often."""
+        self._feed.drop(_unit(trial.config).target)
 
 
 def _unit(config: Mapping[str, Any]) -> Unit:
@@ -208,10 +211,5 @@ def classify(config: dict[str, Any], *, root: str, trainings: _Pass, tells: bool
     # A report waits 0.4 s for the driver, and an epoch takes 0.6 s: report each epoch only to ASHA and for curves.
     halved = unit.work.sweep.search == "asha" and unit.planned == "sweep"
     options = {"report": report if halved or tells else None, "alone": trainings.is_alone(unit)}
-    answer = attempt(_worker(root, slots.device), unit, **options)
+    answer = attempt(worker("classify", root, slots.device), unit, **options)
     tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
-
-
-@functools.cache
-def _worker(root: str, device: str) -> ClassifyWorker:
-    return ClassifyWorker(root, device=device)

@@ -7,13 +7,12 @@ from the state that its worker keeps beside the file (`state.pt`; `bob/steps/fin
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bob import backbones, captioners, datasets, methods, store
 from bob.core import registry, threads
 from bob.core.settings import Run
-from bob.core.step_table import PLANNED
 from bob.core.types import Outcome, Receipt, Unit
 from bob.diffusion import checkpoints
 from bob.pipeline import plan_files
@@ -32,7 +31,8 @@ __all__ = [
 ]
 
 Executor = Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]
-"""(step, units, store) -> a receipt per unit as soon as it is done, in any order."""
+"""(step, units, store) -> a receipt per unit as soon as it is done, in any order; but a final training, which follows
+its run's sweep in the list, starts only when that is done."""
 
 Report = Callable[[str, int, int, Iterator[Receipt]], Iterable[Receipt]]
 """(step, number of units to do, number done before, receipts) -> the same receipts, after showing progress."""
@@ -112,9 +112,13 @@ def _do_steps(
     cells: Sequence[Cell], artefacts: store.Store, do: Callable, *, max_rejected: int, upto: str
 ) -> list[str]:
     """Does the steps in order; returns the targets of the units with rejected rows."""
-    incomplete = list[str]()
+    incomplete, together = list[str](), dict[str, Sequence[Unit]]()
     for step, units in walk(cells, artefacts, upto=upto):
-        do(step, units)
+        together[step] = units
+        if step == "sweep":  # the final trainings, which come next, need not wait for other runs' sweeps
+            continue
+        do(together)
+        together = {}
         if step in ("caption", "generate"):
             incomplete += _incomplete(units, artefacts)
             _require_few_rejected(incomplete, max_rejected, artefacts)
@@ -152,7 +156,7 @@ def measure(
     """
     for step in dict.fromkeys(unit.step for unit in units):
         of_step = [unit for unit in units if unit.step == step]
-        _do(step, of_step, runs=runs, artefacts=artefacts, executor=executor, report=report)
+        _do({step: of_step}, runs=runs, artefacts=artefacts, executor=executor, report=report)
     _require_few_rejected(_incomplete(units, artefacts), max_rejected, artefacts)
 
 
@@ -185,8 +189,7 @@ def check(runs: Sequence[Run], *, artefacts: store.Store, max_rejected: int = 0)
 
 
 def _do(
-    planned: str,
-    units: Iterable[Unit],
+    planned: Mapping[str, Sequence[Unit]],
     *,
     runs: Sequence[Run],
     artefacts: store.Store,
@@ -194,15 +197,17 @@ def _do(
     report: Report,
     upto: str = "",
 ) -> None:
-    """Writes the plan of one step of `PLANNED`, each unit once, and does the missing units."""
-    by_target = {unit.target: unit for unit in units}
-    last = "" if upto == UPTO[-1] else upto
-    plan_files.write(planned, by_target.values(), runs=runs, artefacts=artefacts, upto=last)
+    """Writes the plans of units of one step, by their name in `PLANNED`, each unit once, and does the missing units."""
+    last, by_target = "" if upto == UPTO[-1] else upto, dict[str, Unit]()
+    for name, units in planned.items():
+        named = {unit.target: unit for unit in units}
+        plan_files.write(name, named.values(), runs=runs, artefacts=artefacts, upto=last)
+        by_target |= named
     done = artefacts.present(by_target)
     todo = [unit for target, unit in by_target.items() if target not in done]
-    todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model
+    todo.sort(key=lambda unit: unit.group)  # stable: neighbours share a model, and a sweep stays before its final
     if by_target:
-        step = PLANNED[planned].step
+        step = next(iter(by_target.values())).step
         receipts = executor(step, todo, artefacts) if todo else iter(())
         for _ in report(step, len(todo), len(done), receipts):
             pass

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from bob import backbones, datasets, store
-from bob.core import malloc
+from bob.core import malloc, threads
 from bob.core.settings import Point, Run, SweepSettings
 from bob.core.step_table import STEPS
 from bob.core.timing import Stopwatch
@@ -58,7 +58,6 @@ class ClassifyWork:
     mixup: bool
     """Whether MixUp is allowed beside CutMix."""
     classes: int
-    """Number of classes."""
     groups: dict[str, tuple[int, ...]]
     """Long tail only: class ids of the many-, medium- and few-shot classes."""
     cost: float
@@ -157,6 +156,7 @@ class ClassifyWorker:
         self._store, self._device, self._save_every = store.Store(root), device, save_every
         self._loaded: tuple[tuple[Any, ...], Any] | None = None
 
+    @threads.fixed(1)
     def __call__(
         self, unit: Unit, *, report: Callable[[Mapping[str, Any]], None] | None = None, alone: bool = True
     ) -> Receipt:

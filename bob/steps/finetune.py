@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bob import datasets, store
-from bob.core import malloc
+from bob.core import malloc, threads
 from bob.core.settings import FinetuneSettings
 from bob.core.step_table import STEPS
 from bob.core.timing import Stopwatch
@@ -102,6 +102,7 @@ class FinetuneWorker:
     def __init__(self, root: str, *, device: str) -> None:
         self._store, self._device = store.Store(root), device
 
+    @threads.fixed(1)
     def __call__(
         self,
         unit: Unit,

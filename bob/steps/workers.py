@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bob import store
-from bob.core import malloc
+from bob.core import malloc, threads
 from bob.core.types import Receipt, Unit
 from bob.steps.caption import CaptionWork, CaptionWorker
 from bob.steps.classify import ClassifyWorker, FinalWork, SweepWork
@@ -53,12 +53,18 @@ _WORKS: dict[str, Any] = {
 
 
 def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]:
-    """Returns an executor that does all units in this process, one after another."""
+    """Returns an executor that does all units in this process, one after another, with one torch thread as on Ray."""
 
     def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
         malloc.keep_freed()
         worker = WORKERS[step](artefacts.root, device=device)
-        yield from worker.stream(units) if isinstance(worker, GenerateWorker) else map(worker, units)
+        receipts = worker.stream(units) if isinstance(worker, GenerateWorker) else map(worker, units)
+        while True:
+            with threads.fixed(1):
+                receipt = next(receipts, None)
+            if receipt is None:
+                return
+            yield receipt
 
     return run
 

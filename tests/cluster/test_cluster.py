@@ -31,11 +31,16 @@ def smoke() -> list[Run]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory):
-    """The smoke experiment, inline and on Ray: name -> (store, outcomes). Paths are relative, as a user writes them."""
-    import ray  # late: conftest has set its environment by now
+    """The smoke experiment, inline and on Ray: name -> (store, outcomes). Paths are relative, as a user writes them.
 
-    done, here = {}, tmp_path_factory.mktemp("here")
+    Inline torch starts with three threads, as on a machine of three cores.
+    """
+    import ray  # late: conftest has set its environment by now
+    import torch
+
+    done, here, before = {}, tmp_path_factory.mktemp("here"), torch.get_num_threads()
     (here / "sd").symlink_to(WEIGHTS / "sd")
+    torch.set_num_threads(3)
     try:
         with contextlib.chdir(here):
             for name, executor in (("inline", workers.inline("cpu")), ("ray", cluster.execute)):
@@ -45,6 +50,7 @@ def both(tmp_path_factory: pytest.TempPathFactory):
             yield done
     finally:
         ray.shutdown()
+        torch.set_num_threads(before)
 
 
 @pytest.mark.timeout(400)

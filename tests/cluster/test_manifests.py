@@ -152,6 +152,35 @@ def test_its_entrypoint_is_in_the_image(rayjob: Any):
     assert all((ROOT / here).exists() for here, _ in copied)
 
 
+def mps_of_cluster() -> tuple[str, dict[str, str], list[str]]:
+    """Command that starts MPS, its variables, and all commands of a worker node in order."""
+    commands = loaded("cluster.yaml")["worker_start_ray_commands"]
+    command = next(command for command in commands if "nvidia-cuda-mps-control" in command)
+    start = next(command for command in commands if "ray start" in command)
+    assert commands.index(command) < commands.index(start)
+    return command, dict(re.findall(r"(CUDA_MPS_\w+)=(\S+?)[; ]", command)), [start]
+
+
+def mps_of_rayjob() -> tuple[str, dict[str, str], list[str]]:
+    """The same; there the processes have their container's variables."""
+    groups = loaded("jobs/kuberay.yaml")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    [container] = next(group for group in groups if group["groupName"] == "gpu")["template"]["spec"]["containers"]
+    variables = {pair["name"]: pair["value"] for pair in container["env"]}
+    command = container["lifecycle"]["postStart"]["exec"]["command"][-1]
+    return command, variables, [f"{name}={value}" for name, value in variables.items()]
+
+
+@pytest.mark.parametrize("mps", [mps_of_cluster, mps_of_rayjob], ids=["cluster.yaml", "kuberay.yaml"])
+def test_nodes_with_gpus_start_mps_where_rays_processes_look_for_it(mps: Any):
+    """Without GPUs, or an MPS that does not start, the node starts all the same, and processes take turns."""
+    command, variables, environment = mps()
+    assert variables.keys() == {"CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"}
+    assert "nvidia-cuda-mps-control -d || true" in command
+    assert all(name in command or folder in command for name, folder in variables.items())
+    pipe = variables["CUDA_MPS_PIPE_DIRECTORY"]
+    assert any(f"CUDA_MPS_PIPE_DIRECTORY={pipe}" in found for found in environment)
+
+
 # -- memory -------------------------------------------------------------------------------------
 
 

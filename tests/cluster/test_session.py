@@ -1,5 +1,6 @@
 """Answers of a unit's process: what is a failure, a mistake or neither; and one that has lost its GPU ends."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -105,8 +106,11 @@ class Actor:
 @pytest.mark.slow
 @pytest.mark.xdist_group("ray")
 @pytest.mark.timeout(400)
-def test_ray_starts_a_unit_again_where_the_gpu_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bounded number of times: a GPU that is broken for good ends the job."""
+@pytest.mark.parametrize("kept", [False, True])
+def test_ray_starts_a_unit_again_where_the_gpu_was_lost(
+    kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bounded number of times: a GPU that is broken for good ends the job. In actors and in tasks."""
     import ray
     from ray import cloudpickle
 
@@ -116,7 +120,7 @@ def test_ray_starts_a_unit_again_where_the_gpu_was_lost(tmp_path: Path, monkeypa
     units = [Unit(step="generate", target=f"images/{k}", label="x", size=1) for k in range(3)]
     session.start()
     try:
-        slots = session.slots("generate", 3, Share(cpus=1))
+        slots = dataclasses.replace(session.slots("generate", 3, Share(cpus=1)), kept=kept)
         Actor.folder, Actor.times = str(tmp_path), 2
         receipts = list(data.run("generate", units, Store(str(tmp_path / "out")), slots))
         assert {receipt.target for receipt in receipts} == {unit.target for unit in units}

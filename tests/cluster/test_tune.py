@@ -173,10 +173,10 @@ def test_a_point_that_runs_out_of_memory_beside_others_is_trained_alone(on_ray, 
 
 def test_longest_trainings_come_first_and_those_of_a_run_together(base, local):
     """By pictures and epochs times what a picture takes: 24 settings are no hurdle race."""
-    from bob.cluster.tune import longest_first
+    from bob.cluster.feed import longest_first
 
     runs = [dataclasses.replace(base, method="real_only", backbone=name) for name in ("resnet_mini", "mae_vit_b16")]
     runs.append(dataclasses.replace(runs[0], shots=3, draw=dataclasses.replace(base.draw, per_class=40)))
     swept = [unit for run in runs for unit in classify.sweep(pipeline.split(run, local))]
-    ordered = longest_first(swept)
+    ordered = sorted(swept, key=longest_first)
     assert [unit.group for unit in ordered] == [unit.group for unit in swept[2:4] + swept[4:] + swept[:2]]

@@ -1,5 +1,6 @@
 """Independent tasks in threads: every answer once, a bounded number at a time, the first error raised."""
 
+import os
 import threading
 
 import pytest
@@ -40,3 +41,22 @@ def test_what_is_raised_is_raised_and_nothing_more_is_begun():
 def test_a_look_is_taken_while_an_answer_is_waited_for():
     seen = threading.Event()
     assert list(threads.as_completed(lambda k: seen.wait(30), [0], at_once=1, look=seen.set, every=0.01)) == [True]
+
+
+def test_a_fixed_number_of_torch_threads_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after an error; and a process that the block starts, or torch where it is imported later, has it too."""
+    import torch
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before, seen = torch.get_num_threads(), list[tuple[int, str]]()
+
+    @threads.fixed(before + 2)
+    def fail() -> None:
+        seen.append((torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == [(before + 2, str(before + 2))]
+    assert torch.get_num_threads() == before
+    assert "OMP_NUM_THREADS" not in os.environ

@@ -1,0 +1,75 @@
+"""Order in which Ray Tune starts trainings: longest first, and a final one as soon as its own run's sweep is done."""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from bob.core.types import Unit
+from bob.steps.classify import FinalWork
+from bob.steps.workers import packed
+
+__all__ = ["Feed", "longest_first"]
+
+
+def longest_first(unit: Unit) -> tuple[float, str]:
+    """Sort key: by falling cost, so that no long training starts last; equal ones by run."""
+    return -unit.size * unit.work.cost, unit.group
+
+
+class Feed(Searcher):
+    """Suggests each training once; Tune's search algorithm.
+
+    A final training reads the tables of its run's sweep. It is suggested when those that are made here are done, while
+    other runs still sweep. All methods are called in Tune's thread.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        super().__init__()
+        self.units, self.left = list(units), list[Unit]()
+        here = {unit.target for unit in units}
+        self._ready, self._needs = list[tuple[float, str, int]](), dict[int, set[str]]()
+        for number, unit in enumerate(units):
+            receipts = unit.work.receipts if isinstance(unit.work, FinalWork) else ()
+            self._needs[number] = here.intersection(receipts)
+            self._release(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its search algorithm into its scratch folder, and nobody reads it
+
+    def _release(self, number: int) -> None:
+        if not self._needs[number]:
+            del self._needs[number]
+            heapq.heappush(self._ready, (*longest_first(self.units[number]), number))
+
+    def done(self, target: str) -> None:
+        """Notes that a training's table is there."""
+        for number in self._waiting(target):
+            self._needs[number].remove(target)
+            self._release(number)
+
+    def drop(self, target: str) -> None:
+        """Notes that a training will have no table: those that need it are `left`, and not suggested."""
+        for number in self._waiting(target):
+            del self._needs[number]
+            self.left.append(self.units[number])
+
+    def _waiting(self, target: str) -> list[int]:
+        return [number for number, needs in self._needs.items() if target in needs]
+
+    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
+        """Called by Tune: the next training, None while only those are left that wait for others."""
+        if self._ready:
+            return {"unit": packed(self.units[heapq.heappop(self._ready)[-1]])}
+        return None if self._needs else Searcher.FINISHED
+
+    def set_search_properties(self, *given: Any, **more: Any) -> bool:
+        """Called by Tune with the metric and the space to search, of which nothing is needed."""
+        return True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Called by Tune; `done` says that the table is written, too."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Called by Tune; its state is scratch."""
