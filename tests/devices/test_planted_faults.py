@@ -52,11 +52,11 @@ FAULTS = {
         check=training_minis,
         words="found cuda:0 and cpu",
     ),
-    "augmentation without .to(device)": Fault(
+    "numbers of an augmentation that stay on the CPU": Fault(
         where=_augment,
-        function="_uniform",
-        old=".to(like.device)",
-        new="",
+        function="augment",
+        old="send(host, images.device)",
+        new="host",
         check=training_minis,
         words="found cuda:0 and cpu",
     ),
