@@ -1,8 +1,8 @@
 """RandAugment of a batch, in torchvision's variant (DataDream) and timm's (MAE).
 
 Images with the same random operation, or with any affine one, are processed together, each with its own strength. Which
-those are is drawn on the CPU, so that the sizes of the groups are known there; their rows are among the numbers that are
-sent to a GPU.
+those are is drawn on the CPU, so that the sizes of the groups are known there; their rows are among the numbers that
+are sent to a GPU.
 
 Source: Cubuk et al. 2020, arXiv:1909.13719; operations, strengths and ranges as in the two libraries.
 """
