@@ -22,16 +22,15 @@ def augment(images: "Tensor", generator: "torch.Generator", *, size: int) -> "Te
 
     Source: DataDream, arXiv:2407.10910, classify/data.py.
     """
-    import torch
+    from bob.backbones import _augment, _colours, _randaugment
 
-    from bob.backbones import _augment, _randaugment
-
-    images = _randaugment.rand_augment(images, generator, _randaugment.TORCHVISION)
-    images = _augment.resized_crop(images, generator, size=size, scale=(0.25, 1.0))
-    images = _augment.flip(images, generator)
-    images = _augment.colour_jitter(
-        images, generator, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, chance=0.8
+    steps = (
+        _randaugment.RandAugment(policy=_randaugment.TORCHVISION),
+        _augment.ResizedCrop(size=size, scale=(0.25, 1.0)),
+        _augment.Flip(),
+        _colours.ColourJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, chance=0.8),
+        _colours.Grey(chance=0.2),
+        _augment.Blur(sigma=(0.1, 2.0), chance=0.2),
+        _colours.Solarise(threshold=0.5, chance=0.2),
     )
-    images = torch.where(_augment.chosen(images, generator, 0.2), _augment.grey(images).expand_as(images), images)
-    images = _augment.blur(images, generator, sigma=(0.1, 2.0), chance=0.2)
-    return _augment.solarise(images, generator, threshold=0.5, chance=0.2)
+    return _augment.augment(images, generator, steps)

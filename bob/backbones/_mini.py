@@ -18,5 +18,5 @@ def augment(images: "Tensor", generator: "torch.Generator") -> "Tensor":
     """
     from bob.backbones import _augment
 
-    images = _augment.flip(_augment.shift(images, generator, reach=3), generator)
-    return _augment.jitter(images, generator, brightness=0.2, contrast=0.2)
+    steps = (_augment.Shift(reach=3), _augment.Flip(), _augment.Jitter(brightness=0.2, contrast=0.2))
+    return _augment.augment(images, generator, steps)

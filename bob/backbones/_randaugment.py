@@ -1,6 +1,8 @@
 """RandAugment of a batch, in torchvision's variant (DataDream) and timm's (MAE).
 
-Images with the same random operation are processed together, each with its own strength.
+Images with the same random operation, or with any affine one, are processed together, each with its own strength. Which
+those are is drawn on the CPU, so that the sizes of the groups are known there; their rows are among the numbers that
+are sent to a GPU.
 
 Source: Cubuk et al. 2020, arXiv:1909.13719; operations, strengths and ranges as in the two libraries.
 """
@@ -8,17 +10,21 @@ Source: Cubuk et al. 2020, arXiv:1909.13719; operations, strengths and ranges as
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, conv2d, grid_sample
 from torchvision.transforms.v2 import functional
 
-from bob.backbones._augment import blend, grey
+from bob.backbones._augment import Numbers, Step, channels
+from bob.backbones._colours import blend, grey
 
-__all__ = ["TIMM", "TORCHVISION", "Policy", "apply", "rand_augment"]
+__all__ = ["TIMM", "TORCHVISION", "Policy", "RandAugment", "apply", "parameters"]
 
 _LAYERS = 2  # operations per image
+_PARAMETERS = 6
+"""Numbers that an operation takes: the entries of an affine matrix, or one amount."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,32 +76,45 @@ TIMM = Policy(
 """rand-m9-mstd0.5-inc1, with which MAE fine-tunes; the border is ImageNet's mean."""
 
 
-def rand_augment(images: Tensor, generator: torch.Generator, policy: Policy) -> Tensor:
-    """Applies two random operations of the policy to each image, one after the other.
+@dataclass(frozen=True, kw_only=True)
+class RandAugment(Step):
+    """Applies two random operations of the policy to each image, one after the other."""
 
-    Args:
-        images: float (b, 3, s, s) in [0, 1].
-        generator: on the CPU.
-        policy: TORCHVISION or TIMM.
+    policy: Policy
+    """TORCHVISION or TIMM."""
+    whole: ClassVar[bool] = True
 
-    Returns:
-        float (b, 3, s, s) in [0, 1].
-    """
-    count = len(images)
-    for _ in range(_LAYERS):
+    def draw(self, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """For each layer: group of operations, row in the order of groups, parameters."""
+        return torch.cat([self._layer(count, generator) for _ in range(_LAYERS)], 1)
+
+    def _layer(self, count: int, generator: torch.Generator) -> Tensor:
+        policy = self.policy
         which = torch.randint(len(policy.operations), (count,), generator=generator)
         level = policy.level + policy.deviation * torch.randn(count, generator=generator)
         sign = 1 - 2.0 * (torch.rand(count, generator=generator) < 0.5)
-        applied = torch.rand(count, generator=generator) < policy.chance
-        augmented = images.clone()
+        which[torch.rand(count, generator=generator) >= policy.chance] = len(policy.operations)  # none
+        given = torch.zeros(count, _PARAMETERS)
         for number, name in enumerate(policy.operations):
-            rows = ((which == number) & applied).nonzero()[:, 0]
-            if len(rows) and name != "identity":
+            rows = (which == number).nonzero()[:, 0]
+            if len(rows):
                 amount = _amount(name, level[rows].clamp(0, 1), sign[rows], policy)
-                selected = rows.to(images.device)
-                augmented[selected] = apply(name, images[selected], amount.to(images.device), policy)
-        images = augmented
-    return images
+                given[rows] = parameters(name, amount)
+        group = torch.tensor([*map(_GROUPS.index, map(_group, policy.operations)), len(_GROUPS)])[which]
+        return torch.cat([group[:, None], group.argsort(stable=True)[:, None], given], 1)
+
+    def apply(self, images: Tensor, numbers: Numbers) -> Tensor:
+        augmented = images.clone()
+        layers = zip(numbers.host.chunk(_LAYERS, 1), numbers.values.chunk(_LAYERS, 1), strict=True)
+        for host, values in layers:
+            counts = torch.bincount(host[:, 0].int(), minlength=len(_GROUPS)).tolist()
+            order, stop = values[:, 1].long(), 0
+            for name, count in zip(_GROUPS, counts, strict=False):  # the last are those that nothing is applied to
+                start, stop = stop, stop + count
+                if count and name != "identity":
+                    rows = order[start:stop]
+                    augmented[rows] = apply(name, augmented[rows], values[rows, 2:], self.policy)
+        return augmented
 
 
 def _amount(name: str, level: Tensor, sign: Tensor, policy: Policy) -> Tensor:
@@ -115,16 +134,23 @@ def _amount(name: str, level: Tensor, sign: Tensor, policy: Policy) -> Tensor:
     return (1 + 0.9 * level * sign).clamp(min=0.1)
 
 
-def apply(name: str, images: Tensor, amount: Tensor, policy: Policy) -> Tensor:
-    """Applies one operation to images (k, 3, s, s) in [0, 1], with amounts (k,)."""
+def parameters(name: str, amount: Tensor) -> Tensor:
+    """Parameters (k, 6) of one operation from amounts (k,): an affine matrix, or the amount six times."""
     if name in _WARPS:
-        return _warp(images, _WARPS[name](amount), policy)
-    return _COLOURS[name](images, amount.view(-1, 1, 1, 1))
+        return _WARPS[name](amount).flatten(1)
+    return amount[:, None].expand(-1, _PARAMETERS)
+
+
+def apply(name: str, images: Tensor, given: Tensor, policy: Policy) -> Tensor:
+    """Applies one operation, or several affine ones (`warp`), to images (k, 3, s, s) in [0, 1], with `parameters`."""
+    if _group(name) == _WARP:
+        return _warp(images, given.unflatten(1, (2, 3)), policy)
+    return _COLOURS[name](images, given[:, :1, None, None])
 
 
 def _warp(images: Tensor, matrix: Tensor, policy: Policy) -> Tensor:
     grid = affine_grid(matrix, list(images.shape), align_corners=False)
-    fill = images.new_tensor(policy.fill).view(1, 3, 1, 1)
+    fill = channels(images, policy.fill)
     return (grid_sample(images - fill, grid, mode=policy.mode, align_corners=False) + fill).clamp(0, 1)
 
 
@@ -178,3 +204,11 @@ _COLOURS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "brightness": lambda x, a: (x * a).clamp(0, 1),
     "sharpness": lambda x, a: blend(_smooth(x), x, a),
 }
+
+_WARP = "warp"
+_GROUPS = ("identity", *_COLOURS, _WARP)
+"""What is computed together: one operation on colours, or all those that an affine matrix describes."""
+
+
+def _group(name: str) -> str:
+    return _WARP if name in _WARPS else name

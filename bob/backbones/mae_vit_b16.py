@@ -45,10 +45,13 @@ class MaeViTB16(Backbone):
         """Crop of 8 to 100 %, flip, timm's rand-m9-mstd0.5-inc1, random erasing."""
         from bob.backbones import _augment, _randaugment
 
-        images = _augment.resized_crop(images, generator, size=self.size, scale=(0.08, 1.0))
-        images = _augment.flip(images, generator)
-        images = _randaugment.rand_augment(images, generator, _randaugment.TIMM)
-        return _augment.erase(images, generator, chance=0.25, mean=self.mean, std=self.std)
+        steps = (
+            _augment.ResizedCrop(size=self.size, scale=(0.08, 1.0)),
+            _augment.Flip(),
+            _randaugment.RandAugment(policy=_randaugment.TIMM),
+            _augment.Erase(chance=0.25, mean=self.mean, std=self.std),
+        )
+        return _augment.augment(images, generator, steps)
 
     def view(self, images: "Tensor") -> "Tensor":
         """Pictures resized to 256 and centre cropped to 224."""

@@ -1,14 +1,11 @@
-"""One training of the classifier: model, optimiser, schedule, epochs, evaluation, resuming. Plain PyTorch, no Ray.
+"""Trainings of the classifier from start to end: epochs, evaluation, resuming. Plain PyTorch, no Ray.
 
 `train` is pure: it gives the same bits for the same seed on one machine, in a for-loop and under a scheduler.
 """
 
-import contextlib
-import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,38 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bob import backbones, store
-from bob.classifier import loss
 from bob.classifier.data import Arrays, Data
+from bob.classifier.lockstep import Trainer, Training, run_epoch
 from bob.classifier.results import failure
-from bob.core import batching, precision, training_state
-from bob.core.seeds import derive
-from bob.core.settings import Point, SweepSettings
+from bob.core import training_state
 from bob.core.step_table import STEPS
 
-__all__ = ["Trainer", "Training", "train"]
-
-_EVALUATION_BATCH = 256  # images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Definition of one training: all that its numbers depend on, beside the images."""
-
-    backbone: str
-    """Name of a file of `bob/backbones/`."""
-    point: Point
-    """Hyper-parameters that the sweep varies."""
-    settings: SweepSettings
-    """All other hyper-parameters."""
-    epochs: int
-    """`settings.sweep_epochs` or `settings.final_epochs`; the learning-rate schedule spans them."""
-    seed: int
-    """The run's. Shuffles, augmentations, mixing and the head depend on it and the epoch only, so that all points of a
-    sweep see the same images."""
-    mixup: bool = True
-    """False allows CutMix only (the Diff-Mix rows)."""
-    with_test: bool = False
-    """Whether to measure on the test set after each epoch that is the best on validation so far."""
+__all__ = ["Course", "Trainer", "Training", "train", "train_together"]
 
 
 def train(
@@ -77,31 +49,92 @@ def train(
     Raises:
         ValueError: if the backbone is unknown or has no weights, or if there are no test images under `with_test`.
     """
-    if training.with_test and data.test is None:
-        raise ValueError("a final training wants test images, but data.test is None: give it a loader")
-    trainer = Trainer(data, training, torch.device(device))
-    identity = _identity(data, training, trainer.backbone)
-    rows: list[dict[str, Any]] = []
-    if resumed := training_state.unpack(state, identity, tell=print):
-        trainer.restore(resumed["trainer"])
-        rows = resumed["rows"]
-    yield from rows
-    test: Arrays | None = None
-    saved = time.monotonic()
-    for epoch in range(len(rows) + 1, training.epochs + 1):
-        row = _epoch_row(trainer, epoch)
-        if not math.isfinite(row["val_loss"]):
-            yield row
-            return
-        if training.with_test and row["val_accuracy"] > max((past["val_accuracy"] for past in rows), default=-1.0):
-            assert data.test is not None
-            test = test or data.test()
-            row |= _test_row(trainer.logits(test[0]), test[1])
-        rows.append(row)
-        if save is not None and epoch < training.epochs and time.monotonic() - saved >= save_every:
-            save(epoch, training_state.pack(identity, {"rows": rows, "trainer": trainer.state()}))
-            saved = time.monotonic()
+    course = Course(data, training, device=device, state=state, save=save, save_every=save_every)
+    for _, row in train_together([course]):
         yield row
+
+
+def train_together(courses: Sequence["Course"]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Trains several points of a sweep in lockstep: each gives the rows, in the bits, that it gives by itself.
+
+    One whose losses are not finite leaves the group. One that resumes from an earlier epoch than others trains alone
+    until it has caught up.
+
+    Args:
+        courses: trainings on the same data that differ in their points only.
+
+    Yields:
+        Number of the course, and its row; see `train`.
+    """
+    for number, course in enumerate(courses):
+        yield from ((number, row) for row in list(course.rows))
+    while going := [number for number, course in enumerate(courses) if not course.ended]:
+        epoch = min(courses[number].epoch for number in going)
+        group = [number for number in going if courses[number].epoch == epoch]
+        trainers = [courses[number].trainer for number in group]
+        done = run_epoch(trainers, epoch) if len(trainers) > 1 else [trainers[0].run_epoch(epoch)]
+        for number, (train_loss, count) in zip(group, done, strict=True):
+            yield number, courses[number].after(train_loss, count)
+
+
+class Course:
+    """One training from its start, or from its saved state, to its end: a row after each epoch. See `train`."""
+
+    def __init__(
+        self,
+        data: Data,
+        training: Training,
+        *,
+        device: str = "cpu",
+        state: bytes | None = None,
+        save: training_state.Save | None = None,
+        save_every: float = 0.0,
+    ) -> None:
+        if training.with_test and data.test is None:
+            raise ValueError("a final training wants test images, but data.test is None: give it a loader")
+        self.trainer = Trainer(data, training, torch.device(device))
+        self._identity = _identity(data, training, self.trainer.backbone)
+        self.rows: list[dict[str, Any]] = []
+        """Of the epochs so far."""
+        if resumed := training_state.unpack(state, self._identity, tell=print):
+            self.trainer.restore(resumed["trainer"])
+            self.rows = resumed["rows"]
+        self._test: Arrays | None = None
+        self._save, self._save_every, self._saved, self._failed = save, save_every, time.monotonic(), False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch to train next, 1-based."""
+        return len(self.rows) + 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or a loss was not finite."""
+        return self._failed or self.epoch > self.trainer.training.epochs
+
+    def after(self, train_loss: float, count: int) -> dict[str, Any]:
+        """Evaluates after an epoch and saves the state if it is time to; returns the epoch's row.
+
+        Args:
+            train_loss: mean loss of the epoch.
+            count: number of images of the epoch.
+        """
+        trainer, training, epoch = self.trainer, self.trainer.training, self.epoch
+        row = _epoch_row(trainer, epoch, train_loss, count)
+        if not math.isfinite(row["val_loss"]):
+            self._failed = True
+            return row
+        if training.with_test and row["val_accuracy"] > max((past["val_accuracy"] for past in self.rows), default=-1.0):
+            assert trainer.data.test is not None
+            self._test = self._test or trainer.data.test()
+            row |= _test_row(trainer.logits(self._test[0]), self._test[1])
+        self.rows.append(row)
+        due = time.monotonic() - self._saved >= self._save_every
+        if self._save is not None and epoch < training.epochs and due:
+            content = {"rows": self.rows, "trainer": trainer.state()}
+            self._save(epoch, training_state.pack(self._identity, content))
+            self._saved = time.monotonic()
+        return row
 
 
 def _identity(data: Data, training: Training, backbone: backbones.Backbone) -> str:
@@ -111,9 +144,8 @@ def _identity(data: Data, training: Training, backbone: backbones.Backbone) -> s
     return store.key(STEPS["classify"].version, backbone.name, backbone.identity, *which, sizes)
 
 
-def _epoch_row(trainer: "Trainer", epoch: int) -> dict[str, Any]:
-    """Trains one epoch and evaluates it on the validation images; NaNs if a loss is not finite."""
-    train_loss, count = trainer.run_epoch(epoch)
+def _epoch_row(trainer: Trainer, epoch: int, train_loss: float, count: int) -> dict[str, Any]:
+    """An epoch evaluated on the validation images; NaNs if a loss is not finite."""
     row: dict[str, Any] = {"epoch": epoch, "train_n": count, "val_n": len(trainer.data.val)}
     if not math.isfinite(train_loss):
         return row | failure(epoch)
@@ -141,142 +173,3 @@ def _test_row(logits: Tensor, labels: np.ndarray) -> dict[str, Any]:
         "test_class_accuracies": (sums / np.maximum(counts, 1)).tolist(),
         "test_class_n": counts.tolist(),
     }
-
-
-class Trainer:
-    """Model, optimiser and schedule of one training. Leaves torch's global random state unchanged."""
-
-    def __init__(self, data: Data, training: Training, device: torch.device) -> None:
-        self.data, self.training, self.device = data, training, device
-        self.backbone = backbone = backbones.load(training.backbone)
-        point, settings = training.point, training.settings
-        self.precision = settings.precision
-        if self.precision == "auto":
-            self.precision = "bfloat16" if device.type == "cuda" else "float32"
-        # Scales the loss so that small gradients are not 0 in float16; skips a step whose gradients overflow.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
-        self.step = 0
-        self.batcher = batching.AdaptiveBatcher("evaluating")
-        with _seeded(derive("classify", "head", training.seed), device):
-            model = backbone.build(data.class_names, descriptor=data.descriptor)
-        self.model = model.to(device).to(memory_format=torch.channels_last)
-        self.frozen = {name for name, p in self.model.named_parameters() if not p.requires_grad}
-        self.peak = point.lr * (settings.batch / settings.base_batch if settings.base_batch else 1.0)
-        groups = backbone.parameter_groups(self.model, weight_decay=point.weight_decay, layer_decay=point.layer_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.peak, fused=True)
-        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (backbone.mean, backbone.std))
-        self.mean, self.std = mean, std
-
-    def state(self) -> dict[str, Any]:
-        """State after an epoch, without frozen weights: 4 MB for CLIP, whose frozen towers have 600 MB."""
-        model = {name: tensor for name, tensor in self.model.state_dict().items() if name not in self.frozen}
-        state = {"step": self.step, "model": model, "optimizer": self.optimizer.state_dict()}
-        return state | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restores a state that `state` returned."""
-        self.step = state["step"]
-        lacking, unknown = self.model.load_state_dict(state["model"], strict=False)
-        assert not unknown, unknown
-        assert set(lacking) <= self.frozen, lacking
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-
-    def run_epoch(self, epoch: int) -> tuple[float, int]:
-        """Trains one epoch; returns the mean loss in nats and the number of images.
-
-        A step that the loss scaler skips counts in the schedule of the learning rate, as in torch's examples. If the
-        loss itself overflowed in float16, its images are left out of the mean, which is NaN if all are.
-        """
-        seed = derive("classify", "epoch", self.training.seed, epoch)
-        generator = torch.Generator().manual_seed(seed)
-        data, batch = self.data, self.training.settings.batch
-        batches = loss.batches(
-            len(data.real), len(data.synthetic), copies=data.copies, batch=batch, generator=generator
-        )
-        total, overflowed = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        count = 0
-        self.model.train()
-        # Dropout knows the global generator only.
-        with _seeded(seed, self.device), precision.arithmetic(self.precision, self.device):
-            for real, synthetic in batches:
-                self._set_learning_rate(len(batches))
-                batch_loss = self._loss(real, synthetic, generator)
-                self.optimizer.zero_grad()
-                self.scaler.scale(batch_loss).backward()
-                self.scaler.step(self.optimizer)  # fused, so it unscales and skips without the host's knowledge
-                self.scaler.update()
-                # Summed on the device: reading each loss would stall a GPU at every step.
-                images, summand = len(real) + len(synthetic), batch_loss.detach()
-                if self.scaler.is_enabled():
-                    overflowed += ~torch.isfinite(summand) * images
-                    summand = torch.where(torch.isfinite(summand), summand, 0)
-                total += summand * images
-                count += images
-        total_loss, skipped = torch.stack([total, overflowed]).tolist()  # one wait for the GPU
-        left = count - int(skipped)
-        return total_loss / left if left else math.nan, count
-
-    def _loss(self, real: np.ndarray, synthetic: np.ndarray, generator: torch.Generator) -> Tensor:
-        """Equation 1 on one batch, given as rows of the real and of the synthetic images."""
-        data, device, settings = self.data, self.device, self.training.settings
-        first = len(real)
-        pixels = np.concatenate([data.real[real], data.synthetic[synthetic]]) if len(synthetic) else data.real[real]
-        images = self.backbone.augment(self._floats(pixels), generator)
-        labels = torch.from_numpy(data.real_labels[real]).long()
-        real_targets = nn.functional.one_hot(labels, len(data.class_names)).float().to(device)
-        targets = torch.from_numpy(data.synthetic_labels[synthetic]).float().to(device)
-        parts = [(images[:first], real_targets), (images[first:], targets)]
-        parts = [(i, loss.smoothed(t, settings.label_smoothing)) for i, t in parts]
-        if float(torch.rand((), generator=generator)) < settings.mix_probability:
-            mix = functools.partial(loss.mix, use_mixup=self.training.mixup, alpha=settings.mixup_alpha)
-            parts = [mix(i, t, generator) for i, t in parts]
-        # One forward pass, so batch norm sees real and synthetic together as in DataDream.
-        logits = self._forward(torch.cat([i for i, _ in parts]))
-        lam = self.training.point.lam
-        return loss.weighted_cross_entropy(logits[:first], parts[0][1], logits[first:], parts[1][1], lam=lam)
-
-    def _forward(self, images: Tensor) -> Tensor:
-        """Images in [0, 1] -> float32 logits."""
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with precision.autocast(self.precision, self.device):
-            return self.model(images).float()
-
-    def _floats(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [0, 1], on the device."""
-        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
-
-    def _set_learning_rate(self, steps_per_epoch: int) -> None:
-        settings = self.training.settings
-        rate = loss.learning_rate(
-            self.step,
-            steps=self.training.epochs * steps_per_epoch,
-            warmup=round(settings.warmup_epochs * steps_per_epoch),
-            start=min(self.peak, settings.warmup_lr),
-            peak=self.peak,
-            floor=min(self.peak, settings.min_lr),
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        self.step += 1
-
-    @torch.inference_mode()
-    def logits(self, pixels: np.ndarray) -> Tensor:
-        """uint8 (n, kept, kept, 3) -> logits (n, classes) in evaluation mode, on the CPU."""
-        self.model.eval()
-
-        def forward(rows: Sequence[int]) -> Tensor:
-            return self._forward(self.backbone.view(self._floats(pixels[list(rows)])))
-
-        with precision.arithmetic(self.precision, self.device):
-            return torch.cat(list(self.batcher.map(range(len(pixels)), forward, size=_EVALUATION_BATCH))).cpu()
-
-
-@contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's global generators; restores them on exit."""
-    devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -8,7 +8,15 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["AdaptiveBatcher", "CrowdedOut", "free_memory", "is_lost_device", "is_out_of_memory", "release"]
+__all__ = [
+    "AdaptiveBatcher",
+    "CrowdedOut",
+    "comes_of_memory",
+    "free_memory",
+    "is_lost_device",
+    "is_out_of_memory",
+    "release",
+]
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -102,6 +110,11 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def comes_of_memory(error: BaseException) -> bool:
+    """Whether memory was exhausted, also if a batcher has said so in its own words."""
+    return is_out_of_memory(error) or is_out_of_memory(error.__cause__)
 
 
 def is_lost_device(error: BaseException) -> bool:

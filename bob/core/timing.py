@@ -78,6 +78,12 @@ class Stopwatch:
         self.switch(self._lap)
         return {lap: round(seconds, 3) for lap, seconds in self._seconds.items()}
 
+    def shared(self, among: int) -> "Stopwatch":
+        """A running stopwatch with an equal part of the seconds so far, for one of `among` units done together."""
+        own = Stopwatch(self._device, lap=self._lap)
+        own._seconds = {lap: seconds / among for lap, seconds in self.times().items()}
+        return own
+
     def noted(self) -> dict[str, Any]:
         """Entries for a manifest: total seconds, seconds by lap, and the process id.
 

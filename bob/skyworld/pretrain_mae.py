@@ -69,7 +69,7 @@ def mae(out: Path, work: Path) -> None:
 
     def loss_of(model: Any, generator: torch.Generator) -> Tensor:
         images = renders.as_batch(pixels, torch.randint(len(pixels), (_BATCH,), generator=generator))
-        return model(_augment.flip(_augment.shift(images, generator, reach=4), generator), generator)
+        return model(_augment.augment(images, generator, (_augment.Shift(reach=4), _augment.Flip())), generator)
 
     @torch.inference_mode()
     def error(model: Any) -> float:

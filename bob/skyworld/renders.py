@@ -59,7 +59,7 @@ def as_batch(pixels: np.ndarray, rows: Tensor) -> Tensor:
 
 def augmented(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Shifts a batch by up to 2 pixels and mirrors half of it, with its (class, background, pose) labels."""
-    images = _augment.shift(images, generator, reach=2)
+    images = _augment.augment(images, generator, [_augment.Shift(reach=2)])
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
     labels = labels.clone()

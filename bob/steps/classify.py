@@ -4,9 +4,9 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bob import backbones, datasets, store
 from bob.core import malloc, threads
@@ -16,6 +16,9 @@ from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, Unit
 from bob.steps.cell import Cell, label, name
 from bob.store import schema, tables
+
+if TYPE_CHECKING:
+    from bob.classifier.trainer import Course
 
 __all__ = ["ClassifyWork", "ClassifyWorker", "Coordinates", "FinalWork", "SweepWork", "final", "sweep"]
 
@@ -153,7 +156,7 @@ class ClassifyWorker:
     """
 
     def __init__(self, root: str, *, device: str, save_every: float = _SAVE_EVERY) -> None:
-        self._store, self._device, self._save_every = store.Store(root), device, save_every
+        self._store, self.device, self._save_every = store.Store(root), device, save_every
         self._loaded: tuple[tuple[Any, ...], Any] | None = None
 
     @threads.fixed(1)
@@ -172,18 +175,18 @@ class ClassifyWorker:
         """
         with malloc.importing():
             from bob.classifier.results import failure, has_failed
+            from bob.classifier.trainer import train_together
             from bob.core import batching
 
-        times, work = Stopwatch(self._device), unit.work
+        times, work = Stopwatch(self.device), unit.work
         point = self._best(work) if isinstance(work, FinalWork) else work.point
-        history, why = list[dict[str, Any]](), ""
+        history, why, told = list[dict[str, Any]](), "", report or (lambda row: None)
         try:
-            for row in self._train(unit, point, times):
+            for _, row in train_together([self.course(unit, point, times)]):
                 history.append(row)
-                if report is not None:
-                    report(row)
+                told(row)
         except (MemoryError, RuntimeError, ValueError) as error:
-            if not (batching.is_out_of_memory(error) or batching.is_out_of_memory(error.__cause__)):
+            if not batching.comes_of_memory(error):
                 raise
             why = f"out of memory ({str(error).strip().partition(chr(10))[0]})"
         if why:
@@ -213,9 +216,8 @@ class ClassifyWorker:
         from bob.classifier.results import has_failed, result_rows
 
         times.switch("write")
-        work = unit.work
+        work, failed = unit.work, has_failed(history)
         broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
-        failed = has_failed(history)
         run = work.coordinates.as_run()
         rows = result_rows(history, run=run, key=work.run, phase=work.phase, point=point, groups=work.groups)
         manifest = store.provenance(unit.config, times=times) | ({"failure": broke} if failed else {})
@@ -227,25 +229,26 @@ class ClassifyWorker:
             note = broke + (", so it is not selected" if work.phase == "sweep" else f"; {note} before")
         return Receipt(target=unit.target, label=unit.label, size=unit.size, times=times.times(), note=note)
 
-    def _train(self, unit: Unit, point: Point, times: Stopwatch) -> Iterator[dict[str, Any]]:
+    def course(self, unit: Unit, point: Point, times: Stopwatch) -> "Course":
+        """The training of a unit with a point, from its saved state if there is one."""
         with malloc.importing():
-            from bob.classifier.trainer import Training, train
+            from bob.classifier.trainer import Course, Training
 
-        work, run, resumable = unit.work, unit.work.coordinates.as_run(), f"{unit.target}.state.pt"
-        sweep, data, final = work.sweep, self._data(work), isinstance(work, FinalWork)
+        work, resumable, data = unit.work, f"{unit.target}.state.pt", self._data(unit.work)
+        sweep, final = work.sweep, isinstance(work, FinalWork)
         times.switch("work")
-        return train(
+        return Course(
             data,
             Training(
-                backbone=run.backbone,
+                backbone=work.coordinates.backbone,
                 point=point,
                 settings=sweep,
                 epochs=sweep.final_epochs if final else sweep.sweep_epochs,
-                seed=run.seed,
+                seed=work.coordinates.seed,
                 mixup=work.mixup,
                 with_test=final,
             ),
-            device=self._device,
+            device=self.device,
             state=self._store.read(resumable) if self._store.exists(resumable) else None,
             save=times.around("write", lambda _, state: self._store.write(resumable, state)),
             save_every=self._save_every,

@@ -8,7 +8,8 @@ from timm.data import auto_augment
 from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
 from torchvision.transforms.v2 import functional
 
-from bob.backbones import _augment, _randaugment
+from bob import backbones
+from bob.backbones import _augment, _colours, _randaugment
 from bob.backbones._randaugment import TIMM, TORCHVISION
 
 STEP = 2.01 / 255  # two grey levels: theirs are rounded on the way
@@ -19,6 +20,10 @@ def pictures(count: int = 3, side: int = 24) -> torch.Tensor:
     small = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     large = torch.nn.functional.interpolate(small, size=(side, side), mode="bicubic").clamp(0, 1)
     return (large * 255).round() / 255
+
+
+def augmented(images: torch.Tensor, step: _augment.Step) -> torch.Tensor:
+    return _augment.augment(images, torch.Generator().manual_seed(0), [step])
 
 
 def uint8(image: torch.Tensor) -> torch.Tensor:
@@ -51,7 +56,8 @@ AMOUNTS |= dict.fromkeys(("shear_x", "shear_y"), (0.09, -0.27)) | dict.fromkeys(
 def test_an_operation_is_torchvisions(name):
     images = pictures(2)
     amounts = AMOUNTS.get(name, (1.27, 0.4))
-    made = _randaugment.apply(name, images, torch.tensor(amounts), TORCHVISION)
+    given = _randaugment.parameters(name, torch.tensor(amounts))
+    made = _randaugment.apply(name, images, given, TORCHVISION)
     for one, image, amount in zip(made, images, amounts, strict=True):
         wanted = THEIRS[name](uint8(image), amount).float() / 255
         if name not in _randaugment._WARPS:
@@ -65,7 +71,8 @@ def test_an_operation_is_torchvisions(name):
 
 def test_solarize_add_is_timms():
     image = pictures(1)
-    made = _randaugment.apply("solarize_add", image, torch.tensor([99 / 255]), TIMM)[0]
+    given = _randaugment.parameters("solarize_add", torch.tensor([99 / 255]))
+    made = _randaugment.apply("solarize_add", image, given, TIMM)[0]
     theirs = auto_augment.solarize_add(Image.fromarray(uint8(image[0]).permute(1, 2, 0).numpy()), 99)
     assert np.abs(made.permute(1, 2, 0).numpy() * 255 - np.asarray(theirs)).max() <= 1
 
@@ -73,7 +80,7 @@ def test_solarize_add_is_timms():
 @pytest.mark.parametrize("policy", [TORCHVISION, TIMM])
 def test_every_operation_is_drawn_and_keeps_the_range(policy):
     images = pictures(400, side=8)
-    made = _randaugment.rand_augment(images, torch.Generator().manual_seed(0), policy)
+    made = augmented(images, _randaugment.RandAugment(policy=policy))
     assert made.shape == images.shape
     assert made.min() >= 0
     assert made.max() <= 1
@@ -115,14 +122,15 @@ def test_strengths_are_those_of_the_two_libraries():
 def test_a_crop_is_resized_as_torchvision_does(box, size):
     images = pictures(1)
     top, left, height, width = (torch.tensor([float(value)]) for value in box)
-    rows, columns = _augment._filters(top, height, 24, size), _augment._filters(left, width, 24, size)
+    rows, columns = _augment.filters(top, height, 24, size), _augment.filters(left, width, 24, size)
     made = rows.float()[:, None] @ images @ columns.float()[:, None].mT
     wanted = functional.resized_crop(images, *box, [size, size], InterpolationMode.BICUBIC, antialias=True)
     assert torch.allclose(made, wanted, atol=2e-4)
 
 
 def test_crops_have_the_wanted_areas_and_lie_inside():
-    top, left, height, width = _augment._boxes(4000, 100, 100, (0.25, 1.0), torch.Generator().manual_seed(0))
+    crop = _augment.ResizedCrop(size=7, scale=(0.25, 1.0))
+    top, left, height, width = crop.draw(4000, 100, torch.Generator().manual_seed(0)).unbind(1)
     assert (top >= 0).all()
     assert (top + height <= 100).all()
     assert (left >= 0).all()
@@ -145,22 +153,22 @@ def test_crops_have_the_wanted_areas_and_lie_inside():
 
 def test_the_hue_turns_as_torchvisions():
     images = pictures(2)
-    made = _augment.turn_hue(images, torch.tensor([0.1, -0.07]).view(2, 1, 1, 1))
+    made = _colours.turn_hue(images, torch.tensor([0.1, -0.07]).view(2, 1, 1, 1))
     for one, image, by in zip(made, images, (0.1, -0.07), strict=True):
         assert torch.allclose(one, functional.adjust_hue(image, by), atol=1e-4)
 
 
 def test_a_blur_is_torchvisions_inside():
     images = pictures(1)
-    made = _augment.blur(images, torch.Generator().manual_seed(0), sigma=(1.5, 1.5), chance=1.0)
+    made = augmented(images, _augment.Blur(sigma=(1.5, 1.5), chance=1.0))
     wanted = functional.gaussian_blur(images, [13, 13], [1.5, 1.5])
     assert torch.allclose(made[..., 6:-6, 6:-6], wanted[..., 6:-6, 6:-6], atol=1e-3)
-    assert torch.equal(_augment.blur(images, torch.Generator(), sigma=(1.5, 1.5), chance=0.0), images)
+    assert torch.equal(augmented(images, _augment.Blur(sigma=(1.5, 1.5), chance=0.0)), images)
 
 
 def test_erasing_hides_a_box_in_some():
     images = torch.full((400, 3, 20, 20), 0.25)
-    made = _augment.erase(images, torch.Generator().manual_seed(0), chance=0.25, mean=(0.5,) * 3, std=(0.1,) * 3)
+    made = augmented(images, _augment.Erase(chance=0.25, mean=(0.5,) * 3, std=(0.1,) * 3))
     changed = (made != images).any(1)
     hit = changed.flatten(1).any(1)
     assert hit.float().mean() == pytest.approx(0.25, abs=0.06)
@@ -175,9 +183,75 @@ def test_erasing_hides_a_box_in_some():
 def test_colours_are_jittered_about_the_picture():
     images = pictures(1).expand(200, -1, -1, -1)
     some = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
-    made = _augment.colour_jitter(images, torch.Generator().manual_seed(0), **some, chance=0.8)
+    made = augmented(images, _colours.ColourJitter(**some, chance=0.8))
     same = (made == images).flatten(1).all(1).float().mean()
     assert same == pytest.approx(0.2, abs=0.1)
     assert made.mean() == pytest.approx(images.mean().item(), abs=0.03)
     grey = ImageOps.grayscale(Image.fromarray(uint8(images[0]).permute(1, 2, 0).numpy()))
-    assert np.abs(_augment.grey(images[:1])[0, 0].numpy() * 255 - np.asarray(grey)).max() <= 1
+    assert np.abs(_colours.grey(images[:1])[0, 0].numpy() * 255 - np.asarray(grey)).max() <= 1
+
+
+# -- the batch --------------------------------------------------------------------------------------
+
+
+def large(name: str, count: int) -> torch.Tensor:
+    """Pictures as the trainer makes them of decoded ones, channels last."""
+    images = pictures(count, side=backbones.load(name).kept)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mae_vit_b16"])
+def test_chunks_of_a_batch_give_the_bits_of_the_whole(name, monkeypatch):
+    """Filters of a whole batch fill no cache, and took seven times as long."""
+    parts, augment, images = [], backbones.load(name).augment, large(name, 11)
+    original = _augment._together
+
+    def together(*given, many):
+        parts.append(many)
+        return original(*given, many=many)
+
+    monkeypatch.setattr(_augment, "_together", together)
+    chunked = augment(images, torch.Generator().manual_seed(3))
+    assert 2 in parts
+    monkeypatch.setattr(_augment, "_CACHE", 1 << 40)
+    whole = augment(images, torch.Generator().manual_seed(3))
+    assert torch.equal(chunked, whole)
+
+
+def reference_crop(images: torch.Tensor, box: torch.Tensor, size: int) -> torch.Tensor:
+    """Of each picture by itself, in float64: the filter written as a sum over pixels."""
+    made = []
+    for image, (top, left, high, wide) in zip(images.double(), box.double(), strict=True):
+        axes = []
+        for start, length, side in ((top, high, images.shape[-2]), (left, wide, images.shape[-1])):
+            ratio = length / size
+            centre = start + (torch.arange(size).double() + 0.5) * ratio
+            x = ((torch.arange(side).double() + 0.5)[None] - centre[:, None]).abs() / max(1.0, float(ratio))
+            near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+            weight = near * (x < 1) + far * ((x >= 1) & (x < 2))
+            weight[:, : int(start)] = 0
+            weight[:, int(start + length) :] = 0
+            axes.append(weight / weight.sum(1, keepdim=True))
+        made.append(axes[0] @ image @ axes[1].T)
+    return torch.stack(made).clamp(0, 1).float()
+
+
+def test_float32_filters_of_a_gpu_are_as_good():
+    images, crop = pictures(6, side=320), _augment.ResizedCrop(size=224, scale=(0.08, 1.0))
+    box = crop.draw(6, 320, torch.Generator().manual_seed(0)).float()
+    wanted = reference_crop(images, box, 224)
+    assert torch.allclose(augmented(images, crop), wanted, atol=2e-6)
+    top, left, high, wide = box.unbind(1)
+    rows, columns = _augment.filters(top, high, 320, 224), _augment.filters(left, wide, 320, 224)
+    assert torch.allclose((rows[:, None] @ images @ columns[:, None].mT).clamp(0, 1), wanted, atol=2e-5)
+
+
+def test_numbers_of_a_batch_are_drawn_in_the_order_of_the_steps():
+    """So a step more at the end changes nothing of what comes before."""
+    images, steps = pictures(16), (_augment.Flip(), _augment.Shift(reach=3))
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    by_one = images
+    for step in steps:
+        by_one = _augment.augment(by_one, generators[0], [step])
+    assert torch.equal(by_one, _augment.augment(images, generators[1], steps))
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())

@@ -133,6 +133,24 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_global_state_alone(name):
     assert first[0]["train_loss"] != next(of(data(), epochs=2, seed=1))["train_loss"]
 
 
+@every_mini
+def test_points_in_lockstep_give_the_bits_of_each_by_itself(name):
+    """Dropout and drop path draw from torch's one generator."""
+    given, decay = data(), 0.75 if name == "mae_mini" else 1.0
+    rates = [dataclasses.replace(POINT, lr=lr, layer_decay=decay) for lr in (1e-3, 1e30, 3e-3)]
+    of = [Training(backbone=name, point=point, settings=SETTINGS, epochs=2, seed=0) for point in rates]
+    alone = [list(trainer.train(given, one)) for one in of]
+    rows: list[list[dict]] = [[] for _ in of]
+    before = torch.get_rng_state()
+    for number, row in trainer.train_together([trainer.Course(given, one) for one in of]):
+        rows[number].append(row)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert rows[0] == alone[0]
+    assert rows[2] == alone[2]
+    assert math.isnan(rows[1][-1]["val_loss"])
+    assert len(rows[1]) == len(alone[1])
+
+
 HALF = dataclasses.replace(SETTINGS, precision="float16")
 
 

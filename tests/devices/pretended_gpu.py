@@ -146,6 +146,9 @@ class PretendedGpu(TorchFunctionMode):
             return self._backward(args[0])
         if func is Tensor.__iter__:
             return iter(self.call(Tensor.unbind, args, {}))
+        if func is Tensor.is_pinned:
+            return True
+        kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}
         ours = [leaf for leaf in leaves if isinstance(leaf, GpuTensor)]
         theirs = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, GpuTensor)]
         asked = _asked(name, args, kwargs, leaves)

@@ -12,6 +12,7 @@ from bob.backbones import _augment
 from bob.captioners import _qwen_vl
 from bob.classifier import loss
 from bob.classifier.embedder import Embedder
+from bob.classifier.pictures import Pictures
 from bob.classifier.trainer import Trainer
 from bob.diffusion import circle, sampling, training
 from bob.diffusion.clip_filter import ClipScorer
@@ -44,19 +45,19 @@ class Fault:
 
 
 FAULTS = {
-    "targets without .to(device)": Fault(
-        where=Trainer,
-        function="_loss",
-        old=".float().to(device)",
-        new=".float()",
+    "targets that stay on the CPU": Fault(
+        where=Pictures,
+        function="__init__",
+        old="send(torch.cat([real, synthetic]), device)",
+        new="torch.cat([real, synthetic])",
         check=training_minis,
-        words="found cuda:0 and cpu",
+        words="same device",
     ),
-    "augmentation without .to(device)": Fault(
+    "numbers of an augmentation that stay on the CPU": Fault(
         where=_augment,
-        function="_uniform",
-        old=".to(like.device)",
-        new="",
+        function="augment",
+        old="send(host, images.device)",
+        new="host",
         check=training_minis,
         words="found cuda:0 and cpu",
     ),
@@ -94,11 +95,11 @@ FAULTS = {
     ),
     ".item() in an epoch": Fault(
         where=Trainer,
-        function="run_epoch",
+        function="learn",
         old="batch_loss.detach()",
         new="batch_loss.item()",
         check=training_minis,
-        words=r"waits for the GPU: .*_local_scalar_dense at .* in Trainer.run_epoch",
+        words=r"waits for the GPU: .*_local_scalar_dense at .* in Trainer.learn",
     ),
     "timesteps on the GPU": Fault(
         where=sampling,
