@@ -1,7 +1,7 @@
 """Captions, images, features and recognition on Ray Data: a pool of processes that keep their model loaded.
 
-Each process runs the step's worker of `bob.steps`, for images `bob.steps.generate_worker.GenerateWorker`, on whole units. On
-the CPUs of one machine it does so in tasks, elsewhere in actors.
+Each process runs the step's worker of `bob.steps`, for images `bob.steps.generate_worker.GenerateWorker`, on whole
+units. On the CPUs of one machine it does so in tasks, elsewhere in actors.
 """
 
 import json
