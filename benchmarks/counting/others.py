@@ -8,7 +8,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import CLIPConfig, CLIPModel, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.counting.live_bytes import LiveBytes, autocast, flops, peak, quietly, slope, trained
 from bob import backbones
@@ -116,13 +116,8 @@ def no_weights() -> Iterator[None]:
 
 def caption(size: str) -> dict[str, Any]:
     """A captioner in bfloat16: the larger of the vision tower's peak and the language model's, keys and values kept."""
-    shape, vision = qwen.ARCHITECTURES[size], qwen._VISION
-    width, ties = shape["text"]["hidden_size"], shape["tie_word_embeddings"]
-    config = Qwen2_5_VLConfig(
-        text_config={**shape["text"], "rope_parameters": qwen._ROPE, "tie_word_embeddings": ties},
-        vision_config={**vision, "out_hidden_size": width},
-        tie_word_embeddings=ties,
-    )
+    config, _ = qwen.parts(size)
+    width, vision = config.text_config.hidden_size, config.vision_config
     with torch.device("meta"):
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
     model.to(torch.bfloat16).eval()
@@ -133,7 +128,7 @@ def caption(size: str) -> dict[str, Any]:
         ends = torch.arange(_QUESTIONS * pictures + 1) * patches
         rows = torch.empty(int(ends[-1]), 3 * 2 * 14 * 14, device="meta", dtype=torch.bfloat16)
         hidden = tower.patch_embed(rows)
-        angles = torch.empty(len(rows), vision["hidden_size"] // vision["num_heads"], device="meta")
+        angles = torch.empty(len(rows), vision.hidden_size // vision.num_heads, device="meta")
         for block in tower.blocks:
             hidden = block(hidden, cu_seqlens=ends, max_seqlen=patches, position_embeddings=(angles, angles))
         return tower.merger(hidden)

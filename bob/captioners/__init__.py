@@ -9,7 +9,7 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bob.core import registry
 
@@ -62,14 +62,24 @@ class Captioner(abc.ABC):
     revision: str
     """Identifies the weights: a commit of their repository, or a hash of their files."""
 
+    def prepare(self, image: "Image.Image") -> Any:
+        """What `caption` and `recognise` also take in place of a picture; by default the picture itself.
+
+        The CPU's part of the work: step 1 calls it in threads, ahead of the pictures before.
+
+        Raises:
+            Exception: any error that the picture causes.
+        """
+        return image
+
     @abc.abstractmethod
-    def caption(self, images: Sequence["Image.Image"], *, descriptor: str) -> list[Answer]:
+    def caption(self, images: Sequence[Any], *, descriptor: str) -> list[Answer]:
         """The answers to both questions, one `Answer` an image, in the order of the images.
 
         An answer depends on its own image and the descriptor only, up to float reduction order.
 
         Args:
-            images: RGB pictures of any size.
+            images: RGB pictures of any size, or what `prepare` made of them.
             descriptor: one word for all classes; part of the questions.
 
         Raises:
@@ -77,13 +87,11 @@ class Captioner(abc.ABC):
                 when memory runs out, about fewer at once.
         """
 
-    def recognise(
-        self, images: Sequence["Image.Image"], *, descriptor: str, class_names: Sequence[str]
-    ) -> list[Recognition]:
+    def recognise(self, images: Sequence[Any], *, descriptor: str, class_names: Sequence[str]) -> list[Recognition]:
         """The class of each image, asked by `NAMING`; used by Figure 5 only, by no method.
 
         Args:
-            images: RGB pictures of any size.
+            images: RGB pictures of any size, or what `prepare` made of them.
             descriptor: one word for all classes.
             class_names: indexed by class id.
 

@@ -22,6 +22,16 @@ _BATCH = 16  # pictures; twice as many sequences
 _NAMES = 32  # sequences at once, each after the 1,000 tokens of a picture and a hundred names
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A picture as the vision tower takes it, on the CPU."""
+
+    patches: torch.Tensor
+    """float32 (patches, values of a patch), normalised."""
+    grid: torch.Tensor
+    """int64 (1, 3): patches along time, height and width."""
+
+
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QwenVL(Captioner):
@@ -32,8 +42,18 @@ class QwenVL(Captioner):
     processor: Any = field(repr=False)
     """`Qwen2_5_VLProcessor`."""
 
-    def caption(self, images: Sequence[Image.Image], *, descriptor: str) -> list[Answer]:
-        """Asks both questions of each picture.
+    def prepare(self, image: Image.Image) -> Prepared:
+        """Resizes and normalises a picture, and cuts it into patches.
+
+        Raises:
+            ValueError: if the picture is more than 200 times as long as it is wide.
+        """
+        processor = self.processor.image_processor
+        made = processor(images=[image], size=_capped(processor.size), return_tensors="pt")
+        return Prepared(patches=made["pixel_values"], grid=made["image_grid_thw"])
+
+    def caption(self, images: Sequence[Image.Image | Prepared], *, descriptor: str) -> list[Answer]:
+        """Asks both questions of each picture, which passes through the vision tower once.
 
         Source: Yang et al. 2025, arXiv:2510.24078, sec. 3.1 for the words; greedy decoding is our
         choice, the paper names no temperature.
@@ -45,16 +65,9 @@ class QwenVL(Captioner):
         return [answer for batch in batches for answer in self._ask(batch, descriptor)]
 
     @torch.inference_mode()
-    def _ask(self, images: Sequence[Image.Image], descriptor: str) -> list[Answer]:
+    def _ask(self, images: Sequence[Image.Image | Prepared], descriptor: str) -> list[Answer]:
         prompts = [self._prompt(question.format(d=descriptor)) for question in QUESTIONS.values()]
-        inputs = self.processor(
-            text=prompts * len(images),
-            images=[image for image in images for _ in prompts],
-            images_kwargs={"size": _capped(self.processor.image_processor.size)},
-            padding=True,
-            padding_side="left",  # a decoder continues the last token, which must not be padding
-            return_tensors="pt",
-        ).to(self.model.device)
+        inputs = self._inputs(images, prompts)
         written = self.model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(written, skip_special_tokens=True)
         return [
@@ -62,9 +75,44 @@ class QwenVL(Captioner):
             for background, pose in zip(texts[::2], texts[1::2], strict=True)
         ]
 
+    def _inputs(self, images: Sequence[Image.Image | Prepared], prompts: Sequence[str]) -> dict[str, Any]:
+        """The model's inputs, on its device: each prompt about the first picture, each about the second, and so on."""
+        device, prepared = self.model.device, [self._prepared(image) for image in images]
+        grids = torch.cat([picture.grid for picture in prepared])
+        seen = self.model.get_image_features(
+            pixel_values=torch.cat([picture.patches for picture in prepared]).to(device),
+            image_grid_thw=grids.to(device),
+            return_dict=True,
+        )
+        seen.pooler_output = [features for features in seen.pooler_output for _ in prompts]
+        rows = self._tokens(prompts, grids.prod(1) // self.processor.image_processor.merge_size**2)
+        # A decoder continues the last token, which must not be padding.
+        pad = {"batch_first": True, "padding_side": "left"}
+        ids = pad_sequence(rows, padding_value=self.processor.tokenizer.pad_token_id, **pad)
+        return {
+            "input_ids": ids.to(device),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], **pad).to(device),
+            "mm_token_type_ids": (ids == self.processor.image_token_id).int().to(device),
+            "image_grid_thw": grids.repeat_interleave(len(prompts), 0).to(device),
+            "mm_encoder_outputs": {"image": seen},
+        }
+
+    def _tokens(self, prompts: Sequence[str], lengths: torch.Tensor) -> list[torch.Tensor]:
+        """int64 (length,): ids of each prompt about each picture, given the pictures' numbers of visual tokens."""
+        rows = []
+        asked = [torch.tensor(ids) for ids in self.processor.tokenizer(list(prompts))["input_ids"]]
+        for length in lengths:
+            for ids in asked:
+                times = torch.where(ids == self.processor.image_token_id, length, 1)
+                rows.append(ids.repeat_interleave(times))
+        return rows
+
+    def _prepared(self, image: Image.Image | Prepared) -> Prepared:
+        return image if isinstance(image, Prepared) else self.prepare(image)
+
     @torch.inference_mode()
     def recognise(
-        self, images: Sequence[Image.Image], *, descriptor: str, class_names: Sequence[str]
+        self, images: Sequence[Image.Image | Prepared], *, descriptor: str, class_names: Sequence[str]
     ) -> list[Recognition]:
         """The name with the highest likelihood as the whole answer, end token included.
 
@@ -78,13 +126,8 @@ class QwenVL(Captioner):
         prompt = self._prompt(NAMING.format(d=descriptor, names="; ".join(class_names)))
         return [self._likeliest(image, prompt, names) for image in images]
 
-    def _likeliest(self, image: Image.Image, prompt: str, names: Sequence[Sequence[int]]) -> Recognition:
-        inputs = self.processor(
-            text=[prompt],
-            images=[image],
-            images_kwargs={"size": _capped(self.processor.image_processor.size)},
-            return_tensors="pt",
-        ).to(self.model.device)
+    def _likeliest(self, image: Image.Image | Prepared, prompt: str, names: Sequence[Sequence[int]]) -> Recognition:
+        inputs = self._inputs([image], [prompt])
         context = self.model(**inputs, use_cache=True, logits_to_keep=1)
         # A picture's tokens have grid positions, so the text after them starts below the token count.
         start = int(inputs["input_ids"].shape[1] + self.model.model.rope_deltas)

@@ -18,6 +18,7 @@ from bob import captioners, datasets, store
 from bob.captioners import Answer
 from bob.captioners._cleaning import PROMPT_VERSION, clean, verbatim
 from bob.core import malloc
+from bob.core.ahead import Ahead
 from bob.core.step_table import STEPS
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Shot, TrainingSet, Unit
@@ -34,7 +35,7 @@ Row = dict[str, Any]
 
 _UNIT = 32  # shots
 BATCH = 16
-"""Pictures in memory at once: a decoded camera photo takes 70 MB."""
+"""Pictures asked about at once; as many are opened ahead: a decoded camera photo takes 70 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +121,13 @@ class VlmStep(abc.ABC):
         """
         self.load()  # before any row: a missing data set or captioner is no reason to reject shots
 
-        def ask(batch: Sequence[Shot]) -> Sequence[Any]:
-            return self._ask([self._data.open(shot) for shot in batch])
+        def prepare(shot: Shot) -> Any:
+            return self._model.prepare(self._data.open(shot))
 
         rows, rejected = [], []
-        for shot, answer in zip(shots, self._batches.each(shots, ask, size=BATCH), strict=True):
+        with Ahead(prepare, shots, ahead=BATCH) as prepared:
+            answers = self._batches.each(range(len(shots)), lambda batch: self._ask(prepared(batch)), size=BATCH)
+        for shot, answer in zip(shots, answers, strict=True):
             if isinstance(answer, Exception):
                 rejected.append(tables.rejection(shot.image_id, self.step, answer))
             else:
@@ -143,7 +146,7 @@ class VlmStep(abc.ABC):
 
     @abc.abstractmethod
     def _ask(self, pictures: list[Any]) -> Sequence[Any]:
-        """Returns the captioner's answer to each picture."""
+        """Returns the captioner's answer to each picture that it prepared."""
 
     @abc.abstractmethod
     def _row(self, shot: Shot, answer: Any) -> Row: ...

@@ -111,6 +111,36 @@ def test_a_picture_gets_the_same_words_alone_and_beside_others(mini):
     assert mini.caption(pictures, descriptor="bird") == alone
 
 
+def test_what_is_prepared_is_what_qwens_processor_makes(mini):
+    """Of pictures of several shapes, so that the prompts have several lengths."""
+    pictures = [picture.resize(shape) for (picture, _, _), shape in zip(novel(2), [(48, 20), (40, 40)], strict=True)]
+    prompts = [mini._prompt(question.format(d="bird")) for question in QUESTIONS.values()]
+    wanted = mini.processor(
+        text=prompts * 2,
+        images=[picture for picture in pictures for _ in prompts],
+        images_kwargs={"size": _qwen_vl._capped(mini.processor.image_processor.size)},
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        found = mini._inputs([mini.prepare(picture) for picture in pictures], prompts)
+        features = mini.model.get_image_features(wanted["pixel_values"], wanted["image_grid_thw"]).pooler_output
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw"):
+        assert torch.equal(found[name], wanted[name]), name
+    for one, other in zip(found["mm_encoder_outputs"]["image"].pooler_output, features, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_picture_goes_through_the_vision_tower_once_for_both_questions(mini):
+    pictures, patches = [picture for picture, _, _ in novel(3)], []
+    hook = mini.model.model.visual.register_forward_hook(lambda _, given, __: patches.append(len(given[0])))
+    answers = mini.caption([mini.prepare(picture) for picture in pictures], descriptor="bird")
+    hook.remove()
+    assert patches == [sum(len(mini.prepare(picture).patches) for picture in pictures)]
+    assert answers == mini.caption(pictures, descriptor="bird")
+
+
 def test_sampling_settings_of_a_checkpoint_do_not_reach_decoding(untrained_qwen, tmp_path):
     # As the 7B's own generation_config.json has them.
     shutil.copytree(untrained_qwen, tmp_path / "hub")

@@ -1,4 +1,4 @@
-"""The pretended GPU as a fixture."""
+"""Pretended GPUs as fixtures."""
 
 from collections.abc import Iterator
 
@@ -13,4 +13,11 @@ from tests.devices import installed, pretended_gpu  # noqa: E402
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_gpu.PretendedGpu]:
     """`cuda` is a pretended GPU during the test."""
     with installed.install(monkeypatch) as active:
+        yield active
+
+
+@pytest.fixture
+def numberless_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[pretended_gpu.PretendedGpu]:
+    """`cuda` is a pretended GPU without numbers during the test, for models at full size."""
+    with installed.install(monkeypatch, numbers=False) as active:
         yield active

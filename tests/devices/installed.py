@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.devices.numberless_gpu import NumberlessGpu
 from tests.devices.pretended_gpu import GPU, GpuTensor, PretendedGpu
 
 __all__ = ["answer", "install"]
@@ -84,8 +85,8 @@ def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
 
 @contextlib.contextmanager
 def install(patch: pytest.MonkeyPatch, *, numbers: bool = True) -> Iterator[PretendedGpu]:
-    """Makes `cuda` a pretended GPU inside the block and until the patch is undone; gives the active `PretendedGpu`."""
-    gpu = PretendedGpu(numbers=numbers)
+    """Makes `cuda` a pretended GPU inside the block and until the patch is undone; gives the active one."""
+    gpu = PretendedGpu() if numbers else NumberlessGpu()
     answer(patch, gpu)
     with gpu:
         yield gpu

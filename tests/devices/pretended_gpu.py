@@ -4,8 +4,7 @@ Inside `PretendedGpu` all code that asks for a GPU gets such tensors, computes r
 errors of a real one: a call that mixes devices raises, and so does numpy on a tensor of the GPU. Each wait of the CPU
 for the GPU is noted with the place in the code that causes it.
 
-For models at full size the tensors can do without numbers: they lie on the meta device, take no memory, and give zeros
-to whoever reads them. (Torch's FakeTensorMode has no backward pass where torch is built for CUDA and finds no GPU.)
+`numberless_gpu` has one for models at full size.
 """
 
 import contextlib
@@ -19,11 +18,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tests.devices.calls import Call, names_gpu
 from tests.devices.waits import Wait, place
 
 __all__ = ["GPU", "GpuTensor", "PretendedGpu"]
 
-GPU, _CPU, _NOWHERE = torch.device("cuda", 0), torch.device("cpu"), torch.device("meta")
+GPU, _CPU = torch.device("cuda", 0), torch.device("cpu")
 
 _MIXES = {"to", "type_as", "cpu", "copy_", "set_", "__set__", "__getitem__", "__setitem__", "is_set_to"}
 _MIXES |= {"_has_compatible_shallow_copy_type", "swap_tensors", "__get__"}
@@ -46,6 +46,7 @@ class GpuTensor(Tensor):
     device = property(lambda self: PretendedGpu.shown or GPU)
     is_cuda = property(lambda self: self.device == GPU)
     is_cpu = property(lambda self: self.device == _CPU)
+    is_meta = property(lambda self: self.device.type == "meta")
 
     def get_device(self) -> int:
         return 0
@@ -81,14 +82,12 @@ class PretendedGpu(TorchFunctionMode):
     shown: torch.device | None = None
     """The device that holds the tensors, while torch's own code computes with them and asks for it."""
 
-    def __init__(self, *, numbers: bool = True) -> None:
-        """Not yet active.
+    below = _CPU
+    """The device that holds the tensors."""
 
-        Args:
-            numbers: whether its tensors hold numbers; without, a read gives zeros.
-        """
+    def __init__(self) -> None:
+        """Not yet active."""
         super().__init__()
-        self._below = _CPU if numbers else _NOWHERE
         self.waits: list[Wait] = []
         """In order."""
         self.calls = 0
@@ -156,29 +155,20 @@ class PretendedGpu(TorchFunctionMode):
         _refuse_generator(name, leaves, asked or (GPU if ours else None))
         onto = asked or (GPU if (isinstance(args[0], GpuTensor) if name in _OWN_DEVICE else ours) else _CPU)
         self.calls += bool(ours) or onto == GPU
-        copies = (ours and name == "tolist") or (onto == _CPU and _is_copy(name, args, kwargs))
+        copies = (bool(ours) and name == "tolist") or (onto == _CPU and _is_copy(name, args, kwargs))
         if copies and not kwargs.get("non_blocking"):
             self.note(name)
-        args, kwargs = self._carried(args, kwargs, copies=copies, indexes=name in ("__getitem__", "__setitem__"))
-        with torch._C.DisableTorchFunction(), self._watching(ours, theirs), self.inside():
-            result = func(*args, **kwargs)
-        return tree_map(_moved(GpuTensor if onto == GPU else Tensor), result)
+        call = Call(func=func, name=name, args=args, kwargs=kwargs, onto=onto, copies=copies, ours=ours, theirs=theirs)
+        return tree_map(_moved(GpuTensor if onto == GPU else Tensor), self.computed(call))
 
-    def _carried(self, args: Any, kwargs: Any, *, copies: bool, indexes: bool) -> tuple[Any, Any]:
-        """A call's arguments as the device that holds the tensors takes them."""
+    def computed(self, call: Call) -> Any:
+        """Result of a call that is allowed, as tensors of the device that holds them."""
+        return self.run(call, *tree_map(lambda leaf: _CPU if names_gpu(leaf) else leaf, (call.args, call.kwargs)))
 
-        def carried(leaf: Any) -> Any:
-            if isinstance(leaf, torch.device | str) and str(leaf).partition(":")[0] == "cuda":
-                return self._below
-            if self._below == _CPU or not isinstance(leaf, Tensor):
-                return leaf
-            with torch._C.DisableTorchFunction():
-                if copies and isinstance(leaf, GpuTensor):
-                    return torch.zeros(leaf.shape, dtype=leaf.dtype)
-                return leaf.to(_NOWHERE) if indexes and ours and leaf.dim() else leaf
-
-        ours = bool(args) and isinstance(args[0], GpuTensor)
-        return tree_map(carried, (args, kwargs))
+    def run(self, call: Call, args: Any, kwargs: Any, *, below: torch.device | None = None) -> Any:
+        """Result of a call's function with other arguments, which lie `below`; notes what it reads."""
+        with torch._C.DisableTorchFunction(), self._watching(call.ours, call.theirs), self.inside(below):
+            return call.func(*args, **kwargs)
 
     def _backward(self, loss: Tensor) -> None:
         """Runs `loss.backward()` so that what autograd calls again, as checkpointing does, is watched too."""
@@ -191,9 +181,9 @@ class PretendedGpu(TorchFunctionMode):
             )
 
     @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
-        """Shows the device that holds the tensors."""
-        before, PretendedGpu.shown = PretendedGpu.shown, self._below
+    def inside(self, below: torch.device | None = None) -> Iterator[None]:
+        """Shows the device that holds the tensors, or the one given."""
+        before, PretendedGpu.shown = PretendedGpu.shown, below or self.below
         try:
             yield
         finally:
@@ -232,7 +222,7 @@ class _Reads(TorchDispatchMode):
             self._gpu.note(name)
             if name == "_local_scalar_dense" and args[0].is_meta:
                 return torch.zeros((), dtype=args[0].dtype).item()
-        with self._gpu.inside():
+        with self._gpu.inside(PretendedGpu.shown):
             return func(*args, **(kwargs or {}))
 
 

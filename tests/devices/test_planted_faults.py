@@ -133,6 +133,14 @@ FAULTS = {
         check=drawing,
         words="on_gpu",
     ),
+    "pictures without .to(device)": Fault(
+        where=_qwen_vl.QwenVL,
+        function="_inputs",
+        old="for picture in prepared]).to(device)",
+        new="for picture in prepared])",
+        check=checks.captions,
+        words="found cuda:0 and cpu",
+    ),
     "a captioner without its dtype": Fault(
         where=_qwen_vl,
         function="load",

@@ -9,7 +9,7 @@ from tests.paths import ROOT
 
 __all__ = ["Wait", "place"]
 
-_OWN = ("installed.py", "pretended_gpu.py", "waits.py")
+_OWN = ("installed.py", "numberless_gpu.py", "pretended_gpu.py", "waits.py")
 """Files of the pretence, which are no place in the code."""
 
 
