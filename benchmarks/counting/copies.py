@@ -6,9 +6,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from tests.devices.numberless_gpu import NumberlessGpu
 from tests.devices.pretended_gpu import GpuTensor, PretendedGpu
 
-__all__ = ["Copies"]
+__all__ = ["Copies", "NumberlessCopies"]
 
 _MAKES = ("tensor", "as_tensor", "asarray")
 """Functions that make a tensor on the device from numbers of the host."""
@@ -18,15 +19,15 @@ _ASYNC = {"to": (2, 3), "copy_": (2,), "cuda": (2,)}
 """Function -> positions at which `non_blocking` may stand."""
 
 
-class Copies(PretendedGpu):
+class _Counting(PretendedGpu):
     """A pretended GPU that counts what is copied to it and back.
 
     A copy to a real GPU that is not asked to be asynchronous ends with `cudaStreamSynchronize`: the host waits until
     the GPU has done all that was launched before. So it is counted as a wait, beside those for results.
     """
 
-    def __init__(self, *, numbers: bool) -> None:
-        super().__init__(numbers=numbers)
+    def __init__(self) -> None:
+        super().__init__()
         self.to_device = self.to_host = 0
         """Bytes."""
         self.copies = self.blocking = 0
@@ -47,6 +48,14 @@ class Copies(PretendedGpu):
             self.to_device += size
         self.to_host += _returned(name, args, result)
         return result
+
+
+class Copies(_Counting):
+    """`_Counting` with real numbers, for small models."""
+
+
+class NumberlessCopies(_Counting, NumberlessGpu):
+    """`_Counting` for models at full size."""
 
 
 def _sent(name: str, args: Any, result: Any) -> Iterator[int]:

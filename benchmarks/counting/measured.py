@@ -10,7 +10,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.counting import narrow_qwen
-from benchmarks.counting.copies import Copies
+from benchmarks.counting.copies import Copies, NumberlessCopies
 from benchmarks.counting.host import Laps, Operations, meta_as_gpu
 from benchmarks.counting.live_bytes import LiveBytes, autocast
 from benchmarks.counting.meter import Meter
@@ -145,7 +145,7 @@ def _snapshot(done: Operations, flops: FlopCounterMode) -> Counts:
 def _copied(stage: Stage, run: Callable[[Meter, int], None]) -> tuple[Counts, float, float]:
     """Copies and waits of the last step, on the pretended GPU."""
     seen: list[Counts] = []
-    gpu = Copies(numbers=stage.narrow)
+    gpu = Copies() if stage.narrow else NumberlessCopies()
     with pytest.MonkeyPatch.context() as patch:
         installed.answer(patch, gpu)
         with gpu, Meter("cuda", lambda: seen.append(dict(gpu.now()))) as meter:

@@ -8,7 +8,7 @@ with them is a few percent of the time.
 from typing import Any
 
 import torch
-from transformers import AutoProcessor, GenerationConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.counting.meter import Meter, picture
 from bob.captioners import _random_weights as qwen
@@ -35,30 +35,18 @@ def caption(meter: Meter, steps: int) -> None:
 
 
 def _captioner(device: str) -> QwenVL:
-    processor: Any = AutoProcessor.from_pretrained(qwen._PROCESSOR, local_files_only=True)
-    processor.image_processor.patch_size = qwen._VISION["patch_size"]
-    processor.image_processor.size = dict(qwen._LIMITS)
-    ids = {name: processor.tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in qwen._SPECIALS}
-    ends = {"bos_token_id": ids["endoftext"], "pad_token_id": ids["endoftext"]}
-    shape, narrow = qwen.ARCHITECTURES["7b"]["text"], {"hidden_size": 32, "intermediate_size": 32}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    config = Qwen2_5_VLConfig(
-        text_config={
-            **{**shape, **narrow, **heads, **ends, "eos_token_id": None, "vocab_size": 1024},
-            "rope_parameters": {**qwen._ROPE, "mrope_section": [2, 3, 3]},
-        },
-        vision_config={**qwen._VISION, **narrow, "num_heads": 1, "out_hidden_size": 32},
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"],
-    )
+    config, processor = qwen.parts("7b")
+    narrow = {"hidden_size": 32, "intermediate_size": 32}
+    text = {"num_attention_heads": 2, "num_key_value_heads": 1, "eos_token_id": None, "vocab_size": 1024}
+    rope = {**config.text_config.rope_parameters, "mrope_section": [2, 3, 3]}
+    config.text_config.update(narrow | text | {"rope_parameters": rope})
+    config.vision_config.update(narrow | {"num_heads": 1, "out_hidden_size": 32})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model: Any = Qwen2_5_VLForConditionalGeneration(config)
     # Without an end token, so that each answer has all its tokens.
     model.generation_config = GenerationConfig(
-        do_sample=False, max_new_tokens=TOKENS, repetition_penalty=1.05, pad_token_id=ids["endoftext"]
+        do_sample=False, max_new_tokens=TOKENS, repetition_penalty=1.05, pad_token_id=config.text_config.pad_token_id
     )
     model = torch.nn.Module.to(model, device).eval()
     return QwenVL(name="qwen_vl:7b", revision="", model=model, processor=processor)

@@ -123,9 +123,9 @@ def caption(size: str) -> dict[str, Any]:
     model.to(torch.bfloat16).eval()
 
     def see(pictures: int) -> Tensor:
-        """All blocks attend to a whole picture here, most of the real ones to a window of it."""
+        """Each picture once; all blocks attend to all of it here, most of the real ones to a window."""
         tower, patches = model.model.visual, _PATCHES * _PATCHES
-        ends = torch.arange(_QUESTIONS * pictures + 1) * patches
+        ends = torch.arange(pictures + 1) * patches
         rows = torch.empty(int(ends[-1]), 3 * 2 * 14 * 14, device="meta", dtype=torch.bfloat16)
         hidden = tower.patch_embed(rows)
         angles = torch.empty(len(rows), vision.hidden_size // vision.num_heads, device="meta")

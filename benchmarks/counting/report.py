@@ -35,6 +35,7 @@ def finetune(method: str, checkpoint: str) -> tuple[Tuning, FinetuneSettings]:
     training = TrainingSet(
         dataset="any",
         descriptor="thing",
+        superclass="thing",
         class_names=names,
         shots=shots,
         budget=Budget(drawn=(0,) * CLASSES, copies=1, alone=1),

@@ -10,7 +10,7 @@ from tests.devices import installed
 
 
 def test_copies_and_waits_are_counted(monkeypatch):
-    gpu = Copies(numbers=True)
+    gpu = Copies()
     installed.answer(monkeypatch, gpu)
     with gpu:
         there = torch.ones(5).to("cuda")
