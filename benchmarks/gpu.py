@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, StableDiffusionPipeline
+from peft import LoraConfig
 from PIL import Image
 from torch import nn
 
@@ -165,7 +166,9 @@ def _loop(kind: Kind, device: str, rounds: Rounds, images: int) -> None:
     work = kind.unit.work
     pipeline: Any = checkpoints.load(kind.model, device=torch.device(device), dtype=torch.float32)
     unet, text_encoder, vae = pipeline.unet, pipeline.text_encoder, pipeline.vae.requires_grad_(False)
-    lora.add(unet, text_encoder, rank=work.settings.rank)
+    for model, targets in ((unet, lora._UNET_TARGETS), (text_encoder, lora._TEXT_TARGETS)):
+        model.requires_grad_(False)  # and peft's own branches, where `lora.add` has a layer of ours
+        model.add_adapter(LoraConfig(r=_RANK, lora_alpha=_RANK, init_lora_weights="gaussian", target_modules=targets))
     unet.train()
     text_encoder.train()
     parameters = list(lora.parameters(unet, text_encoder).values())
