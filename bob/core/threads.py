@@ -88,7 +88,7 @@ def fixed(count: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop(_VARIABLE)
+        os.environ.pop(_VARIABLE, None)  # perhaps another thread has ended its block
         if variable is not None:
             os.environ[_VARIABLE] = variable
         if torch:

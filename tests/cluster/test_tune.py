@@ -171,6 +171,24 @@ def test_a_point_that_runs_out_of_memory_beside_others_is_trained_alone(on_ray, 
         assert inline.read_table(unit.target).equals(local.read_table(unit.target))
 
 
+@pytest.mark.timeout(400)
+def test_a_final_training_starts_as_soon_as_its_own_sweep_is_done(on_ray, base, local):
+    """While another run still sweeps; all of them in the processes that the first trials got."""
+    short = SweepSettings(
+        lrs=(1e-3, 3e-4), weight_decays=(0.0,), sweep_epochs=1, final_epochs=1, warmup_epochs=0.0, batch=12
+    )
+    long = dataclasses.replace(short, lrs=(1e-3, 3e-4, 1e-4, 3e-5, 1e-5), sweep_epochs=60)
+    runs = [dataclasses.replace(base, method="real_only", sweep=sweep) for sweep in (short, long)]
+    cells = [pipeline.split(run, local) for run in runs]
+    swept = [classify.sweep(cell) for cell in cells]
+    finals = [classify.final(cell, points) for cell, points in zip(cells, swept, strict=True)]
+    units = [*swept[1], *swept[0], *finals]
+    order = [receipt.target for receipt in cluster.execute("classify", units, local)]
+    assert sorted(order) == sorted(unit.target for unit in units)
+    for points, final in zip(swept, finals, strict=True):
+        assert max(order.index(unit.target) for unit in points) < order.index(final.target)
+
+
 def test_longest_trainings_come_first_and_those_of_a_run_together(base, local):
     """By pictures and epochs times what a picture takes: 24 settings are no hurdle race."""
     from bob.cluster.feed import longest_first

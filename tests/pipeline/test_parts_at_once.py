@@ -34,7 +34,7 @@ def test_one_part_does_not_wait_for_anothers_step(runs, tmp_path):
         if step == "finetune":
             assert ended.wait(60)
         yield from INLINE(step, units, artefacts)
-        if units[0].target.endswith("final.parquet") and units[0].work.coordinates.seed == 1:
+        if units[-1].target.endswith("final.parquet") and units[-1].work.coordinates.seed == 1:
             ended.set()
 
     both, apart = Store(str(tmp_path / "both")), Store(str(tmp_path / "apart"))

@@ -1,0 +1,42 @@
+"""Order of trainings: longest first, a final one after its own run's sweep and before other runs' short trainings."""
+
+import dataclasses
+import json
+
+from ray.tune.search import Searcher
+
+from bob import pipeline
+from bob.cluster.feed import Feed
+from bob.steps import classify
+
+
+def suggested(feed: Feed) -> str | None:
+    """The target of the next training; None while there is none."""
+    found = feed.suggest("x")
+    return json.loads(found["unit"])["target"] if isinstance(found, dict) else found
+
+
+def test_a_final_training_comes_as_soon_as_its_own_sweep_is_done(base, local):
+    cells = [pipeline.split(dataclasses.replace(base, method="real_only", seed=seed), local) for seed in (0, 1)]
+    swept = [classify.sweep(cell) for cell in cells]
+    finals = [classify.final(cell, points) for cell, points in zip(cells, swept, strict=True)]
+    first, second = sorted(range(2), key=lambda k: swept[k][0].group)
+    feed = Feed([*swept[0], *swept[1], *finals])
+    assert [suggested(feed) for _ in range(2)] == [unit.target for unit in swept[first]]
+    feed.done(swept[first][0].target)
+    assert suggested(feed) == swept[second][0].target
+    feed.done(swept[first][1].target)
+    assert suggested(feed) == finals[first].target  # longer than what is left of the other sweep
+    assert suggested(feed) == swept[second][1].target
+    assert suggested(feed) is None
+    feed.drop(swept[second][0].target)  # memory ran out
+    assert feed.left == [finals[second]]
+    assert suggested(feed) == Searcher.FINISHED
+
+
+def test_what_was_swept_before_is_not_waited_for(base, local):
+    cell = pipeline.split(dataclasses.replace(base, method="real_only"), local)
+    final = classify.final(cell, classify.sweep(cell))
+    feed = Feed([final])
+    assert suggested(feed) == final.target
+    assert suggested(feed) == Searcher.FINISHED
