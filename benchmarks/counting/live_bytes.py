@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from bob.core import precision as core_precision
+
 __all__ = ["LiveBytes", "autocast", "flops", "peak", "quietly", "slope", "trained"]
 
 _BLOCK = 512
@@ -100,10 +102,8 @@ def autocast(precision: str) -> Iterator[None]:
         stack.enter_context(mock.patch.object(functional, "dropout", _fused_dropout))
         # A model may leave torch's own autocast for a product of few numbers, which is not worth counting.
         stack.enter_context(mock.patch.object(torch, "autocast", return_value=contextlib.nullcontext()))
-        half = precision == "bfloat16"
-        stack.enter_context(mock.patch.object(torch.amp, "is_autocast_available", return_value=half))
-        stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", return_value=half))
-        stack.enter_context(mock.patch.object(torch, "get_autocast_dtype", return_value=torch.bfloat16))
+        half = torch.bfloat16 if precision == "bfloat16" else None
+        stack.enter_context(mock.patch.object(core_precision, "autocast_dtype", return_value=half))
         if half:
             for functions, dtype in ((_LOWER, torch.bfloat16), (_HIGHER, torch.float32)):
                 for module, names in functions:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["arithmetic", "autocast"]
+__all__ = ["arithmetic", "autocast", "autocast_dtype"]
 
 _HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precision -> dtype of autocast."""
@@ -37,6 +37,13 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Context of a forward pass: products in half precision under `bfloat16` and `float16`; weights stay in float32."""
     half = _HALF.get(precision)
     return torch.autocast(device.type, half, enabled=half is not None)
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """Dtype in which autocast, where it is on, computes products on a kind of device; None where it is off."""
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 
+from bob.core import precision
+
 __all__ = ["LowRankLinear"]
 
 
@@ -24,12 +26,11 @@ class LowRankLinear(Linear):
             return super().forward(x, *args, **kwargs)
         (name,) = self.active_adapters
         base, down, up = self.get_base_layer(), self.lora_A[name].weight, self.lora_B[name].weight
-        kind = x.device.type
-        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        half = precision.autocast_dtype(x.device.type)
+        if half is None:
             return _Product.apply(x, base.weight, base.bias, down, up)  # pyright: ignore[reportReturnType]
-        half = x.to(torch.get_autocast_dtype(kind))
-        with torch.autocast(kind, enabled=False):  # the sum of the weights is one of float32
-            return _Product.apply(half, base.weight, base.bias, down, up)  # pyright: ignore[reportReturnType]
+        with torch.autocast(x.device.type, enabled=False):  # the sum of the weights is one of float32
+            return _Product.apply(x.to(half), base.weight, base.bias, down, up)  # pyright: ignore[reportReturnType]
 
 
 class _Product(torch.autograd.Function):
