@@ -73,6 +73,8 @@ class Backbone(abc.ABC):
     def augment(self, images: "Tensor", generator: "torch.Generator") -> "Tensor":
         """Augments each picture independently; all randomness is from the given CPU generator.
 
+        On a GPU noise of a picture's size is from the GPU's global generator, which the caller seeds.
+
         Args:
             images: float (b, 3, kept, kept) in [0, 1].
 

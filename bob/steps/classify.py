@@ -177,7 +177,6 @@ class ClassifyWorker:
             from bob.classifier.results import failure, has_failed
             from bob.classifier.trainer import train_together
             from bob.core import batching
-
         times, work = Stopwatch(self.device), unit.work
         point = self._best(work) if isinstance(work, FinalWork) else work.point
         history, why, told = list[dict[str, Any]](), "", report or (lambda row: None)
@@ -217,8 +216,7 @@ class ClassifyWorker:
 
         times.switch("write")
         work, failed = unit.work, has_failed(history)
-        broke = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}"
-        run = work.coordinates.as_run()
+        broke, run = f"broke off in epoch {len(history)}: {why or 'its loss is not finite'}", work.coordinates.as_run()
         rows = result_rows(history, run=run, key=work.run, phase=work.phase, point=point, groups=work.groups)
         manifest = store.provenance(unit.config, times=times) | ({"failure": broke} if failed else {})
         self._store.write_table(unit.target, tables.from_rows(rows, schema.RESULTS), manifest)
@@ -233,9 +231,8 @@ class ClassifyWorker:
         """The training of a unit with a point, from its saved state if there is one."""
         with malloc.importing():
             from bob.classifier.trainer import Course, Training
-
-        work, resumable, data = unit.work, f"{unit.target}.state.pt", self._data(unit.work)
-        sweep, final = work.sweep, isinstance(work, FinalWork)
+        work, sweep, data, path = unit.work, unit.work.sweep, self._data(unit.work), f"{unit.target}.state.pt"
+        final = isinstance(work, FinalWork)
         times.switch("work")
         return Course(
             data,
@@ -249,8 +246,8 @@ class ClassifyWorker:
                 with_test=final,
             ),
             device=self.device,
-            state=self._store.read(resumable) if self._store.exists(resumable) else None,
-            save=times.around("write", lambda _, state: self._store.write(resumable, state)),
+            state=self._store.read(path) if self._store.exists(path) else None,
+            save=times.around("write", lambda _, state: self._store.write(path, state)),
             save_every=self._save_every,
         )
 
