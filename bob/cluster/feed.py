@@ -22,7 +22,8 @@ class Feed(Searcher):
     """Suggests each training once; Tune's search algorithm.
 
     A final training reads the tables of its run's sweep. It is suggested when those that are made here are done, while
-    other runs still sweep. All methods are called in Tune's thread.
+    other runs still sweep; a sweep's training counts with the final one that waits for it. All methods are
+    called in Tune's thread.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
@@ -30,6 +31,8 @@ class Feed(Searcher):
         self.units, self.left = list(units), list[Unit]()
         here = {unit.target for unit in units}
         self._ready, self._needs = list[tuple[float, str, int]](), dict[int, set[str]]()
+        finals = [unit for unit in units if isinstance(unit.work, FinalWork)]
+        self._after = {target: longest_first(unit)[0] for unit in finals for target in unit.work.receipts}
         for number, unit in enumerate(units):
             receipts = unit.work.receipts if isinstance(unit.work, FinalWork) else ()
             self._needs[number] = here.intersection(receipts)
@@ -41,7 +44,9 @@ class Feed(Searcher):
     def _release(self, number: int) -> None:
         if not self._needs[number]:
             del self._needs[number]
-            heapq.heappush(self._ready, (*longest_first(self.units[number]), number))
+            unit = self.units[number]
+            cost, group = longest_first(unit)
+            heapq.heappush(self._ready, (cost + self._after.get(unit.target, 0.0), group, number))
 
     def done(self, target: str) -> None:
         """Notes that a training's table is there."""

@@ -1,4 +1,4 @@
-"""Order of trainings: longest first, a final one after its own run's sweep and before other runs' short trainings."""
+"""Order of trainings: longest first, counted with those that wait for them; a final one after its own run's sweep."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ def test_a_final_training_comes_as_soon_as_its_own_sweep_is_done(base, local):
     feed.done(swept[first][0].target)
     assert suggested(feed) == swept[second][0].target
     feed.done(swept[first][1].target)
-    assert suggested(feed) == finals[first].target  # longer than what is left of the other sweep
-    assert suggested(feed) == swept[second][1].target
+    assert suggested(feed) == swept[second][1].target  # with the final that waits for it, longer than a final
+    assert suggested(feed) == finals[first].target
     assert suggested(feed) is None
     feed.drop(swept[second][0].target)  # memory ran out
     assert feed.left == [finals[second]]
