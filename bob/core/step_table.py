@@ -22,7 +22,7 @@ class Step:
 
 STEPS = {
     "caption": Step(version=2, heading="step 1, captions", counts="shots", effort="pictures"),
-    "finetune": Step(version=1, heading="step 2, fine-tunes", counts="optimiser steps", effort="pictures x steps"),
+    "finetune": Step(version=2, heading="step 2, fine-tunes", counts="optimiser steps", effort="pictures x steps"),
     "generate": Step(version=1, heading="step 3, images", counts="images", effort="evaluations of the U-Net"),
     "embed": Step(version=1, heading="features", counts="images"),
     "recognise": Step(version=1, heading="captioners as classifiers", counts="images"),
