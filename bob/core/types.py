@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bob.core.budget import Budget
-from bob.core.settings import Run
+from bob.core.settings import OMIT_AT_DEFAULT, Run
 
 __all__ = [
     "Context",
@@ -80,6 +80,9 @@ class Tuning:
     """LoRA on the text encoder's attention."""
     tokens: tuple[Token, ...] = ()
     """New words; of the embedding table only their rows are trained."""
+    dense_tokens: bool = field(default=False, metadata=OMIT_AT_DEFAULT)
+    """Whether a word that a batch does not show goes on moving by AdamW's moments and weight decay, as a row of a
+    dense table does; otherwise each word learns as it would alone."""
     templates: tuple[str, ...] = ()
     """Texts with `{}` for a pair's prompt; a random one each time that the pair is shown."""
     schedule: str = "cosine"

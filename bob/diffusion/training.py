@@ -107,7 +107,8 @@ def train(
         with precision.arithmetic(settings.precision, pipeline.device):
             loss = micro_batches.gradients(batch, loss_of)
         loss = parallel.add_gradients([*trained.values()], loss)
-        textual_inversion.drop_absent(pipeline, batch.shown)
+        if not tuning.dense_tokens:
+            textual_inversion.drop_absent(pipeline, batch.shown)
         nn.utils.clip_grad_norm_(clipped, settings.max_norm)
         optimizer.step()
         schedule.step()

@@ -2,8 +2,9 @@
 
 Wang et al., CVPR 2024 (arXiv:2403.19600), the authors' training script: LoRA of rank 10 on the U-Net's attention and a
 token for each class, initialised from the rare word "ktn"; images at 224 pixels, mirrored with probability 1/2; 35,000
-steps at batch 8, learning rate 5e-5, constant; on a long tail all classes are sampled equally often. One fine-tune
-serves all four methods, since they ask for the same weights.
+steps at batch 8, learning rate 5e-5, constant; on a long tail all classes are sampled equally often. To AdamW a token
+is a row of a dense table: one that a batch does not show goes on by its moments. One fine-tune serves all four
+methods, since they ask for the same weights.
 
 Departs: the weights that BOB's authors took over from Diff-II were trained in fp16 and are not published.
 """
@@ -42,6 +43,7 @@ class DiffMixWeights(Method):
         return Tuning(
             text_encoder=False,
             tokens=tuple(Token(name=_token(k), begins_as="ktn") for k in range(len(training.class_names))),
+            dense_tokens=True,
             schedule="constant",
             side=224,
             flip=True,

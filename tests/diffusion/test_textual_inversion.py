@@ -1,5 +1,6 @@
 """Textual inversion: only new embedding rows train, each as it would alone; diffusers loads the result."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load, load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Request, Token, Tuning
@@ -85,6 +87,46 @@ def test_a_word_that_is_not_shown_stays_as_it_is(untrained_sd):
     begun = load(textual_inversion.serialize(before, WORDS))
     assert torch.equal(held["<class_11>"], begun["<class_11>"])
     assert not torch.equal(held["<class_1>"], begun["<class_1>"])
+
+
+class DenseTable:
+    """Diff-Mix's script beside a fine-tune: AdamW on the whole table, whose old rows are put back after each step."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+        old = pipeline.text_encoder.get_input_embeddings().weight.detach()
+        self._pipeline, self._old, self._optimizer = pipeline, old, None
+
+    def step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if optimizer is self._optimizer:
+            return
+        rows = list(self._pipeline.text_encoder.get_input_embeddings().rows)
+        if self._optimizer is None:
+            self.table = torch.nn.Parameter(torch.cat([self._old, torch.stack(rows).detach()]))
+            decay = SETTINGS.weight_decay
+            self._optimizer = torch.optim.AdamW([self.table], lr=SETTINGS.lr, weight_decay=decay)
+        self.table.grad = torch.zeros_like(self.table)
+        for row, place in zip(rows, self.table.grad[len(self._old) :], strict=True):
+            if row.grad is not None:
+                place.copy_(row.grad)
+        self._optimizer.step()
+        with torch.no_grad():
+            self.table[: len(self._old)] = self._old
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_diff_mix_trains_words_as_rows_of_a_dense_table(untrained_sd, dense):
+    """A batch of one shows one of two words; the other goes on by its moments and weight decay."""
+    pipeline, settings = fresh(untrained_sd), dataclasses.replace(SETTINGS, batch=1)
+    tuning = dataclasses.replace(ALONE, each=0, dense_tokens=dense)
+    reference = DenseTable(pipeline)
+    hook = register_optimizer_step_pre_hook(reference.step)
+    try:
+        train(pipeline, pairs(), settings=settings, seed=0, tuning=tuning)
+    finally:
+        hook.remove()
+    found = torch.stack(list(pipeline.text_encoder.get_input_embeddings().rows))
+    wanted = reference.table[-len(found) :]
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6) == dense
 
 
 @pytest.mark.parametrize("tuning", [ALONE, DIFF_MIX])

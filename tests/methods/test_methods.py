@@ -278,6 +278,7 @@ def test_four_methods_ask_for_one_set_of_weights():
     assert {pair.prompt for pair in pairs} == {f"a photo of a <class_{c}> animal" for c in range(3)}
     assert (tuning.unet, tuning.text_encoder, tuning.side, tuning.flip, tuning.each) == (True, False, 224, True, 0)
     assert {token.begins_as for token in tuning.tokens} == {"ktn"}
+    assert tuning.dense_tokens
     finetune = methods.load("diff_gen").finetune
     assert (finetune.rank, finetune.total_steps, finetune.batch, finetune.lr) == (10, 35_000, 8, 5e-5)
     assert methods.load("diff_gen").tuning(tailed(4, 2, 1)).each == 1  # every class as often as every other
