@@ -77,11 +77,17 @@ class FinetuneSettings:
     (an H100's peak is 495 TFLOP/s in place of 67); `bfloat16`, by autocast, rounds all products to 7 bits (989) and
     keeps a quarter less of activations."""
 
+    sampling: Literal["uniform", "class_balanced"] = field(default="uniform", metadata=OMIT_AT_DEFAULT)
+    """Pairs of an epoch. `uniform`: each once, so that on a long tail the head classes get nearly all steps;
+    `class_balanced`: as many, each class equally often, with replacement. The paper leaves it open (sec. 4.3)."""
+
     def __post_init__(self) -> None:
         _positive(self, "epochs", "batch", "lr", "rank", "max_norm", "checkpoint_every")
         _not_negative(self, "weight_decay", "warmup_steps", "total_steps", "micro_batch")
         if self.precision not in ("float32", "tf32", "bfloat16"):
             raise ValueError(f"precision must be float32, tf32 or bfloat16, got {self.precision!r}")
+        if self.sampling not in ("uniform", "class_balanced"):
+            raise ValueError(f"sampling must be uniform or class_balanced, got {self.sampling!r}")
         if not all(0 < epoch < self.epochs for epoch in self.keep) or (self.keep and self.total_steps):
             raise ValueError(
                 f"keep names epochs before the last of {self.epochs}, without total_steps; got {self.keep}"

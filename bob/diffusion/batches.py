@@ -28,6 +28,8 @@ class Pairs:
     """Of any size."""
     prompts: Sequence[str]
     """One an image."""
+    classes: Sequence[int] = ()
+    """Class id of each image, for `FinetuneSettings.sampling`; empty: each prompt is a class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ class Batches:
             pipeline: its VAE is frozen.
             pairs: images of any size and their prompts.
             tuning: how they are shown.
-            settings: `batch` matters.
+            settings: `batch` and `sampling` matter.
             seed: the run's.
             encoded_at_once: most images that the VAE encodes at once on a GPU.
         """
@@ -114,6 +116,8 @@ class Batches:
         # (prompts, templates, length): each prompt in each template
         self._tokens = torch.stack([self._tokenized([t.replace("{}", p) for t in templates]) for p in prompts])
         self._prompt = torch.tensor([prompts[prompt] for prompt in pairs.prompts])
+        classes = np.asarray(pairs.classes or self._prompt)
+        self._by_class = [np.flatnonzero(classes == k) for k in np.unique(classes)]
 
     def __call__(self, step: int) -> Batch:
         """Rows of one step's batch that are this process's part."""
@@ -142,10 +146,18 @@ class Batches:
     def _order(self, epoch: int) -> list[int]:
         """Rows of the pairs that an epoch shows, in order."""
         rng = np.random.default_rng(derive("finetune", "order", self._seed, epoch))
+        if not self._tuning.each and self._settings.sampling == "class_balanced":
+            return self._balanced(rng)
         if not self._tuning.each:
             return rng.permutation(len(self._pixels)).tolist()
         shuffled = [self._by_prompt[k] for k in rng.permutation(len(self._by_prompt))]
         return [rows[k] for rows in shuffled for k in rng.integers(len(rows), size=self._tuning.each)]
+
+    def _balanced(self, rng: np.random.Generator) -> list[int]:
+        """As many rows as there are, of each class the same number or one more, in random order."""
+        rounds = -(-self._epoch // len(self._by_class))
+        classes = np.concatenate([rng.permutation(len(self._by_class)) for _ in range(rounds)])[: self._epoch]
+        return [int(self._by_class[k][rng.integers(len(self._by_class[k]))]) for k in rng.permutation(classes)]
 
     def _tokenized(self, prompts: list[str]) -> Tensor:
         """Token ids (prompts, length), padded and truncated as the pipeline does."""

@@ -24,7 +24,7 @@ __all__ = ["FinetuneWork", "FinetuneWorker", "adapter", "unit"]
 
 _NO_RESULT = ("checkpoint_every", "micro_batch")
 """Settings that change no result, so they are no part of a key."""
-_YOUNGER = ("total_steps", "keep", "precision")
+_YOUNGER = ("total_steps", "keep", "precision", "sampling")
 """Settings that are part of a key only if they are not at their defaults."""
 
 
@@ -57,6 +57,9 @@ def unit(cell: Cell) -> Unit | None:
     inputs = [STEPS["finetune"].version, weights(run), recipe, run.seed, _content(cell.training, pairs)]
     if tuning != Tuning():
         inputs.append(asdict(tuning))
+    if run.finetune.sampling != "uniform":
+        classes = {shot.image_id: shot.class_id for shot in cell.training.shots}
+        inputs.append([classes[pair.image_id] for pair in pairs])
     # Without the method's name: methods with the same train pairs share the adapter.
     name = store.slug(f"{cell.training.dataset} {run.checkpoint}")
     return Unit(
@@ -162,7 +165,8 @@ class FinetuneWorker:
 
         dataset, shots = datasets.load(work.dataset), {shot.image_id: shot for shot in work.shots}
         images = [dataset.open(shots[pair.image_id]) for pair in work.pairs]
-        return Pairs(images, [pair.prompt for pair in work.pairs])
+        classes = [shots[pair.image_id].class_id for pair in work.pairs]
+        return Pairs(images, [pair.prompt for pair in work.pairs], classes)
 
     def _write(self, folder: str, files: Mapping[str, bytes], unit: Unit, times: Stopwatch) -> None:
         """Writes an adapter's files, then the manifest whose presence marks them as complete; in process 0 alone."""

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bob.core.settings import FinetuneSettings
+from bob.core.types import Tuning
 from bob.diffusion import checkpoints, lora
+from bob.diffusion.batches import Batches
 from bob.diffusion.training import Callbacks, Pairs, train
 
 WORDS = ("Osprey", "Heron", "Teal", "Stork", "Ibis")
@@ -232,3 +235,20 @@ def test_a_checkpoint_that_predicts_velocity_is_tuned_on_velocity(untrained_sd, 
 def test_a_loss_that_is_not_finite_says_what_to_do(pipeline):
     with pytest.raises(ValueError, match=r"loss of the fine-tune is nan at step \d+: lower its lr"):
         trained(pipeline, pairs(), settings=settings(lr=1e30))
+
+
+def test_class_balanced_epochs_show_each_class_equally_often(pipeline):
+    """On a long tail of 6, 2 and 1 images; with `uniform` each image is shown once."""
+    classes = [0] * 6 + [1] * 2 + [2]
+    data = Pairs([Image.new("RGB", (32, 32))] * 9, [f"picture {k}" for k in range(9)], classes)
+
+    def shown(sampling: Any, epoch: int) -> list[int]:
+        return Batches(pipeline, data, Tuning(), FinetuneSettings(batch=4, sampling=sampling), 0)._order(epoch)
+
+    for epoch in range(3):
+        assert sorted(shown("uniform", epoch)) == list(range(9))
+        rows = shown("class_balanced", epoch)
+        assert Counter(classes[row] for row in rows) == {0: 3, 1: 3, 2: 3}
+        assert rows == shown("class_balanced", epoch)
+    assert shown("class_balanced", 0) != shown("class_balanced", 1)
+    assert {row for epoch in range(20) for row in shown("class_balanced", epoch)} == set(range(9))
