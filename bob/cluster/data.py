@@ -17,6 +17,7 @@ import ray.exceptions
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle
 from bob.core.types import Receipt, Unit
+from bob.steps.generate_worker import GenerateWorker
 from bob.steps.workers import WORKERS, packed, unpacked
 from bob.store import Store
 
@@ -49,7 +50,7 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         type(step, (_Actor,), {}),  # the dashboard shows the class as the actor's name
         fn_constructor_kwargs={"step": step, "root": artefacts.root, "slots": slots},
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),
+        compute=ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count, **_calls(step, slots)),
         num_cpus=slots.cpus,
         num_gpus=slots.gpus or None,
         resources=slots.custom or None,
@@ -62,6 +63,15 @@ def run(step: str, units: Sequence[Unit], artefacts: Store, slots: Slots) -> Ite
         raise RuntimeError(
             f"step {step}: the process of a unit was lost {LOSSES + 1} times; is a GPU broken, or a node out of memory?"
         ) from error
+
+
+def _calls(step: str, slots: Slots) -> dict[str, Any]:
+    """Options of a pool whose actors read and write one unit while they draw another on their GPU."""
+    if step != "generate" or not slots.device.startswith("cuda"):
+        return {}
+    calls = GenerateWorker.CALLS
+    both = {"max_concurrent_calls_per_actor": calls, "max_tasks_in_flight_per_actor": calls}
+    return both | {"enable_true_multi_threading": True}
 
 
 def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:
