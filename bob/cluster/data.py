@@ -18,6 +18,7 @@ import ray.exceptions
 from bob.cluster.resources import Slots
 from bob.cluster.session import LOSSES, attempt, received, settle, worker
 from bob.core.types import Receipt, Unit
+from bob.steps.generate_worker import GenerateWorker
 from bob.steps.workers import packed, unpacked
 from bob.store import Store
 
@@ -67,7 +68,7 @@ def _actors(step: str, root: str, slots: Slots) -> dict[str, Any]:
     return {
         "fn": type(step, (_Actor,), {}),  # the dashboard shows the class as the actor's name
         "fn_constructor_kwargs": {"step": step, "root": root, "slots": slots},
-        "compute": ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count),
+        "compute": ray.data.ActorPoolStrategy(min_size=slots.now, max_size=slots.count, **_calls(step, slots)),
         "max_task_retries": LOSSES,
     }
 
@@ -80,6 +81,15 @@ def _tasks(step: str, root: str, slots: Slots) -> dict[str, Any]:
         "compute": ray.data.TaskPoolStrategy(size=slots.count),
         "max_retries": LOSSES,
     }
+
+
+def _calls(step: str, slots: Slots) -> dict[str, Any]:
+    """Options of a pool whose actors read and write one unit while they draw another on their GPU."""
+    if step != "generate" or not slots.device.startswith("cuda"):
+        return {}
+    calls = GenerateWorker.CALLS
+    both = {"max_concurrent_calls_per_actor": calls, "max_tasks_in_flight_per_actor": calls}
+    return both | {"enable_true_multi_threading": True}
 
 
 def blocks(units: Sequence[Unit]) -> Iterator[pa.Table]:

@@ -109,7 +109,8 @@ class DrawSettings:
     steps: int = 50
     """Sampler steps (Table 5), 2 to 999; PNDM evaluates the U-Net once more."""
     batch: int = 10
-    """Images drawn at once on one device. Changes no image beyond float reduction order."""
+    """Images drawn at once on one device; a GPU whose memory takes more draws up to 50. Changes no image beyond float
+    reduction order."""
     unit: int = 100
     """Images per work unit, which are committed, and after an interruption redrawn, together."""
 

@@ -68,9 +68,9 @@ class Stopwatch:
         """Adds seconds of other threads, which worked beside the laps or beside another unit's."""
         self._beside[lap] = self._beside.get(lap, 0.0) + seconds
 
-    def step_aside(self) -> None:
-        """Counts what follows as done beside another unit's laps, which the device works for from here on."""
-        self.switch(self._lap)
+    def step_aside(self, lap: str) -> None:
+        """Begins a lap that, with all after it, is done beside those of another unit, for which the device works."""
+        self.switch(lap)
         self._is_aside = True
 
     def times(self) -> dict[str, float]:

@@ -159,7 +159,7 @@ class GenerateWorker:
                 with times("filter"):
                     scores = self._generator.score(made[0], fetched.rule)
             if self._overlaps:
-                times.step_aside()
+                times.step_aside("write")
             return _Drawn(
                 unit=fetched.unit,
                 rows=rows,
