@@ -47,7 +47,8 @@ def train_group(
 ) -> list[Answer]:
     """Trains the points of one run's sweep together and commits a table for each, the same as for each by itself.
 
-    As everywhere, with one torch thread. Memory that does not hold the group holds half of it, perhaps: each half goes on from the states saved so far.
+    Memory that does not hold the group holds half of it, perhaps: each half goes on from the states saved so far. One
+    torch thread, as in a training by itself.
 
     Args:
         worker: of this process.
