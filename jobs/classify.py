@@ -8,8 +8,8 @@ Flags:    python jobs/classify.py --help; those of `bob run`, without --upto.
 Reads:    shots/, images/, the data set's pictures, the backbone's weights.
 Writes:   results/ (every epoch of every training), tables/; missing results of steps 1 to 3 are made first.
 Resume:   the same command. Finished trainings are not repeated.
-Cost:     most of an experiment: 8 to 18 short trainings and a long one for each cell. Up to four share a GPU, as many
-          as its memory holds; --resources.classify.gpus 0.5 sets another share, 0 leaves it to the CPU nodes.
+Cost:     most of an experiment: 8 to 18 short trainings and a long one for each cell. Up to 16 share a GPU, as many
+          as its memory holds; --resources.classify.gpus 0.5 gives each a half, 0 leaves it to the CPU nodes.
 Exit:     0 done, 1 a fault of ours, 2 a mistake in one sentence, 143 stopped by `ray job stop`.
 """
 

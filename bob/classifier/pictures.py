@@ -13,14 +13,11 @@ from torch import Tensor, nn
 
 from bob.backbones import Backbone
 from bob.classifier.data import Data
-from bob.core import batching
+from bob.core import batching, memory
 from bob.core.transfer import pinned, send
 
 __all__ = ["Pictures", "Views", "pictures"]
 
-_PART = 0.10
-"""Part of a GPU's free memory that the pictures may take, and the views of an evaluation as well; the rest is for
-models, of this process and of its neighbours. Cars and CUB have 6 GB of pictures at 320 px."""
 _VIEWS = 512 << 20
 """Bytes that the views of an evaluation may take on a CPU."""
 _CHUNK = 256  # pictures
@@ -123,5 +120,5 @@ def _sent(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
 def _room(device: torch.device, wanted: int) -> bool:
     """Whether so many bytes may be taken on a device; the meta device has room for all."""
     if device.type == "cuda":
-        return wanted <= _PART * batching.free_memory(device)
+        return wanted <= memory.PICTURES * batching.free_memory(device)
     return device.type != "cpu" or wanted <= _VIEWS

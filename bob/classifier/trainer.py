@@ -67,6 +67,7 @@ def train_together(courses: Sequence["Course"]) -> Iterator[tuple[int, dict[str,
         Number of the course, and its row; see `train`.
     """
     for number, course in enumerate(courses):
+        course.trainer.views = courses[0].trainer.views  # of the same images: kept once
         yield from ((number, row) for row in list(course.rows))
     while going := [number for number, course in enumerate(courses) if not course.ended]:
         epoch = min(courses[number].epoch for number in going)

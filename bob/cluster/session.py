@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -23,12 +23,14 @@ from bob.cluster.sharing import Trainings
 from bob.cluster.sharing import trainings as fit_trainings
 from bob.core import malloc, threads
 from bob.core.types import Receipt, Unit
+from bob.steps.sweep_group import train_group
 from bob.steps.workers import WORKERS
 
 __all__ = [
     "CROWDED",
     "LOSSES",
     "attempt",
+    "attempt_together",
     "is_receipt",
     "joins",
     "received",
@@ -171,6 +173,36 @@ def attempt(worker: Any, unit: Unit, **options: Any) -> dict[str, Any]:
         raise
     except Exception as error:  # the driver raises it
         return {"target": unit.target} | _explained(error)
+
+
+def attempt_together(
+    worker: Any, units: Sequence[Unit], *, report: Callable[[Unit, Any], None] | None, alone: bool
+) -> list[dict[str, Any]]:
+    """`attempt` for a trial of the classifier: points of one run's sweep that are trained together, or one training.
+
+    Args:
+        worker: the classifier's.
+        units: the trainings.
+        report: called with a unit and the row of an epoch; see `train_group`.
+        alone: whether no other process trains on the device.
+
+    Returns:
+        An answer for each unit, in order.
+    """
+
+    def one(unit: Unit) -> dict[str, Any]:
+        return attempt(worker, unit, report=report and functools.partial(report, unit), alone=alone)
+
+    def done(unit: Unit, receipt: Receipt) -> dict[str, Any]:
+        meters.count(unit, receipt)
+        return dataclasses.asdict(receipt)
+
+    try:
+        return train_group(worker, units, one=one, done=done, **({"tell": report} if report else {}))
+    except ray.exceptions.RayError:  # another process was lost
+        raise
+    except Exception as error:  # the driver raises it
+        return [{"target": unit.target} | _explained(error) for unit in units]
 
 
 def _explained(error: Exception) -> dict[str, str]:

@@ -1,4 +1,10 @@
-"""Sweeps and final trainings on Ray Tune: each training of each run is a trial of one grid."""
+"""Sweeps and final trainings on Ray Tune.
+
+A trial is a group of points of one run's sweep, on a GPU, or one training. All points of a run see the same pictures in
+the same order, so that a process which trains several in lockstep gathers, augments and mixes each batch once for all.
+Tune cannot let trials of different processes share a batch, so that they are one trial; each point has its own table,
+receipt and saved state nevertheless, the same as if it were a trial by itself.
+"""
 
 import dataclasses
 import functools
@@ -18,7 +24,7 @@ from bob.cluster._private import share_waiting_processes
 from bob.cluster.curves import Curves
 from bob.cluster.feed import Feed
 from bob.cluster.resources import Slots
-from bob.cluster.session import CROWDED, LOSSES, attempt, received, settle, worker
+from bob.cluster.session import CROWDED, LOSSES, attempt_together, received, settle, worker
 from bob.cluster.sharing import Trainings, kind
 from bob.core.timing import Stopwatch
 from bob.core.types import Receipt, Unit
@@ -44,7 +50,7 @@ def run(
     if slots.notice:
         print(f"  {slots.notice}", flush=True)
     crowded: dict[str, Unit] = {}
-    by_target, feed = {unit.target: unit for unit in units}, Feed(units)
+    by_target, feed = {unit.target: unit for unit in units}, Feed(units, points=lambda unit: slots.points[kind(unit)])
     for answer in _answers(feed, artefacts, _Pass(slots=slots.shared, count=slots.count), curves):
         if CROWDED in answer:
             crowded[answer["target"]] = by_target[answer["target"]]
@@ -86,12 +92,12 @@ def _answers(feed: Feed, artefacts: Store, trainings: _Pass, curves: Curves | No
     trial = functools.partial(classify, root=artefacts.root, trainings=trainings, tells=curves is not None)
     vars(trial)["__name__"] = classify.__name__  # the actors' name in the dashboard
     tuner = Tuner(
-        tune.with_resources(trial, lambda config: tune.PlacementGroupFactory([trainings.of(_unit(config)).bundle])),
+        tune.with_resources(trial, lambda config: tune.PlacementGroupFactory([trainings.of(_units(config)[0]).bundle])),
         tune_config=TuneConfig(
             metric="val_accuracy",
             mode="max",
             search_alg=feed,
-            num_samples=len(feed.units),
+            num_samples=len(feed.trials),
             scheduler=_Scheduler(),
             reuse_actors=True,
             max_concurrent_trials=trainings.count,
@@ -99,7 +105,7 @@ def _answers(feed: Feed, artefacts: Store, trainings: _Pass, curves: Curves | No
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=RunConfig(
-            name=f"{'alone' if trainings.alone else 'sweep'}-{key([unit.target for unit in feed.units])}",
+            name=f"{'alone' if trainings.alone else 'sweep'}-{key(feed.targets)}",
             storage_path=artefacts.scratch("tune"),
             failure_config=tune.FailureConfig(max_failures=LOSSES),  # lost processes: `attempt` catches the rest
             callbacks=[_Forward(arrived, feed, artefacts.root, curves)],
@@ -118,7 +124,7 @@ def _answers(feed: Feed, artefacts: Store, trainings: _Pass, curves: Curves | No
 def _fit(tuner: Tuner, arrived: queue.Queue) -> None:
     try:
         errors = tuner.fit().errors
-        arrived.put(RuntimeError(f"{len(errors)} trainings failed; the first: {errors[0]}") if errors else None)
+        arrived.put(RuntimeError(f"{len(errors)} trials failed; the first: {errors[0]}") if errors else None)
     except BaseException as error:  # `run` raises it in the main thread
         arrived.put(error)
 
@@ -132,7 +138,7 @@ class _Scheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Called by Tune."""
-        unit = _unit(trial.config)
+        unit = _units(trial.config)[0]  # with ASHA the only one
         settings = unit.work.sweep
         if settings.search != "asha" or unit.planned == "final" or result["answer"]:
             return TrialScheduler.CONTINUE
@@ -147,7 +153,7 @@ class _Scheduler(FIFOScheduler):
 
 
 class _Forward(Callback):
-    """Passes each finished trial's answer to `run`, and commits the trainings that ASHA stops early."""
+    """Passes the answers of each finished trial to `run`, and commits the trainings that ASHA stops early."""
 
     def __init__(self, arrived: queue.Queue, feed: Feed, root: str, curves: Curves | None) -> None:
         self._arrived, self._feed, self._root, self._curves = arrived, feed, root, curves
@@ -164,52 +170,64 @@ class _Forward(Callback):
             self._rows.setdefault(trial.trial_id, []).append(row)
             if self._curves:
                 values = {name: value for name, value in row.items() if isinstance(value, float)}
-                self._curves.add(_unit(trial.config), row["epoch"], values)
+                self._curves.add(_units(trial.config)[result["number"]], row["epoch"], values)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """Called by Tune."""
         rows = {row["epoch"]: row for row in self._rows.pop(trial.trial_id, [])}  # a lost process's epochs come twice
-        answer = json.loads(trial.last_result["answer"] or "{}")
-        if self._curves and CROWDED not in answer:
-            self._curves.end(_unit(trial.config))
-        if answer:
-            (self._feed.drop if CROWDED in answer else self._feed.done)(answer["target"])
-            self._arrived.put(answer)
-            return
-        unit, committer = _unit(trial.config), ClassifyWorker(self._root, device="cpu")
+        answers: list[dict[str, Any]] = json.loads(trial.last_result["answer"] or "[]")
+        for unit, answer in zip(_units(trial.config), answers or [{}], strict=True):
+            if self._curves and CROWDED not in answer:
+                self._curves.end(unit)
+            if answer:
+                (self._feed.drop if CROWDED in answer else self._feed.done)(answer["target"])
+                self._arrived.put(answer)
+            else:
+                self._commit(unit, trial, list(rows.values()))
+
+    def _commit(self, unit: Unit, trial: Any, rows: list[dict[str, Any]]) -> None:
+        """Commits a training that ASHA has stopped."""
+        committer = ClassifyWorker(self._root, device="cpu")
         times = Stopwatch(lap="work", begun=time.monotonic() - trial.last_result["time_total_s"])
-        receipt = committer.commit(unit, list(rows.values()), point=unit.work.point, times=times)
+        receipt = committer.commit(unit, rows, point=unit.work.point, times=times)
         note = f"stopped after epoch {len(rows)}, {receipt.note}"
         self._feed.done(unit.target)
         self._arrived.put(dataclasses.asdict(dataclasses.replace(receipt, note=note)))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Called by Tune for a training whose process was lost too often."""
-        self._feed.drop(_unit(trial.config).target)
+        """Called by Tune for a trial whose process was lost too often."""
+        for unit in _units(trial.config):
+            self._feed.drop(unit.target)
 
 
-def _unit(config: Mapping[str, Any]) -> Unit:
-    return unpacked(config["unit"])
+def _units(config: Mapping[str, Any]) -> list[Unit]:
+    return [unpacked(text) for text in config["units"]]
 
 
 def classify(config: dict[str, Any], *, root: str, trainings: _Pass, tells: bool) -> None:
-    """Trains one unit as a trial and reports the answer of `attempt`; a process runs many trials in turn.
+    """Trains the units of a trial and reports an answer for each; a process runs many trials in turn.
 
     Args:
-        config: the packed unit, under `unit`.
+        config: the packed units, under `units`: points of one run's sweep, or one training.
         root: root of the store.
         trainings: resources of the units.
         tells: whether to report each epoch, for curves.
     """
-    unit = _unit(config)
-    slots = trainings.of(unit)
+    units = _units(config)
+    first, slots = units[0], trainings.of(units[0])
     settle(slots)
 
-    def report(row: Mapping[str, Any]) -> None:
-        tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], "row": json.dumps(row), "answer": ""})
+    def report(unit: Unit, row: Mapping[str, Any]) -> None:
+        told = {"row": json.dumps(row), "number": units.index(unit), "answer": ""}
+        tune.report({"epoch": row["epoch"], "val_accuracy": row["val_accuracy"], **told})
 
     # A report waits 0.4 s for the driver, and an epoch takes 0.6 s: report each epoch only to ASHA and for curves.
-    halved = unit.work.sweep.search == "asha" and unit.planned == "sweep"
-    options = {"report": report if halved or tells else None, "alone": trainings.is_alone(unit)}
-    answer = attempt(worker("classify", root, slots.device), unit, **options)
-    tune.report({"epoch": unit.size + 1, "val_accuracy": 0.0, "row": "", "answer": json.dumps(answer)})
+    halved = first.work.sweep.search == "asha" and first.planned == "sweep"
+    answers = attempt_together(
+        worker("classify", root, slots.device),
+        units,
+        report=report if halved or tells else None,
+        alone=trainings.is_alone(first),
+    )
+    end = {"row": "", "number": 0, "answer": json.dumps(answers)}
+    tune.report({"epoch": first.size + 1, "val_accuracy": 0.0, **end})

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from bob.cluster.sharing import MOST
+from bob.cluster import sharing
 from bob.commands import rates
 from bob.core import memory
 from bob.core.memory import Card, Footprint
+from bob.core.settings import SweepSettings
 from bob.core.types import Tuning, Unit
 from bob.diffusion import checkpoints
 from bob.steps import caption
@@ -37,7 +38,7 @@ class Need:
     bytes: int
     """Peak of one unit, with `images` at once."""
     sharing: int
-    """Units that run on the card beside one another; 1 but for classifiers."""
+    """Units that the card does at once, side by side or in lockstep; 1 but for classifiers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class _Ask:
     """Most images of a micro-batch; 0: no micro-batches."""
     what: str = ""
     precision: str = "float32"
+    sweep: SweepSettings | None = None
+    """Settings of a classifier's training."""
 
 
 def needs(units: Iterable[Unit], card: Card, classes: Mapping[str, int]) -> tuple[Need, ...]:
@@ -111,7 +114,7 @@ def _classify(unit: Unit, classes: Mapping[str, int]) -> _Ask | None:
     if footprint is None:
         return None
     what = f"{classes[backbone]} classes, {precision}"
-    return _Ask(step=unit.step, model=backbone, footprint=footprint, batch=sweep.batch, what=what)
+    return _Ask(step=unit.step, model=backbone, footprint=footprint, batch=sweep.batch, what=what, sweep=sweep)
 
 
 _ASKS: Mapping[str, Callable[[Unit, Mapping[str, int]], _Ask | None]] = {
@@ -130,18 +133,20 @@ def trained(tuning: Tuning) -> str:
 
 
 def _need(ask: _Ask, card: Card) -> Need:
-    footprint, images, checkpointing, sharing = ask.footprint, ask.batch, False, 1
+    footprint, images, checkpointing, together = ask.footprint, ask.batch, False, 1
     try:
         if ask.most:
             most = min(ask.most, ask.batch)
             chosen = memory.micro_batch(footprint, free=card.bytes, batch=most, precision=ask.precision)
             images, checkpointing = chosen.images, chosen.checkpointing
-        elif ask.step == "classify":  # its batch is not split
-            sharing = min(MOST, memory.side_by_side(footprint, free=card.bytes, images=images))
+        elif ask.sweep:  # its batch is not split
+            packing = sharing.packing(footprint, ask.sweep, free=card.bytes)
+            images = images if memory.fits(footprint, free=card.bytes) >= images else 0
+            together = packing.processes * packing.points
         else:
             images = min(images, memory.fits(footprint, free=card.bytes))
-        if not images or not sharing:
-            raise ValueError(memory.misfit(footprint, free=card.bytes, images=images or 1))
+        if not images:
+            raise ValueError(memory.misfit(footprint, free=card.bytes, images=ask.batch if ask.sweep else 1))
     except ValueError as error:
         raise ValueError(f"step {ask.step} with {ask.model} does not fit on a {card.name}: {error}") from error
     return Need(
@@ -152,5 +157,5 @@ def _need(ask: _Ask, card: Card) -> Need:
         images=images,
         checkpointing=checkpointing,
         bytes=footprint.bytes(images, checkpointing=checkpointing),
-        sharing=sharing,
+        sharing=together,
     )

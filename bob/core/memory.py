@@ -16,14 +16,17 @@ from typing import Any
 from bob.core.settings import FinetuneSettings
 from bob.core.types import Tuning
 
-__all__ = ["CARDS", "RESERVED", "SPARE", "Card", "Footprint", "MicroBatch", "caption", "classify", "finetune"]
-__all__ += ["fits", "generate", "host", "micro_batch", "misfit", "side_by_side"]
+__all__ = ["CARDS", "PICTURES", "RESERVED", "SPARE", "Card", "Footprint", "MicroBatch", "caption", "classify"]
+__all__ += ["finetune", "fits", "generate", "host", "lockstep", "micro_batch", "misfit"]
 
 RESERVED = 1_000_000_000
 """Bytes of a GPU that no tensor occupies: the CUDA context, 0.45 GB, and the workspaces of cuBLAS (32 MiB on Hopper, by
 NVIDIA's documentation) and cuDNN, 0.5 GB. Assumed, not measured."""
 SPARE = 0.10
 """Fraction of the free memory that stays free: the allocator loses some to fragmentation."""
+PICTURES = 0.10
+"""Fraction of a GPU's free memory that a process keeps the classifier's pictures in, if they fit there; the same again
+for the views of validation images, and of test images. Cars and CUB have 6 GB of pictures at 320 px."""
 
 _PARAMETER = 16
 """Bytes of a trained parameter in float32: itself, its gradient and AdamW's two moments."""
@@ -223,9 +226,19 @@ def fits(footprint: Footprint, *, free: int, checkpointing: bool = False) -> int
     return max(0, int(left // max(1, each)))
 
 
-def side_by_side(footprint: Footprint, *, free: int, images: int) -> int:
-    """Number of processes with `images` each that fit beside one another into `free` bytes, `SPARE` of them left."""
-    return int((1 - SPARE) * free // footprint.bytes(images))
+def lockstep(footprint: Footprint, *, free: int, images: int) -> int:
+    """Number of models that one process trains in lockstep in `free` bytes, `SPARE` of them left; 0: none.
+
+    Each has weights, gradients and moments of its own. They take turns at a batch, so that the activations of one, the
+    temporaries and the CUDA context are there once.
+
+    Args:
+        footprint: of the training of one.
+        free: bytes for all of them.
+        images: of a batch.
+    """
+    left = (1 - SPARE) * free - footprint.workspace - images * footprint.image
+    return max(0, int(left // (footprint.weights + footprint.trained)))
 
 
 def misfit(footprint: Footprint, *, free: int, images: int) -> str:

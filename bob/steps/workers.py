@@ -53,7 +53,10 @@ _WORKS: dict[str, Any] = {
 
 
 def inline(device: str) -> Callable[[str, Sequence[Unit], store.Store], Iterator[Receipt]]:
-    """Returns an executor that does all units in this process, one after another, with one torch thread as on Ray."""
+    """Returns an executor that does all units in this process, one after another, with one torch thread as on Ray.
+
+    Points of a sweep are trained one by one on a GPU too: how many it would train in lockstep is the cluster's to say.
+    """
 
     def run(step: str, units: Sequence[Unit], artefacts: store.Store) -> Iterator[Receipt]:
         malloc.keep_freed()

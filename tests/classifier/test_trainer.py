@@ -142,8 +142,10 @@ def test_points_in_lockstep_give_the_bits_of_each_by_itself(name):
     alone = [list(trainer.train(given, one)) for one in of]
     rows: list[list[dict]] = [[] for _ in of]
     before = torch.get_rng_state()
-    for number, row in trainer.train_together([trainer.Course(given, one) for one in of]):
+    courses = [trainer.Course(given, one) for one in of]
+    for number, row in trainer.train_together(courses):
         rows[number].append(row)
+    assert len({id(course.trainer.views) for course in courses}) == 1  # the validation images' are kept once
     assert torch.equal(torch.get_rng_state(), before)
     assert rows[0] == alone[0]
     assert rows[2] == alone[2]

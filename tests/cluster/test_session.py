@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
+from bob import pipeline
+from bob.classifier import trainer
 from bob.cluster import data, session
 from bob.cluster.resources import Share
-from bob.cluster.session import CROWDED, attempt, received
+from bob.cluster.session import CROWDED, attempt, attempt_together, received
 from bob.core import batching
 from bob.core.types import Receipt, Unit
-from bob.steps import workers
+from bob.steps import classify, workers
 from bob.store import Store
 
 UNIT = Unit(step="classify", target="results/x.parquet", label="x", size=1)
@@ -101,6 +103,32 @@ class Actor:
             Path(self.folder, uuid.uuid4().hex).touch()
             raise torch.AcceleratorError(LOST)
         return Receipt(target=unit.target, label=unit.label, size=unit.size)
+
+
+@pytest.mark.parametrize(
+    ("error", "key"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), CROWDED),
+        (ValueError("a mistake"), "mistake"),
+        (RuntimeError("a fault"), "failure"),
+    ],
+)
+def test_each_point_of_a_group_has_an_answer(error, key, base, local, monkeypatch, capsys):
+    """A group that memory does not hold is halved first, so that each point answers for itself."""
+
+    def fails(*_: object) -> None:
+        raise error
+
+    sweep = dataclasses.replace(base.sweep, lrs=(1e-3, 1e-4, 1e-5), weight_decays=(0.0,))
+    run = dataclasses.replace(base, method="real_only", sweep=sweep)
+    points = classify.sweep(pipeline.split(run, local))
+    monkeypatch.setattr(trainer, "run_epoch", fails)
+    monkeypatch.setattr(trainer.Trainer, "run_epoch", fails)
+    worker = classify.ClassifyWorker(local.root, device="cpu")
+    answers = attempt_together(worker, points, report=None, alone=False)
+    assert [answer["target"] for answer in answers] == [unit.target for unit in points]
+    assert all(key in answer for answer in answers)
+    assert ("so 2 at once from here on" in capsys.readouterr().out) == (key == CROWDED)
 
 
 @pytest.mark.slow

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from bob import cluster, pipeline
+from bob.cluster import session
 from bob.core.settings import SweepSettings
 from bob.core.types import Unit
 from bob.steps import classify
 from bob.steps.classify import ClassifyWorker
 from bob.store import Store
+from tests.cluster.test_watch import events
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +63,58 @@ def test_asha_stops_some_and_compares_within_a_run_only(on_ray, base, local):
     assert len(list(cluster.execute("classify", finals, local))) == 2
 
 
+def in_groups(monkeypatch, points: int) -> None:
+    """Makes a process train so many points of a sweep together, as it does on a GPU."""
+    rule = session.fit_trainings
+
+    def forced(*given: Any) -> Any:
+        found = rule(*given)
+        return dataclasses.replace(found, points=dict.fromkeys(found.points, points))
+
+    monkeypatch.setattr(session, "fit_trainings", forced)
+
+
 @pytest.mark.timeout(400)
-def test_a_trial_whose_process_is_killed_comes_again(on_ray, base, local):
+def test_points_that_are_one_trial_have_the_tables_of_each_by_itself(on_ray, base, local, monkeypatch):
+    """And the final training follows; curves have each point's epochs."""
+    sweep = SweepSettings(
+        lrs=(1e-3, 1e30, 3e-4, 1e-4, 3e-3),
+        weight_decays=(0.0,),
+        sweep_epochs=2,
+        final_epochs=1,
+        warmup_epochs=0.0,
+        batch=12,
+    )
+    cell = pipeline.split(dataclasses.replace(base, method="real_only", sweep=sweep), local)
+    points, alone = classify.sweep(cell), dataclasses.replace(local, root=f"{local.root}-2")
+    units = [*points, classify.final(cell, points)]
+    in_groups(monkeypatch, 3)
+    receipts = list(cluster.execute("classify", units, local, log="tensorboard"))
+    assert sorted(receipt.target for receipt in receipts) == sorted(unit.target for unit in units)
+    assert receipts[-1].target == units[-1].target
+    notes = {receipt.target: receipt.note for receipt in receipts}
+    assert "so it is not selected" in notes[points[1].target]
+    pipeline.split(cell.run, alone)
+    worker = ClassifyWorker(alone.root, device="cpu")
+    for unit in units:
+        worker(unit)
+        ours, theirs = (store.read_table(unit.target).to_pylist() for store in (local, alone))
+        assert str(ours) == str(theirs)  # NaN included
+        losses = [row for row in ours if (row["split"], row["metric"]) == ("val", "loss")]
+        kept = {row["epoch"]: row["value"] for row in losses if math.isfinite(row["value"])}
+        drawn = events(Path(local.root, "logs/tensorboard", unit.target.removesuffix(".parquet")))
+        assert drawn.get("ray/tune/val_loss", {}) == pytest.approx(kept)
+    processes = [local.manifest(unit.target)["process"] for unit in points]
+    assert processes[0] == processes[1] == processes[2]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_trial_whose_process_is_killed_comes_again(on_ray, base, local, monkeypatch, together):
     """By the kernel, as for want of memory: the numbers are those of a sweep that was left alone."""
     import psutil
+
+    in_groups(monkeypatch, together)
 
     sweep = SweepSettings(
         lrs=(1e-3, 3e-3), weight_decays=(0.0,), sweep_epochs=40, final_epochs=1, warmup_epochs=0.0, batch=6

@@ -133,7 +133,7 @@ def test_memory_of_each_step_is_told(nowhere, capsys):
     assert (tuned.batch, tuned.checkpointing) == (80, False)
     assert tuned.images < 80
     assert trained.images == trained.batch == 64
-    assert trained.sharing * trained.bytes <= 0.9 * 22 * 2**30 < (trained.sharing + 1) * trained.bytes
+    assert trained.sharing == 8  # in lockstep, by one process: two of them with their pictures do not fit
     plan.show(made)
     shown = capsys.readouterr().out
     assert "memory on one L4, 23.6 GB, 10 % to spare" in shown

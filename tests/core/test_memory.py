@@ -230,6 +230,29 @@ def test_clips_memory_is_linear_in_the_classes():
     assert most.bytes(64) - more.bytes(64) == more.bytes(64) - few.bytes(64) > 0
 
 
+@pytest.mark.parametrize("name", ["resnet_mini", "mae_mini"])
+def test_a_model_in_lockstep_adds_gradients_and_no_activations(name):
+    """Two that take turns at a batch, counted on meta tensors; the moments, which no step here makes, stay as well."""
+    (backbone, first), (_, second) = (others._classifier(name, 10) for _ in range(2))
+
+    def counted(*models):
+        return peak(lambda: [others._step(backbone, model, 8, 10, "bfloat16")() for model in models], *models)
+
+    footprint = memory.classify(name, classes=10)
+    assert footprint is not None
+    assert counted(first, second) - counted(first) == pytest.approx(footprint.trained / 3, rel=0.02)
+    assert counted(first) > 1.5 * footprint.trained / 3  # of which activations are the greater part
+
+
+def test_lockstep_leaves_a_tenth_and_counts_activations_once():
+    footprint = Footprint(weights=GB, trained=GB, workspace=3 * GB, image=GB // 64, checkpointed=0, flops=1.0)
+    for models in (1, 2, 5):
+        free = int((4 + 2 * models) * GB / 0.9) + 10
+        assert memory.lockstep(footprint, free=free, images=64) == models
+        assert memory.lockstep(footprint, free=free - GB // 2, images=64) == models - 1
+    assert memory.lockstep(footprint, free=-GB, images=64) == 0
+
+
 def test_trained_bytes_follow_rank_and_words(training):
     tuning, settings, footprint = finetune("diff_mix", "sd15", training)
     doubled = memory.finetune("sd15", tuning, dataclasses.replace(settings, rank=2 * settings.rank))
