@@ -33,8 +33,7 @@ from bob.core.timing import Stopwatch
 from bob.diffusion import checkpoints
 
 STOCK_BATCH = 10  # pictures of one class, as in DataDream's script
-CLASSES, UNITS = 10, 6  # of 300 pictures, units of 50 as skyworld's defaults are
-EPOCHS = 20  # of the adapter, whose quality changes no time
+CLASSES, UNITS, EPOCHS = 10, 6, 20  # units of 50 from 300 pictures, skyworld's default; epochs of the adapter
 WAYS: dict[str, tuple[str, int, int]] = {
     "ours, 2 processes x 1 thread": ("ours", 2, 1),
     "ours, 1 process x 1 thread": ("ours", 1, 1),
@@ -91,8 +90,8 @@ def stock(folder: Path, part: int, parts: int, start: Callable[[], None]) -> Non
 
     requests = json.loads((folder / "requests.json").read_text())
     adapter = json.loads(json.loads((folder / "units.json").read_text())[0])["work"]["adapter"]
-    place, options = checkpoints.source("skyworld")[0], {"safety_checker": None, "dtype": torch.float32}
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(place, **options)
+    options = {"safety_checker": None, "dtype": torch.float32}
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(checkpoints.source("skyworld")[0], **options)
     pipeline.load_lora_weights(folder / "store" / adapter, weight_name="pytorch_lora_weights.safetensors")
     pipeline.set_progress_bar_config(disable=True)
     start()
@@ -101,9 +100,9 @@ def stock(folder: Path, part: int, parts: int, start: Callable[[], None]) -> Non
         for k in range(0, len(own), STOCK_BATCH):
             batch = own[k : k + STOCK_BATCH]
             prompts, negative = [r["prompt"] for r in batch], [r["negative_prompt"] for r in batch]
-            shared = {"guidance_scale": batch[0]["guidance"], "num_inference_steps": batch[0]["steps"]}
-            seeds = [torch.Generator().manual_seed(r["seed"]) for r in batch]
-            pictures = pipeline(prompts, negative_prompt=negative, generator=seeds, **shared).images
+            shared: Any = {"guidance_scale": batch[0]["guidance"], "num_inference_steps": batch[0]["steps"]}
+            shared["generator"] = [torch.Generator().manual_seed(r["seed"]) for r in batch]
+            pictures = pipeline(prompts, negative_prompt=negative, **shared).images
             for request, picture in zip(batch, pictures, strict=True):
                 picture.save(folder / "png" / f"{request['request_id']}.png")
 
@@ -117,7 +116,8 @@ def worker(given: Any) -> None:
         sys.stdin.readline()
         begun.append(time.monotonic())
 
-    {"ours": ours, "stock": stock}[given.loop](given.folder, *map(int, given.part), start)
+    part, parts = map(int, given.part)
+    {"ours": ours, "stock": stock}[given.loop](Path(given.folder), part, parts, start)
     print(time.monotonic() - begun[0], flush=True)
 
 
@@ -126,8 +126,7 @@ def loops(loop: str, folder: Path, processes: int, threads: int) -> float:
     environment = os.environ | {"TQDM_DISABLE": "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     command = [sys.executable, __file__, "--loop", loop, "--folder", str(folder), "--part"]
     options: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    parts = [[str(part), str(processes)] for part in range(processes)]
-    started: list[Any] = [subprocess.Popen([*command, *part], **options) for part in parts]
+    started: list[Any] = [subprocess.Popen([*command, f"{k}", f"{processes}"], **options) for k in range(processes)]
     if [process.stdout.readline() for process in started] != ["ready\n"] * processes:
         sys.exit(f"a process of {loop} did not load; its message is above")
     for process in started:
@@ -167,25 +166,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("images", 300), ("repetitions", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    for name, options in (("loop", {}), ("folder", {"type": Path}), ("part", {"type": int, "nargs": 2})):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS, **options)
+    for name, words in (("loop", None), ("folder", None), ("part", 2)):
+        parser.add_argument(f"--{name}", nargs=words, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.loop:
-        worker(given)
-        return
+        return worker(given)
     if given.images % CLASSES or not given.images:
         parser.error(f"--images must be a multiple of {CLASSES}, got {given.images}")
-    taken: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+    taken: dict[str, list[Any]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as name:
         prepared(Path(name), given.images)
         for turn in range(given.repetitions):
             for way in list(WAYS)[:: -1 if turn % 2 else 1]:
                 taken[way].append(measured(way, Path(name), given.images))
                 print(way, *(f"{seconds:.1f}" for seconds in taken[way][-1]), file=sys.stderr, flush=True)
-    print(table(taken, given.images))
+    return print(table(taken, given.images))
 
 
-def table(taken: dict[str, list[tuple[float, float, float]]], images: int) -> str:
+def table(taken: dict[str, list[Any]], images: int) -> str:
     """Markdown: medians, and how many times longer than the first way the others take."""
     lines = [f"{images} pictures, medians of {len(next(iter(taken.values())))}, {os.cpu_count()} cores; seconds.", ""]
     lines += ["| way | loop | command | CPU | loop / ours | command / ours |", "|---|" + "---:|" * 5]
