@@ -113,12 +113,19 @@ class DrawSettings:
     reduction order."""
     unit: int = 100
     """Images per work unit, which are committed, and after an interruption redrawn, together."""
+    compile: Literal["auto", "on", "off"] = field(default="auto", metadata=OMIT_AT_DEFAULT)
+    """Whether the U-Net is compiled by torch, which changes images within rounding. `auto`: never on a CPU, whose
+    images keep their bits; on a GPU once a process has drawn long enough for it to pay. `on`: from the first batch, on
+    a CPU too; needs a C++ compiler. Of the three only `on` is part of the images' key, for a GPU's images are promised
+    up to float reduction order anyway."""
 
     def __post_init__(self) -> None:
         _positive(self, "per_class", "steps", "batch", "unit")
         _not_negative(self, "guidance")
         if not 2 <= self.steps <= 999:  # PNDM draws pure noise in 1, and has no timesteps for 1,000
             raise ValueError(f"steps must lie in [2, 999] (sampler steps), got {self.steps}")
+        if self.compile not in ("auto", "on", "off"):
+            raise ValueError(f"compile must be auto, on or off, got {self.compile!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

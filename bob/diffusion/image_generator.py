@@ -21,6 +21,7 @@ from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
 from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
 from bob.diffusion.attention import DrawingAttention
+from bob.diffusion.compiled import CompiledUnet
 from bob.diffusion.finished import Finished, Row, finish
 
 __all__ = ["ImageGenerator"]
@@ -49,6 +50,7 @@ class ImageGenerator:
         self._loaded: tuple[str, str, str] | None = None
         self._pipeline: Any = None
         self._attention: DrawingAttention | None = None
+        self._compiled: CompiledUnet | None = None
         self._clean: list[dict[str, torch.Tensor]] = []
         self._tokenizer: Any = None
         self._vocabulary = 0
@@ -88,6 +90,7 @@ class ImageGenerator:
             if self._device.type == "cuda":  # on a CPU it would round otherwise
                 self._pipeline.vae.to(memory_format=torch.channels_last)
             self._attention = DrawingAttention(self._pipeline.unet, fused=self._device.type == "cuda")
+            self._compiled = None
             for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # diffusers calls them
                 self._time_encoder(encoder)
             self._clean = [_copy(model) for model in self._tuned()]
@@ -111,10 +114,15 @@ class ImageGenerator:
         """`start`, and its rows as `Finished.rows` gives them."""
         return self.start(requests, batch=batch).rows(self.times)
 
-    def start(self, requests: Sequence[Request], *, batch: int) -> Finished:
+    def start(self, requests: Sequence[Request], *, batch: int, compile_: str = "auto") -> Finished:
         """Draws requests in batches of `at_once`, and of fewer from the time that memory runs out.
 
         Threads encode the pictures of a batch while the next is drawn, or the next unit.
+
+        Args:
+            requests: of a unit.
+            batch: most images at once on a CPU, and fewest on a GPU with the memory for them.
+            compile_: as `DrawSettings.compile`.
 
         Returns:
             What has the rows when the threads are done.
@@ -128,6 +136,7 @@ class ImageGenerator:
         self._room = 0
         for positions in _alike(requests):
             size = self.at_once(batch, of=len(positions))
+            self._expect(size * (2 if requests[positions[0]].guidance > 1 else 1), compile_)
             do = functools.partial(self._draw_batch, size=size)
             results = self._batcher.each([requests[k] for k in positions], do, size=size)
             drawn.update(zip(positions, results, strict=True))
@@ -170,8 +179,17 @@ class ImageGenerator:
         ]
 
     def note(self) -> str:
-        """For the receipt: whether memory has run out since the last call; empty if not."""
-        return self._batcher.note()
+        """For the receipt: whether memory has run out, or compiling failed, since the last call; empty if not."""
+        notes = self._batcher.note(), self._compiled.note() if self._compiled else ""
+        return "; ".join(filter(None, notes))
+
+    def _expect(self, rows: int, compile_: str) -> None:
+        """Compiles the U-Net for batches of `rows`, or says that it may be, or must not."""
+        wanted = compile_ == "on" or (compile_ == "auto" and self._device.type == "cuda")
+        if wanted and self._compiled is None:
+            self._compiled = CompiledUnet(self._pipeline.unet)
+        if self._compiled:
+            self._compiled.expect(rows if wanted else 0, required=compile_ == "on")
 
     def _draw_batch(self, batch: Sequence[Request], *, size: int) -> list[Future[tuple[Row | ValueError, float]]]:
         """What threads make of the pictures; each took an equal part of the batch's seconds."""
@@ -183,6 +201,8 @@ class ImageGenerator:
             pictures = sampling.draw(self._pipeline, batch, self._sources, times=self.times)
         finally:
             self._attention.clear()
+            if self._compiled:
+                self._compiled.clear()
         seconds = (time.monotonic() - start) / len(batch)
         do = functools.partial(finish, checkpoint=self._loaded[0], seconds=seconds)
         return [self._threads.submit(do, *each) for each in zip(batch, pictures, strict=True)]

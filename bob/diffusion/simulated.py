@@ -35,8 +35,8 @@ class ImageGenerator:
         """Selects a simulated checkpoint; adapters and sources have no effect."""
         self._checkpoint, self._seconds = checkpoint, checkpoints.simulated(checkpoint) or 0.0
 
-    def start(self, requests: Sequence[Request], *, batch: int) -> "_Drawn":
-        """Draws requests."""
+    def start(self, requests: Sequence[Request], *, batch: int, **_: object) -> "_Drawn":
+        """Draws requests; there is nothing to compile."""
         rows = []
         for start in range(0, len(requests), batch):
             with self.times("denoise"):

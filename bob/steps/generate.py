@@ -37,6 +37,8 @@ class GenerateWork:
     dataset: str
     split: str
     """Path of the table of the shots that img2img starts from."""
+    compile: str = "auto"
+    """`DrawSettings.compile`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ def write_requests(cell: Cell, artefacts: store.Store, *, writes: bool = True, c
         if not len(rows):
             return Requested(folder="", count=0)
         inputs = [STEPS["generate"].version, weights(run), run.draw.unit, *_other_inputs(cell, sources, rule)]
+        inputs += ["compiled"] if run.draw.compile == "on" else []
         requested = Requested(folder=f"images/{name(cell)}-{store.key_of_rows(inputs, rows)}", count=len(rows))
         path = f"{requested.folder}/requests.parquet"
         if checks and artefacts.exists(path):
@@ -137,5 +140,6 @@ def units(cell: Cell) -> Iterator[Unit]:
                 batch=draw.batch,
                 dataset=run.dataset,
                 split=cell.split,
+                compile=draw.compile,
             ),
         )

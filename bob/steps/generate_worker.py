@@ -152,7 +152,8 @@ class GenerateWorker:
                     dataset=fetched.dataset,
                     source=fetched.source,
                 )
-            rows, scores = self._generator.start(fetched.requests, batch=work.batch).rows, None
+            started = self._generator.start(fetched.requests, batch=work.batch, compile_=work.compile)
+            rows, scores = started.rows, None
             if fetched.rule:
                 made = rows(times)
                 rows = lambda _, made=made: made  # noqa: E731

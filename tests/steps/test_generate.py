@@ -10,8 +10,11 @@ import pytest
 
 from bob import pipeline
 from bob.core.types import Receipt, Unit
+from bob.diffusion.compiled import CompiledUnet
 from bob.steps import workers
+from bob.steps.defaults import defaults
 from bob.store import Store, schema
+from tests.test_golden_keys import keys
 
 
 class Captured(Exception):
@@ -83,3 +86,26 @@ def test_an_error_of_a_write_is_raised(units, artefacts, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         list(overlapping(artefacts).stream(units))
     assert not any(artefacts.exists(unit.target) for unit in units)
+
+
+@pytest.mark.parametrize(("choice", "same"), [("off", True), ("on", False)])
+def test_only_images_that_must_come_of_a_compiled_network_have_a_key_of_their_own(choice, same):
+    run = defaults(checkpoint="skyworld", backbone="resnet_mini", captioner="qwen_vl:skyworld", method="bob")
+    other = dataclasses.replace(run, draw=dataclasses.replace(run.draw, compile=choice))
+    assert (keys(run)["generate"] == keys(other)["generate"]) is same
+
+
+def test_a_unit_says_whether_its_network_is_compiled(units, artefacts, monkeypatch):
+    said = []
+    monkeypatch.setattr(CompiledUnet, "expect", lambda self, rows, *, required: said.append((rows, required)))
+    worker = workers.GenerateWorker(artefacts.root, device="cpu")
+    worker(units[0])
+    assert said == []
+    told = dataclasses.replace(units[1], work=dataclasses.replace(units[1].work, compile="on"))
+    worker(workers.unpacked(workers.packed(told)))
+    assert said == [(2 * told.work.batch, True)]
+
+
+def test_an_unknown_choice_is_refused(base):
+    with pytest.raises(ValueError, match="compile must be auto, on or off, got 'yes'"):
+        dataclasses.replace(base.draw, compile="yes")
