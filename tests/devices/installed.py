@@ -65,8 +65,6 @@ def answer(patch: pytest.MonkeyPatch, gpu: PretendedGpu) -> None:
         patch.setattr(torch.cuda, name, lambda *_, value=value, **__: value)
     patch.setattr(torch.cuda, "device", contextlib.nullcontext)
     patch.setattr(torch.cuda, "Event", _Event)
-    empty = torch.empty
-    patch.setattr(torch, "empty", lambda *size, pin_memory=False, **options: empty(*size, **options))
     patch.setattr(torch.cuda, "synchronize", lambda *_: gpu.note("synchronize"))
     patch.setattr(
         torch, "autocast", lambda kind, dtype=None, enabled=True, **_: autocast("cpu", dtype, enabled=enabled)

@@ -108,7 +108,7 @@ class PretendedGpu(TorchFunctionMode):
         super().__exit__(*error)
 
     def __torch_function__(self, func: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.call(func, args, kwargs or {})
+        return self.call(func, args, {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"})
 
     def note(self, operation: str) -> None:
         """Notes a wait at the place where the program is."""
