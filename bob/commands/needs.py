@@ -53,6 +53,8 @@ class _Ask:
     """Most images of a micro-batch; 0: no micro-batches."""
     what: str = ""
     precision: str = "float32"
+    of: int = 0
+    """Images of a unit that a GPU draws, more at once than `batch` where its memory takes them; 0: no others."""
     sweep: SweepSettings | None = None
     """Settings of a classifier's training."""
 
@@ -104,7 +106,8 @@ def _generate(unit: Unit, _: Mapping[str, int]) -> _Ask | None:
     footprint = memory.generate(checkpoints.architecture(unit.work.checkpoint))
     if footprint is None:
         return None
-    return _Ask(step=unit.step, model=unit.work.checkpoint, footprint=footprint, batch=unit.work.batch)
+    work = unit.work
+    return _Ask(step=unit.step, model=work.checkpoint, footprint=footprint, batch=work.batch, of=unit.size)
 
 
 def _classify(unit: Unit, classes: Mapping[str, int]) -> _Ask | None:
@@ -144,6 +147,8 @@ def _need(ask: _Ask, card: Card) -> Need:
             images = images if memory.fits(footprint, free=card.bytes) >= images else 0
             together = packing.processes * packing.points
         else:
+            if ask.of:
+                images = memory.drawn_at_once(footprint, free=card.bytes, batch=ask.batch, of=ask.of)
             images = min(images, memory.fits(footprint, free=card.bytes))
         if not images:
             raise ValueError(memory.misfit(footprint, free=card.bytes, images=ask.batch if ask.sweep else 1))
@@ -153,7 +158,7 @@ def _need(ask: _Ask, card: Card) -> Need:
         step=ask.step,
         model=ask.model,
         what=ask.what,
-        batch=ask.batch,
+        batch=max(ask.batch, images),
         images=images,
         checkpointing=checkpointing,
         bytes=footprint.bytes(images, checkpointing=checkpointing),

@@ -17,7 +17,7 @@ from bob.core.settings import FinetuneSettings
 from bob.core.types import Tuning
 
 __all__ = ["CARDS", "PICTURES", "RESERVED", "SPARE", "Card", "Footprint", "MicroBatch", "caption", "classify"]
-__all__ += ["finetune", "fits", "generate", "host", "lockstep", "micro_batch", "misfit"]
+__all__ += ["drawn_at_once", "finetune", "fits", "generate", "host", "lockstep", "micro_batch", "misfit"]
 
 RESERVED = 1_000_000_000
 """Bytes of a GPU that no tensor occupies: the CUDA context, 0.45 GB, and the workspaces of cuBLAS (32 MiB on Hopper, by
@@ -27,6 +27,11 @@ SPARE = 0.10
 PICTURES = 0.10
 """Fraction of a GPU's free memory that a process keeps the classifier's pictures in, if they fit there; the same again
 for the views of validation images, and of test images. Cars and CUB have 6 GB of pictures at 320 px."""
+
+DRAWN = 50
+"""Images that a GPU draws at once where its memory takes them. Assumed, not measured: with guidance they are 100 rows
+of the U-Net, work enough for all of an H100. Half a unit of the paper's settings, so that the first half is encoded
+while the second is drawn."""
 
 _PARAMETER = 16
 """Bytes of a trained parameter in float32: itself, its gradient and AdamW's two moments."""
@@ -224,6 +229,19 @@ def fits(footprint: Footprint, *, free: int, checkpointing: bool = False) -> int
     left = (1 - SPARE) * free - footprint.bytes(0)
     each = footprint.checkpointed if checkpointing else footprint.image
     return max(0, int(left // max(1, each)))
+
+
+def drawn_at_once(footprint: Footprint, *, free: int, batch: int, of: int) -> int:
+    """Images that a GPU draws at once: `batch`, or as many more as `free` bytes take, `DRAWN` at most, in equal parts.
+
+    Args:
+        footprint: of drawing.
+        free: bytes for all of it.
+        batch: the least number.
+        of: images of the unit.
+    """
+    most = max(batch, min(DRAWN, fits(footprint, free=free)))
+    return math.ceil(of / math.ceil(of / most))
 
 
 def lockstep(footprint: Footprint, *, free: int, images: int) -> int:

@@ -7,7 +7,6 @@ retry cannot change it (beyond float reduction order across batch shapes).
 import copy
 import functools
 import io
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,11 +26,6 @@ from bob.diffusion.finished import Finished, Row, finish
 __all__ = ["ImageGenerator"]
 
 _SCORE_BATCH = 256  # images
-
-_ENOUGH = 50
-"""Images that a GPU draws at once where its memory takes them. Assumed, not measured: with guidance they are 100 rows
-of the U-Net, work enough for all of an H100. Half a unit of the paper's settings, so that the first half is encoded
-while the second is drawn."""
 
 _THREADS = 2
 """Threads that encode pictures; one encodes about 50 a second at 512 px, more than a GPU draws."""
@@ -146,14 +140,12 @@ class ImageGenerator:
     def at_once(self, batch: int, *, of: int) -> int:
         """Number of images in a batch: on a CPU `batch`; on a GPU as many as its free memory takes, if these are more.
 
-        Not more than work enough for a GPU, and not less than `batch`; equal parts of `of` images. Where the memory
-        model does not know the network, `batch`.
+        See `memory.drawn_at_once`. Where the memory model does not know the network, `batch`.
         """
         footprint = memory.generate(checkpoints.recognise(self._pipeline.unet.config))
         if footprint is None or self._device.type != "cuda":
             return batch
-        most = max(batch, min(_ENOUGH, memory.fits(footprint, free=batching.free_memory(self._device))))
-        return math.ceil(of / math.ceil(of / most))
+        return memory.drawn_at_once(footprint, free=batching.free_memory(self._device), batch=batch, of=of)
 
     def score(self, rows: Sequence[Row], rule: Filter) -> list[Row]:
         """Scores images with the CLIP model that belongs to the checkpoint: rows of `schema.IMAGES` -> `schema.SCORES`.
