@@ -77,16 +77,17 @@ class Seen:
         unet.register_forward_hook(self._look, with_kwargs=True)
 
     def _look(self, unet: Any, args: tuple[Any, ...], named: dict[str, Any], returned: Any) -> None:
-        text = named.get("encoder_hidden_states", args[-1])
+        given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | named
+        latents, text = given["sample"], given["encoder_hidden_states"]
         noise = returned[0] if isinstance(returned, tuple) else returned.sample
-        assert args[0].is_cuda
+        assert latents.is_cuda
         assert text.is_cuda
         assert noise.is_cuda
-        assert noise.shape == args[0].shape
-        assert len(args[0]) == len(text)
+        assert noise.shape == latents.shape
+        assert len(latents) == len(text)
         self.images += len(text)
-        self.shapes.add((tuple(args[0].shape[1:]), tuple(text.shape[1:])))
-        self.dtypes |= {args[0].dtype, text.dtype, noise.dtype}
+        self.shapes.add((tuple(latents.shape[1:]), tuple(text.shape[1:])))
+        self.dtypes |= {latents.dtype, text.dtype, noise.dtype}
 
 
 def backbones_without_weights(patch: pytest.MonkeyPatch) -> None:
