@@ -53,7 +53,7 @@ class Posteriors:
         """
         self._vae, self._pictures, self._side = vae, pictures, side
         self._device = vae.device
-        self._at_once = at_once if self._device.type == "cuda" else 1
+        self._at_once = 1 if self._device.type == "cpu" else at_once
         self._batcher = batching.AdaptiveBatcher("encoding")
         edge = side // 2 ** (len(vae.config.block_out_channels) - 1)
         self.shape = (vae.config.latent_channels, edge, edge)
@@ -128,6 +128,7 @@ class Posteriors:
         shape = (2, *self.shape)
         room, least = int(_SHARE * (memory.host() or 0) / (4 * math.prod(shape))), memory.KEPT_POSTERIORS
         if self._device.type != "cuda":
-            return torch.empty((min(possible, max(room, least)), *shape)), torch.empty((0, *shape))
+            kept = torch.empty((min(possible, max(room, least)), *shape), device=self._device)
+            return kept, torch.empty((0, *shape))
         near = min(possible, least)
         return torch.empty((near, *shape), device=self._device), torch.empty((min(possible - near, room), *shape))
