@@ -18,7 +18,7 @@ from PIL import Image
 from bob.core import batching, memory
 from bob.core.timing import Stopwatch
 from bob.core.types import Filter, Request
-from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion
+from bob.diffusion import checkpoints, clip_filter, lora, sampling, textual_inversion, timesteps
 from bob.diffusion.attention import DrawingAttention
 from bob.diffusion.compiled import CompiledUnet
 from bob.diffusion.finished import Finished, Row, finish
@@ -83,6 +83,7 @@ class ImageGenerator:
             self._pipeline.unet.to(memory_format=torch.channels_last)
             if self._device.type == "cuda":  # on a CPU it would round otherwise
                 self._pipeline.vae.to(memory_format=torch.channels_last)
+                timesteps.keep_on_device(self._pipeline.unet)
             self._attention = DrawingAttention(self._pipeline.unet, fused=self._device.type == "cuda")
             self._compiled = None
             for encoder in (self._pipeline.text_encoder, self._pipeline.vae.encoder):  # diffusers calls them

@@ -82,7 +82,7 @@ def test_each_job_does_its_step_and_one_that_is_stopped_resumes(cluster: Head, t
     for name, folder, line in (
         ("finetune", "adapters", "step 2, fine-tunes: 1 of 1: "),
         ("generate", "images", "step 3, images: 4 of 4: "),
-        ("classify", "results", "step 4, classifiers: 1 of 1: "),
+        ("classify", "results", "step 4, classifiers: 2 of 2: "),
     ):
         done = cluster.job(name, f"{name}.py", *flags)
         assert (done.returncode, cluster.info(name)["status"]) == (0, "SUCCEEDED"), done.stdout
