@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
 from bob.core import batching
+from bob.diffusion.timesteps import by_name
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -90,7 +91,7 @@ class CompiledUnet:
 
     def _fill_up(self, _: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before an evaluation: decides who makes it, and fills its rows up for the graph."""
-        named = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | named
+        named = by_name(args, named)
         sample, text = named["sample"], named["encoder_hidden_states"]
         due = self._required or not (self._left or self._fault)
         self._left = max(0, self._left - 1)

@@ -10,7 +10,12 @@ from bob.core.transfer import send
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-__all__ = ["keep_on_device"]
+__all__ = ["by_name", "keep_on_device"]
+
+
+def by_name(args: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a call of the U-Net, all by diffusers' names for them."""
+    return dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | named
 
 
 def keep_on_device(unet: "UNet2DConditionModel") -> None:
@@ -25,7 +30,7 @@ def keep_on_device(unet: "UNet2DConditionModel") -> None:
     kept: dict[int, Tensor] = {}
 
     def replace(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | named
+        given = by_name(args, named)
         number = int(given["timestep"])
         if number not in kept:
             kept[number] = send(torch.tensor(number), given["sample"].device)

@@ -19,7 +19,7 @@ from transformers import (
 from bob import backbones
 from bob.backbones import _timm
 from bob.captioners import _qwen_vl, _random_weights
-from bob.diffusion import random_weights
+from bob.diffusion import random_weights, timesteps
 from bob.skyworld import models
 
 __all__ = ["WIDTH", "Seen", "backbones_without_weights", "captioner", "clip_without_weights", "on_gpu", "pipeline"]
@@ -77,7 +77,7 @@ class Seen:
         unet.register_forward_hook(self._look, with_kwargs=True)
 
     def _look(self, unet: Any, args: tuple[Any, ...], named: dict[str, Any], returned: Any) -> None:
-        given = dict(zip(("sample", "timestep", "encoder_hidden_states"), args, strict=False)) | named
+        given = timesteps.by_name(args, named)
         latents, text = given["sample"], given["encoder_hidden_states"]
         noise = returned[0] if isinstance(returned, tuple) else returned.sample
         assert latents.is_cuda
