@@ -15,6 +15,8 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
+from bob.diffusion.timesteps import by_name
+
 __all__ = ["DrawingAttention"]
 
 
@@ -51,7 +53,7 @@ class DrawingAttention:
 
     def _prepare(self, _: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Before an evaluation: computes keys and values unless its prompts are those of the last one."""
-        text: Tensor = named["encoder_hidden_states"] if "encoder_hidden_states" in named else args[2]
+        text: Tensor = by_name(args, named)["encoder_hidden_states"]
         if text is self._text:  # which is kept, so that no other tensor can take its place in memory
             return
         for layer, processor in self._cross:
